@@ -1,0 +1,47 @@
+//! Names that are part of the contract: labels, annotations, paths (`README.md`, reference).
+
+/// API group, and prefix of all labels and annotations that are ours.
+pub const GROUP: &str = "quarks.cloudfoundry.org";
+/// API version of a QuarksJob.
+pub const API_VERSION: &str = "quarks.cloudfoundry.org/v1alpha1";
+/// Kind of a QuarksJob.
+pub const KIND: &str = "QuarksJob";
+
+/// Label on a Namespace: the operator with this monitored id serves it.
+pub const LABEL_MONITORED: &str = "quarks.cloudfoundry.org/monitored";
+/// Label on a Namespace: the account that the sidecar acts as.
+pub const LABEL_SERVICE_ACCOUNT: &str = "quarks.cloudfoundry.org/qjob-service-account";
+/// Label on Job and pods: the QuarksJob's name, made label-safe.
+pub const LABEL_QJOB_NAME: &str = "quarks.cloudfoundry.org/qjob-name";
+/// Label on an output Secret: the container that wrote it.
+pub const LABEL_CONTAINER_NAME: &str = "quarks.cloudfoundry.org/container-name";
+/// Label on an output Secret: the container's literal env `REMOTE_ID`, made label-safe.
+pub const LABEL_REMOTE_ID: &str = "quarks.cloudfoundry.org/remote-id";
+/// Label on a versioned Secret; its value is `versionedSecret`.
+pub const LABEL_SECRET_KIND: &str = "quarks.cloudfoundry.org/secret-kind";
+/// Label on a versioned Secret: its version, a number from 1.
+pub const LABEL_SECRET_VERSION: &str = "quarks.cloudfoundry.org/secret-version";
+/// Pod-template label of the user: `delete: pod` removes the pods of a successful run.
+pub const LABEL_DELETE: &str = "delete";
+
+/// Annotation on a QuarksJob: the settled marker, one JSON value.
+pub const ANNOTATION_SETTLED: &str = "quarks.cloudfoundry.org/settled";
+/// Annotation on a QuarksJob, the user's: a new value asks for one run.
+pub const ANNOTATION_RUN_REQUESTED: &str = "quarks.cloudfoundry.org/run-requested";
+/// Annotation on a Job: which run it is and which triggers it consumes, one JSON value.
+pub const ANNOTATION_RUN: &str = "quarks.cloudfoundry.org/run";
+/// Annotation on an output Secret: name of the QuarksJob that owns its content.
+pub const ANNOTATION_WRITTEN_BY: &str = "quarks.cloudfoundry.org/written-by";
+/// Annotation on a versioned Secret: where its content came from.
+pub const ANNOTATION_SOURCE_DESCRIPTION: &str = "quarks.cloudfoundry.org/source-description";
+
+/// Name of the sidecar container.
+pub const SIDECAR_CONTAINER: &str = "output-persist";
+/// Where a mapped container writes its output files.
+pub const OUTPUT_MOUNT: &str = "/mnt/quarks";
+/// Where the sidecar sees the containers' volumes: one folder a container, named like it.
+pub const SIDECAR_OUTPUT_ROOT: &str = "/mnt/quarks";
+/// Secret with the sidecar's token, one a namespace.
+pub const TOKEN_SECRET: &str = "quarks-job-sidecar-token";
+/// Standard place of an account's token, `ca.crt` and `namespace` in a container.
+pub const SERVICE_ACCOUNT_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";

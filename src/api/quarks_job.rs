@@ -1,0 +1,1 @@
+//! The `QuarksJob` custom resource: what users write and what we answer in status.

@@ -1,0 +1,33 @@
+//! The API resources we talk to.
+
+/// An API resource: where its URLs are and what its objects are called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Resource {
+    /// API group; empty for the core group.
+    pub group: &'static str,
+    /// Version, for example `v1`.
+    pub version: &'static str,
+    /// Plural in URLs, for example `jobs`.
+    pub plural: &'static str,
+}
+
+impl Resource {
+    /// QuarksJobs.
+    pub const QUARKS_JOBS: Self = Self::new(super::GROUP, "v1alpha1", "quarksjobs");
+    /// Jobs.
+    pub const JOBS: Self = Self::new("batch", "v1", "jobs");
+    /// Pods.
+    pub const PODS: Self = Self::new("", "v1", "pods");
+    /// Secrets.
+    pub const SECRETS: Self = Self::new("", "v1", "secrets");
+    /// Namespaces, cluster-scoped.
+    pub const NAMESPACES: Self = Self::new("", "v1", "namespaces");
+    /// Service accounts.
+    pub const SERVICE_ACCOUNTS: Self = Self::new("", "v1", "serviceaccounts");
+    /// Events.
+    pub const EVENTS: Self = Self::new("events.k8s.io", "v1", "events");
+
+    const fn new(group: &'static str, version: &'static str, plural: &'static str) -> Self {
+        Self { group, version, plural }
+    }
+}
