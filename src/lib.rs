@@ -5,5 +5,9 @@
 #![warn(missing_docs)]
 
 pub mod api;
+pub mod digest;
 pub mod kube;
 pub mod watch;
+pub mod index;
+pub mod queue;
+pub mod controller;
