@@ -6,4 +6,5 @@
 
 pub mod api;
 pub mod kube;
+pub mod persist;
 pub mod watch;
