@@ -2,6 +2,7 @@
 //!
 //! `plan` and `report` are the two ends of the contract with the operator. Not for the run's outcome: the operator decides it.
 
+pub mod document;
 mod plan;
 mod report;
 
