@@ -2,7 +2,10 @@
 //!
 //! `plan` and `report` are the two ends of the contract with the operator. Not for the run's outcome: the operator decides it.
 
+pub mod decide;
 pub mod document;
+pub mod expect;
+pub mod files;
 mod plan;
 mod report;
 
