@@ -7,6 +7,7 @@
 pub mod api;
 pub mod digest;
 pub mod kube;
+pub mod persist;
 pub mod watch;
 pub mod index;
 pub mod queue;

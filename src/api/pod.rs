@@ -25,6 +25,63 @@ pub struct PodSpec {
     /// `Always`, `OnFailure` or `Never`.
     #[serde(default)]
     pub restart_policy: String,
+    /// Ordinary containers.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub containers: Vec<Container>,
+    /// Init containers.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub init_containers: Vec<Container>,
+    /// Containers that someone added for debugging.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub ephemeral_containers: Vec<Container>,
+}
+
+/// What a Pod's spec says about one container.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Container {
+    /// Name of the container.
+    pub name: String,
+    /// Overrides the pod's policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_policy: Option<String>,
+    /// Exceptions from the policy by exit code; the first that matches counts.
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
+    pub restart_policy_rules: Vec<RestartRule>,
+}
+
+/// One entry of `restartPolicyRules`: the container is started anew if its exit code matches.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestartRule {
+    /// For example `Restart`.
+    #[serde(default)]
+    pub action: String,
+    /// Which exit codes match; without it the rule matches none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_codes: Option<RestartExitCodes>,
+}
+
+/// Exit codes of a [`RestartRule`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RestartExitCodes {
+    /// `In` or `NotIn`.
+    #[serde(default)]
+    pub operator: String,
+    /// The codes.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub values: Vec<i32>,
+}
+
+impl RestartRule {
+    /// True if the rule speaks of this exit code.
+    pub fn is_match(&self, exit_code: i32) -> bool {
+        self.exit_codes.as_ref().is_some_and(|codes| match codes.operator.as_str() {
+            "In" => codes.values.contains(&exit_code),
+            "NotIn" => !codes.values.contains(&exit_code),
+            _ => false,
+        })
+    }
 }
 
 /// `status` of a Pod.

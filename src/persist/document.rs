@@ -1,0 +1,415 @@
+//! An output file's content: bytes to keys and values, or an error that names key and type, never a value.
+//!
+//! A file holds one flat JSON object of strings. A container restarted in place appends one more document each time, so up to
+//! `documents` of them may follow each other and the last one counts. No value tree is built: text goes straight into the map.
+//! Not for reading files, nor for the rules about names of Secrets.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// What Kubernetes takes in one Secret: the sum of its values' lengths, in bytes.
+pub const SECRET_LIMIT: usize = 1024 * 1024;
+/// What etcd takes in one request by default, in bytes.
+const ETCD_LIMIT: usize = 1536 * 1024;
+/// Least that one key costs in etcd beside the value and twice the key (in the data and in `managedFields`), in bytes.
+const ENTRY_COST: usize = 14;
+/// A key may have at most this many bytes.
+const KEY_LIMIT: usize = 253;
+/// Characters of a key that an error quotes.
+const QUOTED: usize = 80;
+
+/// The content of one Secret.
+pub type Document = BTreeMap<String, String>;
+
+/// What is wrong with the content of a file. `Display` never shows a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DocumentError {
+    /// Nothing but white space.
+    Empty,
+    /// A byte order mark at the start.
+    ByteOrderMark,
+    /// A NUL byte.
+    Nul {
+        /// Bytes before it.
+        offset: usize,
+    },
+    /// Not UTF-8.
+    NotUtf8 {
+        /// Bytes before the first wrong one.
+        offset: usize,
+    },
+    /// Not JSON; the text is one of the parser's constants with line and column.
+    Syntax(String),
+    /// JSON, but no object.
+    NotObject(JsonType),
+    /// A key appears twice.
+    Duplicate(String),
+    /// A value is no string (fan-out: no object).
+    WrongType {
+        /// The value's key.
+        key: String,
+        /// What it is.
+        found: JsonType,
+        /// What it has to be.
+        expected: &'static str,
+    },
+    /// A key that Kubernetes does not take in a Secret.
+    Key(String),
+    /// More than one Secret takes.
+    TooLarge,
+    /// Something after the last document that may be there.
+    Trailing {
+        /// Line where it begins or goes wrong.
+        line: usize,
+        /// Column where it begins or goes wrong.
+        column: usize,
+        /// Documents that may be there: restarts + 1.
+        documents: usize,
+    },
+    /// Fan-out: an entry's own object is wrong.
+    Entry {
+        /// The entry's key.
+        key: String,
+        /// What is wrong with it.
+        error: Box<DocumentError>,
+    },
+}
+
+/// The types of JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum JsonType {
+    Null,
+    Boolean,
+    Number,
+    String,
+    Array,
+    Object,
+}
+
+impl fmt::Display for JsonType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Null => "null",
+            Self::Boolean => "a boolean",
+            Self::Number => "a number",
+            Self::String => "a string",
+            Self::Array => "an array",
+            Self::Object => "an object",
+        })
+    }
+}
+
+impl fmt::Display for DocumentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("empty; expected a JSON object of strings"),
+            Self::ByteOrderMark => f.write_str("starts with a byte order mark; expected plain UTF-8"),
+            Self::Nul { offset } => write!(f, "NUL byte at offset {offset}"),
+            Self::NotUtf8 { offset } => write!(f, "not UTF-8 from offset {offset} on"),
+            Self::Syntax(text) => write!(f, "not JSON: {text}"),
+            Self::NotObject(found) => write!(f, "holds {found}; expected a JSON object of strings"),
+            Self::Duplicate(key) => write!(f, "key {} appears twice", Quoted(key)),
+            Self::WrongType { key, found, expected } => write!(f, "key {} holds {found}; expected {expected}", Quoted(key)),
+            Self::Key(key) => {
+                write!(
+                    f,
+                    "key {} is not allowed in a Secret: 1 to 253 letters, digits, '-', '_' or '.', not starting with '..'",
+                    Quoted(key)
+                )
+            }
+            Self::TooLarge => f.write_str("too large: a Secret takes 1 MiB of values, and 1.5 MiB with its keys"),
+            Self::Trailing { line, column, documents } => {
+                write!(f, "trailing data at line {line} column {column}; expected at most {documents} JSON objects (restarts + 1)")
+            }
+            Self::Entry { key, error } => write!(f, "key {}: {error}", Quoted(key)),
+        }
+    }
+}
+
+impl std::error::Error for DocumentError {}
+
+/// Reads a file for one Secret.
+pub fn parse(bytes: &[u8], documents: usize) -> Result<Document, DocumentError> {
+    parse_as::<Flat>(bytes, documents)
+}
+
+/// Reads a file for one Secret per top-level key. An entry may be an object of strings, or such an object as a string.
+pub fn parse_fan_out(bytes: &[u8], documents: usize) -> Result<BTreeMap<String, Document>, DocumentError> {
+    parse_as::<FanOut>(bytes, documents)
+}
+
+/// What Kubernetes demands of a key of a Secret.
+pub fn is_secret_key(key: &str) -> bool {
+    (1..=KEY_LIMIT).contains(&key.len())
+        && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+        && key != "."
+        && !key.starts_with("..")
+}
+
+fn parse_as<S: Sink>(bytes: &[u8], documents: usize) -> Result<S::Output, DocumentError> {
+    let text = check_text(bytes)?;
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let mut last = read_document::<S>(&mut deserializer).map_err(|failure| match failure {
+        Failure::Json(error) => syntax(&error),
+        Failure::NotObject(found) => DocumentError::NotObject(found),
+    })?;
+    let mut count = 1;
+    while let Err(more) = deserializer.end() {
+        // The previous document is dropped before the next one is read: only one is in memory.
+        drop(last);
+        let trailing = |error: &serde_json::Error| DocumentError::Trailing { line: error.line(), column: error.column(), documents };
+        if count >= documents {
+            return Err(trailing(&more));
+        }
+        last = read_document::<S>(&mut deserializer).map_err(|failure| match failure {
+            Failure::Json(error) => trailing(&error),
+            Failure::NotObject(_) => trailing(&more),
+        })?;
+        count += 1;
+    }
+    last.finish()
+}
+
+fn check_text(bytes: &[u8]) -> Result<&str, DocumentError> {
+    if bytes.starts_with(b"\xEF\xBB\xBF") {
+        return Err(DocumentError::ByteOrderMark);
+    }
+    if let Some(offset) = bytes.iter().position(|byte| *byte == 0) {
+        return Err(DocumentError::Nul { offset });
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| DocumentError::NotUtf8 { offset: error.valid_up_to() })?;
+    if text.trim_ascii().is_empty() { Err(DocumentError::Empty) } else { Ok(text) }
+}
+
+/// The parser's own messages are constants with a position; anything else could quote the file and is not shown.
+fn syntax(error: &serde_json::Error) -> DocumentError {
+    DocumentError::Syntax(if error.is_syntax() || error.is_eof() {
+        error.to_string()
+    } else {
+        format!("unexpected content at line {} column {}", error.line(), error.column())
+    })
+}
+
+enum Failure {
+    Json(serde_json::Error),
+    NotObject(JsonType),
+}
+
+type JsonText<'de> = serde_json::Deserializer<serde_json::de::StrRead<'de>>;
+
+fn read_document<S: Sink>(deserializer: &mut JsonText<'_>) -> Result<S, Failure> {
+    let mut sink = S::default();
+    match deserializer.deserialize_any(ValueVisitor::Object(&mut sink)) {
+        Ok(Value::Object) => Ok(sink),
+        Ok(Value::Text(_)) => Err(Failure::NotObject(JsonType::String)),
+        Ok(Value::Other(found)) => Err(Failure::NotObject(found)),
+        Err(error) => Err(Failure::Json(error)),
+    }
+}
+
+/// Takes the members of an object. After the first wrong one it only skips: the document may not be the last, and then its
+/// content does not count.
+trait Sink: Default {
+    type Output;
+    fn is_wrong(&self) -> bool;
+    fn member<'de, A: MapAccess<'de>>(&mut self, key: String, access: &mut A) -> Result<(), A::Error>;
+    fn finish(self) -> Result<Self::Output, DocumentError>;
+}
+
+#[derive(Default)]
+struct Flat {
+    document: Document,
+    bytes: usize,
+    cost: usize,
+    error: Option<DocumentError>,
+}
+
+impl Flat {
+    fn add(&mut self, key: String, value: Value) -> Result<(), DocumentError> {
+        if !is_secret_key(&key) {
+            return Err(DocumentError::Key(key));
+        }
+        let found = match value {
+            Value::Text(text) => {
+                self.bytes += text.len();
+                self.cost += text.len() + 2 * key.len() + ENTRY_COST;
+                if self.bytes > SECRET_LIMIT || self.cost > ETCD_LIMIT {
+                    return Err(DocumentError::TooLarge);
+                }
+                if self.document.contains_key(&key) {
+                    return Err(DocumentError::Duplicate(key));
+                }
+                self.document.insert(key, text);
+                return Ok(());
+            }
+            Value::Object => JsonType::Object,
+            Value::Other(found) => found,
+        };
+        Err(DocumentError::WrongType { key, found, expected: "a string" })
+    }
+}
+
+impl Sink for Flat {
+    type Output = Document;
+
+    fn is_wrong(&self) -> bool {
+        self.error.is_some()
+    }
+
+    fn member<'de, A: MapAccess<'de>>(&mut self, key: String, access: &mut A) -> Result<(), A::Error> {
+        let value = access.next_value_seed(ValueVisitor::<Flat>::Skip)?;
+        if let Err(error) = self.add(key, value) {
+            self.error = Some(error);
+            self.document = Document::new();
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Document, DocumentError> {
+        self.error.map_or(Ok(self.document), Err)
+    }
+}
+
+#[derive(Default)]
+struct FanOut {
+    entries: BTreeMap<String, Document>,
+    error: Option<DocumentError>,
+}
+
+impl FanOut {
+    fn add(&mut self, key: String, value: Value, object: Flat) -> Result<(), DocumentError> {
+        let document = match value {
+            Value::Object => object.finish(),
+            Value::Text(text) => parse(text.as_bytes(), 1),
+            Value::Other(found) => return Err(DocumentError::WrongType { key, found, expected: "an object of strings" }),
+        };
+        let document = match document {
+            Ok(document) => document,
+            Err(error) => return Err(DocumentError::Entry { key, error: Box::new(error) }),
+        };
+        if self.entries.contains_key(&key) {
+            return Err(DocumentError::Duplicate(key));
+        }
+        self.entries.insert(key, document);
+        Ok(())
+    }
+}
+
+impl Sink for FanOut {
+    type Output = BTreeMap<String, Document>;
+
+    fn is_wrong(&self) -> bool {
+        self.error.is_some()
+    }
+
+    fn member<'de, A: MapAccess<'de>>(&mut self, key: String, access: &mut A) -> Result<(), A::Error> {
+        let mut object = Flat::default();
+        let value = access.next_value_seed(ValueVisitor::Object(&mut object))?;
+        if let Err(error) = self.add(key, value, object) {
+            self.error = Some(error);
+            self.entries = BTreeMap::new();
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Self::Output, DocumentError> {
+        self.error.map_or(Ok(self.entries), Err)
+    }
+}
+
+/// A value, as far as anyone wants to know it.
+enum Value {
+    Text(String),
+    /// Its members went to the sink, or nowhere.
+    Object,
+    Other(JsonType),
+}
+
+enum ValueVisitor<'s, S> {
+    Object(&'s mut S),
+    Skip,
+}
+
+impl<'de, S: Sink> DeserializeSeed<'de> for ValueVisitor<'_, S> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, S: Sink> Visitor<'de> for ValueVisitor<'_, S> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Other(JsonType::Null))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Value, E> {
+        Ok(Value::Other(JsonType::Boolean))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Value, E> {
+        Ok(Value::Other(JsonType::Number))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Value, E> {
+        Ok(Value::Other(JsonType::Number))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
+        Ok(Value::Other(JsonType::Number))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::Text(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        while access.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Value::Other(JsonType::Array))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        match self {
+            Self::Object(sink) => {
+                while !sink.is_wrong() {
+                    let Some(key) = access.next_key::<String>()? else { return Ok(Value::Object) };
+                    sink.member(key, &mut access)?;
+                }
+                skip(access)?;
+            }
+            Self::Skip => skip(access)?,
+        }
+        Ok(Value::Object)
+    }
+}
+
+fn skip<'de, A: MapAccess<'de>>(mut access: A) -> Result<(), A::Error> {
+    while access.next_key::<IgnoredAny>()?.is_some() {
+        access.next_value::<IgnoredAny>()?;
+    }
+    Ok(())
+}
+
+struct Quoted<'a>(&'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.char_indices().nth(QUOTED) {
+            Some((end, _)) => write!(f, "{:?}...", &self.0[..end]),
+            None => write!(f, "{:?}", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "document_tests.rs"]
+mod tests;

@@ -1,0 +1,152 @@
+//! Which containers have ended for good, by the pod's state (pure).
+//!
+//! A `terminated` state may be followed by a restart in place; only an end after which Kubernetes starts the container no more
+//! counts. Not for what happens then: see `decide`.
+
+use crate::api::{Container, ContainerStatus, ContainerTerminated, Pod};
+
+/// What the pod's state says about one container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// It has not ended for good, as far as one can see.
+    Going,
+    /// It will not run again.
+    Ended(End),
+    /// The pod has no such container: waiting for it would never end.
+    Absent,
+}
+
+/// The last end of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// 0 for success; signals and running out of memory are above 128.
+    pub exit_code: i32,
+    /// How often it was started anew in place.
+    pub restarts: u32,
+}
+
+/// Looks for one container in a pod.
+pub fn observe(pod: &Pod, name: &str) -> Seen {
+    let spec = spec_of(pod, name);
+    let statuses = || pod.status.container_statuses.iter().chain(&pod.status.init_container_statuses);
+    let Some(status) = statuses().find(|status| status.name == name) else {
+        return if spec.is_none() && !pod.spec.containers.is_empty() { Seen::Absent } else { Seen::Going };
+    };
+    match final_end(pod, spec, status) {
+        Some(end) => Seen::Ended(End { exit_code: end.exit_code, restarts: status.restart_count }),
+        None => Seen::Going,
+    }
+}
+
+/// Containers of all kinds: they share the room for termination messages.
+pub fn count_containers(pod: &Pod) -> usize {
+    pod.spec.containers.len() + pod.spec.init_containers.len() + pod.spec.ephemeral_containers.len()
+}
+
+fn spec_of<'p>(pod: &'p Pod, name: &str) -> Option<&'p Container> {
+    pod.spec.containers.iter().chain(&pod.spec.init_containers).find(|container| container.name == name)
+}
+
+fn final_end<'p>(pod: &Pod, spec: Option<&Container>, status: &'p ContainerStatus) -> Option<&'p ContainerTerminated> {
+    let end = status.state.terminated.as_ref()?;
+    let pod_ends = matches!(pod.status.phase.as_str(), "Succeeded" | "Failed") || pod.metadata.is_being_deleted();
+    (pod_ends || !is_restarted(pod, spec, end.exit_code)).then_some(end)
+}
+
+/// Whether Kubernetes starts the container again after this exit code. An unknown policy restarts: waiting is the safe side.
+fn is_restarted(pod: &Pod, spec: Option<&Container>, exit_code: i32) -> bool {
+    if spec.is_some_and(|spec| spec.restart_policy_rules.iter().any(|rule| rule.is_match(exit_code))) {
+        return true;
+    }
+    match spec.and_then(|spec| spec.restart_policy.as_deref()).unwrap_or(&pod.spec.restart_policy) {
+        "Never" => false,
+        "OnFailure" => exit_code != 0,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(policy: &str, phase: &str, container: Value, state: Value) -> Pod {
+        let mut container = container;
+        container["name"] = json!("main");
+        serde_json::from_value(json!({
+            "metadata": {"name": "p"},
+            "spec": {"restartPolicy": policy, "containers": [container, {"name": "output-persist"}]},
+            "status": {"phase": phase, "containerStatuses": [{"name": "main", "restartCount": 2, "state": state}]},
+        }))
+        .unwrap()
+    }
+
+    fn ended(code: i32) -> Value {
+        json!({"terminated": {"exitCode": code, "reason": "Whatever"}})
+    }
+
+    #[test]
+    fn an_end_counts_when_no_restart_can_follow() {
+        let plain = || json!({});
+        let own = |policy: &str| json!({"restartPolicy": policy});
+        let rule = |policy: &str, operator: &str, codes: &[i32]| json!({"restartPolicy": policy, "restartPolicyRules": [{"action": "Restart", "exitCodes": {"operator": operator, "values": codes}}]});
+        for (policy, phase, container, state, expected) in [
+            ("Never", "Running", plain(), ended(0), Some(0)),
+            ("Never", "Running", plain(), ended(1), Some(1)),
+            ("Never", "Running", plain(), ended(137), Some(137)),
+            ("OnFailure", "Running", plain(), ended(0), Some(0)),
+            ("OnFailure", "Running", plain(), ended(1), None),
+            ("OnFailure", "Running", plain(), ended(137), None),
+            ("OnFailure", "Failed", plain(), ended(1), Some(1)),
+            ("OnFailure", "Succeeded", plain(), ended(0), Some(0)),
+            ("Never", "Running", plain(), json!({"running": {"startedAt": "x"}}), None),
+            ("Never", "Running", plain(), json!({"waiting": {"reason": "ContainerCreating"}}), None),
+            ("OnFailure", "Running", plain(), json!({"waiting": {"reason": "CrashLoopBackOff"}}), None),
+            ("Never", "Pending", plain(), json!({}), None),
+            ("Never", "Pending", plain(), Value::Null, None),
+            // Container-level policies.
+            ("Never", "Running", own("OnFailure"), ended(1), None),
+            ("Never", "Running", own("OnFailure"), ended(0), Some(0)),
+            ("Never", "Running", own("Always"), ended(0), None),
+            ("Never", "Failed", own("Always"), ended(0), Some(0)),
+            ("OnFailure", "Running", own("Never"), ended(1), Some(1)),
+            ("Never", "Running", rule("Never", "In", &[42]), ended(42), None),
+            ("Never", "Running", rule("Never", "In", &[42]), ended(1), Some(1)),
+            ("Never", "Running", rule("Never", "NotIn", &[42]), ended(42), Some(42)),
+            ("Never", "Running", rule("Never", "NotIn", &[42]), ended(7), None),
+            ("", "Running", plain(), ended(0), None),
+        ] {
+            let expected = expected.map_or(Seen::Going, |exit_code| Seen::Ended(End { exit_code, restarts: 2 }));
+            let question = format!("{policy} {phase} {container} {state}");
+            assert_eq!(observe(&pod(policy, phase, container, state), "main"), expected, "{question}");
+        }
+    }
+
+    #[test]
+    fn in_a_pod_being_deleted_nothing_is_restarted() {
+        let mut deleted = pod("OnFailure", "Running", json!({}), ended(1));
+        deleted.metadata.deletion_timestamp = Some("2026-01-01T00:00:00Z".into());
+        assert_eq!(observe(&deleted, "main"), Seen::Ended(End { exit_code: 1, restarts: 2 }));
+    }
+
+    #[test]
+    fn a_container_that_is_not_there_is_not_waited_for() {
+        let pod = pod("Never", "Running", json!({}), ended(0));
+        assert_eq!(observe(&pod, "other"), Seen::Absent);
+        // Statuses come later than the spec; a pod without a spec says nothing.
+        assert_eq!(observe(&pod, "output-persist"), Seen::Going);
+        assert_eq!(observe(&Pod::default(), "main"), Seen::Going);
+        assert_eq!(count_containers(&pod), 2);
+    }
+
+    #[test]
+    fn init_containers_count_too() {
+        let pod: Pod = serde_json::from_value(json!({
+            "spec": {"restartPolicy": "OnFailure", "containers": [{"name": "a"}], "initContainers": [{"name": "init"}]},
+            "status": {"initContainerStatuses": [{"name": "init", "state": ended(0)}], "containerStatuses": null},
+        }))
+        .unwrap();
+        assert_eq!(observe(&pod, "init"), Seen::Ended(End { exit_code: 0, restarts: 0 }));
+    }
+}

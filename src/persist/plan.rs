@@ -1,0 +1,111 @@
+//! The mapping of a run's start: which file of which container becomes which Secret.
+//!
+//! The operator builds it and passes it to the sidecar as JSON in the environment variable [`PLAN_VARIABLE`], so an edit of the
+//! QuarksJob during the run changes nothing. Not for decisions.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::{StringMap, Uid};
+
+/// Environment variable of the sidecar that holds the [`Plan`] as JSON.
+pub const PLAN_VARIABLE: &str = "QUARKS_JOB_PLAN";
+/// Environment variable of the sidecar: name of its pod, by the downward API (`metadata.name`).
+pub const POD_NAME_VARIABLE: &str = "POD_NAME";
+/// Environment variable of the sidecar: namespace of its pod, by the downward API (`metadata.namespace`).
+pub const POD_NAMESPACE_VARIABLE: &str = "POD_NAMESPACE";
+/// Environment variable of the sidecar: UID of its pod, by the downward API (`metadata.uid`).
+pub const POD_UID_VARIABLE: &str = "POD_UID";
+
+/// Everything the sidecar has to know about its run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// Name of the QuarksJob, in the pod's namespace.
+    pub quarks_job: String,
+    /// UID of the QuarksJob: one made anew under the same name is another one.
+    pub uid: Uid,
+    /// Number of the run, from 1.
+    pub run: u64,
+    /// Store what is there and valid also when the container failed.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub write_on_failure: bool,
+    /// The Job is Indexed: `-<completion index>` follows each name.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub indexed: bool,
+    /// Mapped containers by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub containers: BTreeMap<String, ContainerPlan>,
+}
+
+/// What to do with the output of one container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerPlan {
+    /// Files by name, relative to the container's output volume; no folders.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, SecretPlan>,
+    /// The container's literal env `REMOTE_ID`, already made label-safe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote_id: Option<String>,
+}
+
+/// The Secret, or with fan-out the Secrets, that one file becomes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretPlan {
+    /// Name of the Secret; with fan-out, the prefix `<name>-`; versioned, `-v<N>` follows.
+    pub name: String,
+    /// Each content is a new, immutable Secret.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub versioned: bool,
+    /// Every top-level value is an object of strings and becomes a Secret of its own.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub fan_out: bool,
+    /// The user's labels, output level and file level already merged.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: StringMap,
+    /// The user's annotations, output level and file level already merged.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: StringMap,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_left_out_and_come_back() {
+        let text = r#"{"quarksJob":"q","uid":"u","run":3,"containers":{"c":{"files":{"f.json":{"name":"s"}}}}}"#;
+        let plan: Plan = serde_json::from_str(text).unwrap();
+        assert_eq!(plan.containers["c"].files["f.json"].name, "s");
+        assert!(!plan.write_on_failure && !plan.indexed && !plan.containers["c"].files["f.json"].versioned);
+        assert_eq!(serde_json::to_string(&plan).unwrap(), text);
+    }
+
+    #[test]
+    fn every_field_survives_the_way_through_the_environment() {
+        let secret = SecretPlan {
+            name: "s".into(),
+            versioned: true,
+            fan_out: true,
+            labels: [("a".into(), "b".into())].into(),
+            annotations: [("c".into(), "d \"e\"".into())].into(),
+        };
+        let container = ContainerPlan { files: [("f".into(), secret)].into(), remote_id: Some("r".into()) };
+        let plan = Plan {
+            quarks_job: "q".into(),
+            uid: "u".into(),
+            run: u64::MAX,
+            write_on_failure: true,
+            indexed: true,
+            containers: [("c".into(), container)].into(),
+        };
+        assert_eq!(serde_json::from_str::<Plan>(&serde_json::to_string(&plan).unwrap()).unwrap(), plan);
+    }
+}
