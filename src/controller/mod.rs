@@ -4,4 +4,7 @@
 
 pub mod decide;
 pub mod names;
+pub mod status;
+pub mod template;
+pub mod verdict;
 pub mod record;
