@@ -106,12 +106,21 @@ impl Server {
 }
 
 /// Certificate authority of the API server, in PEM.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Ca {
     /// Its content.
     Pem(Vec<u8>),
     /// A file, read again when a certificate is refused.
     File(PathBuf),
+}
+
+impl fmt::Debug for Ca {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pem(_) => f.write_str("Pem(..)"),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+        }
+    }
 }
 
 /// The `Authorization` header. `Debug` does not print secrets.

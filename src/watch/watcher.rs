@@ -164,6 +164,7 @@ where
             }
             Some(Notice::Failing(_)) => log::info!("watch interrupted: watch={name} resource={resource} reason={reason} error={detail:?}"),
             Some(Notice::Recovered(failures)) => log::info!("watch recovered: watch={name} resource={resource} failures={failures}"),
+            None if reason.is_empty() => {}
             None => log::debug!("watch goes on: watch={name} resource={resource} reason={reason} error={detail:?}"),
         }
     }
