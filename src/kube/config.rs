@@ -106,12 +106,21 @@ impl Server {
 }
 
 /// Certificate authority of the API server, in PEM.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Ca {
     /// Its content.
     Pem(Vec<u8>),
     /// A file, read again when a certificate is refused.
     File(PathBuf),
+}
+
+impl fmt::Debug for Ca {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pem(_) => f.write_str("Pem(..)"),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+        }
+    }
 }
 
 /// The `Authorization` header. `Debug` does not print secrets.
@@ -348,8 +357,8 @@ mod tests {
                 "clusters: [{{name: c, cluster: {{server: 'http://{server}'}}}}]\ncontexts: [{{name: x, context: {{cluster: c}}}}]\ncurrent-context: x\n"
             )
         };
-        let flag = dir.write("flag", &kubeconfig("flag"));
-        let variable = dir.write("variable", &kubeconfig("variable"));
+        let flag = dir.write("flag", kubeconfig("flag"));
+        let variable = dir.write("variable", kubeconfig("variable"));
         let home = dir.path().join("home");
         std::fs::create_dir_all(home.join(".kube")).expect("mkdir");
         std::fs::write(home.join(".kube/config"), kubeconfig("home")).expect("write");

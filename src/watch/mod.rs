@@ -5,6 +5,7 @@
 //! a silent connection is replaced; stopping takes no longer than a TCP connect in progress.
 
 mod frame;
+mod handle;
 mod jitter;
 mod state;
 mod watcher;
@@ -12,8 +13,9 @@ mod watcher;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use handle::WatchHandle;
 pub use jitter::Jitter;
-pub use watcher::{WatchHandle, spawn, spawn_with};
+pub use watcher::{spawn, spawn_with};
 
 use crate::api::Resource;
 

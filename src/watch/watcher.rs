@@ -3,9 +3,8 @@
 use std::convert::Infallible;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
@@ -17,9 +16,10 @@ use crate::kube::lines::{LineTooLong, Lines};
 use crate::kube::{Client, Error, Request};
 
 use super::frame::{Frame, Skipped, parse_frame, parse_page};
+use super::handle::{AliveGuard, Shared, WatchHandle};
 use super::jitter::Jitter;
 use super::state::{Cursor, Failure, Notice, Rules, Step, WatchState, Watching};
-use super::{WatchEvent, WatchHealth, WatchSpec, WatchTimings};
+use super::{WatchEvent, WatchSpec, WatchTimings};
 
 /// Bytes read at once; a frame of an ordinary object fits.
 const READ_BUFFER: usize = 8 * 1024;
@@ -69,115 +69,6 @@ where
         }
     };
     WatchHandle { client, shared, thread, name }
-}
-
-/// A running watch. Dropping the handle stops the watch.
-#[must_use = "dropping the handle stops the watch"]
-#[derive(Debug)]
-pub struct WatchHandle {
-    client: Client,
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-    name: &'static str,
-}
-
-impl WatchHandle {
-    /// Ends the watch: a blocked read or a wait ends at once.
-    pub fn stop(&self) {
-        self.shared.stop();
-        self.client.shutdown();
-    }
-
-    /// Waits until the thread has ended. Does not stop it.
-    pub fn join(mut self) {
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            log::error!("watch panicked: watch={}", self.name);
-        }
-    }
-
-    /// How the watch does.
-    pub fn health(&self) -> WatchHealth {
-        let shared = &*self.shared;
-        WatchHealth {
-            synced: shared.synced.load(Ordering::Acquire),
-            last_progress_age: shared.lock_progress().elapsed(),
-            restarts: shared.restarts.load(Ordering::Relaxed),
-            failures: shared.failures.load(Ordering::Relaxed),
-            alive: shared.alive.load(Ordering::Acquire),
-        }
-    }
-}
-
-impl Drop for WatchHandle {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-/// What handle and thread share.
-#[derive(Debug)]
-struct Shared {
-    stopped: Mutex<bool>,
-    wake: Condvar,
-    progress: Mutex<Instant>,
-    synced: AtomicBool,
-    alive: AtomicBool,
-    restarts: AtomicU64,
-    failures: AtomicU32,
-}
-
-impl Shared {
-    fn new() -> Self {
-        Self {
-            stopped: Mutex::new(false),
-            wake: Condvar::new(),
-            progress: Mutex::new(Instant::now()),
-            synced: AtomicBool::new(false),
-            alive: AtomicBool::new(true),
-            restarts: AtomicU64::new(0),
-            failures: AtomicU32::new(0),
-        }
-    }
-
-    fn lock_stopped(&self) -> MutexGuard<'_, bool> {
-        // Plain values: a panic elsewhere does not spoil them.
-        self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_progress(&self) -> MutexGuard<'_, Instant> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn touch(&self) {
-        *self.lock_progress() = Instant::now();
-    }
-
-    fn stop(&self) {
-        *self.lock_stopped() = true;
-        self.wake.notify_all();
-    }
-
-    /// Break if stopped, before or during the wait.
-    fn wait(&self, delay: Duration) -> ControlFlow<()> {
-        let (stopped, _) =
-            self.wake.wait_timeout_while(self.lock_stopped(), delay, |stopped| !*stopped).unwrap_or_else(PoisonError::into_inner);
-        if *stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
-
-    fn check(&self) -> ControlFlow<()> {
-        if *self.lock_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
-}
-
-/// Tells, also after a panic, that the thread has ended.
-struct AliveGuard(Arc<Shared>);
-
-impl Drop for AliveGuard {
-    fn drop(&mut self) {
-        self.0.alive.store(false, Ordering::Release);
-    }
 }
 
 struct Watcher<T, F> {
@@ -273,6 +164,7 @@ where
             }
             Some(Notice::Failing(_)) => log::info!("watch interrupted: watch={name} resource={resource} reason={reason} error={detail:?}"),
             Some(Notice::Recovered(failures)) => log::info!("watch recovered: watch={name} resource={resource} failures={failures}"),
+            None if reason.is_empty() => {}
             None => log::debug!("watch goes on: watch={name} resource={resource} reason={reason} error={detail:?}"),
         }
     }
