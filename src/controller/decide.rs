@@ -96,6 +96,25 @@ pub enum Step {
     Report(Readiness),
 }
 
+impl Step {
+    /// For the log.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::DeleteStray(_) => "DeleteStray",
+            Self::Start(_) => "Start",
+            Self::RecordStart(_) => "RecordStart",
+            Self::Settle(_) => "Settle",
+            Self::SettleVanished { .. } => "SettleVanished",
+            Self::RecordEnd(_) => "RecordEnd",
+            Self::CleanUp(_) => "CleanUp",
+            Self::ReleaseTtl(_) => "ReleaseTtl",
+            Self::DeleteOldest(_) => "DeleteOldest",
+            Self::TakeBaseline => "TakeBaseline",
+            Self::Report(_) => "Report",
+        }
+    }
+}
+
 /// What condition `Ready` says of a QuarksJob with nothing to run, or that must not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {

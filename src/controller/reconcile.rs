@@ -7,8 +7,8 @@ use log::{debug, info, warn};
 use serde_json::Value;
 
 use crate::api::{
-    ActiveRun, Condition, Job, LABEL_QJOB_NAME, LastRun, List, ObjectKey, Outcome, OwnerReference, Pod, QuarksJob, QuarksJobStatus, Resource,
-    Spec, Strategy, Trigger, Uid,
+    ActiveRun, Condition, Job, LABEL_QJOB_NAME, LastRun, List, ObjectKey, Outcome, OwnerReference, Pod, QuarksJob, QuarksJobStatus,
+    Resource, Spec, Strategy, Trigger, Uid,
 };
 use crate::clock;
 use crate::index::{JobView, NamespaceView, QuarksJobView, SharedIndex};
@@ -93,7 +93,6 @@ pub struct Reconciler {
 struct Context<'a> {
     key: &'a ObjectKey,
     view: &'a QuarksJobView,
-    jobs: &'a [Arc<JobView>],
     namespace: Option<&'a NamespaceView>,
     /// The whole object, if it was read for this step.
     object: Option<&'a QuarksJob>,
@@ -158,8 +157,8 @@ impl Reconciler {
                 must_read = true;
                 continue;
             }
-            debug!("step key={key} step={step:?}");
-            let context = Context { key, view: &view, jobs: &jobs, namespace: namespace.as_ref(), object: object.as_ref() };
+            debug!("step key={key} step={}", step.name());
+            let context = Context { key, view: &view, namespace: namespace.as_ref(), object: object.as_ref() };
             let done = self.execute(step, &context, memory);
             object = None;
             match done {
@@ -205,7 +204,13 @@ impl Reconciler {
         }
     }
 
-    fn write_status(&self, context: &Context<'_>, old: &QuarksJobStatus, status: &QuarksJobStatus, memory: &mut Memory) -> Result<(), Failed> {
+    fn write_status(
+        &self,
+        context: &Context<'_>,
+        old: &QuarksJobStatus,
+        status: &QuarksJobStatus,
+        memory: &mut Memory,
+    ) -> Result<(), Failed> {
         if status == old {
             return Ok(());
         }
@@ -251,7 +256,14 @@ impl Reconciler {
         match self.client.call_with_warnings::<Job>(&action.request()) {
             Ok((_, warnings)) => {
                 info!("job created key={key} job={name} run={} trigger={}", record.run, record.trigger.as_str());
-                self.tell(context, Note::normal("JobCreated", "CreateJob", format!("run {}: created Job {name} (trigger: {})", record.run, record.trigger.as_str())));
+                self.tell(
+                    context,
+                    Note::normal(
+                        "JobCreated",
+                        "CreateJob",
+                        format!("run {}: created Job {name} (trigger: {})", record.run, record.trigger.as_str()),
+                    ),
+                );
                 self.warn_about_template(context, &spec.template, &warnings);
                 self.remember_start(memory, name, record);
                 Ok(Flow::Continue)
@@ -261,7 +273,16 @@ impl Reconciler {
                 let message = format!("the API server refuses the Job of this template: {}", error.message());
                 self.refuse(context, memory, "InvalidTemplate", &message, Some(INVALID_TEMPLATE_RETRY))
             }
-            Err(error) if error.is_transient() || error.is_not_found() || error.is_unauthorized() || error.is_shutdown() => Err(Failed::Api(error)),
+            // A quota that is being counted answers 409.
+            Err(error)
+                if error.is_transient()
+                    || error.is_conflict()
+                    || error.is_not_found()
+                    || error.is_unauthorized()
+                    || error.is_shutdown() =>
+            {
+                Err(Failed::Api(error))
+            }
             Err(error) => {
                 let message = format!("the API server refuses the Job for now: {}", error.message());
                 self.refuse(context, memory, "JobRefused", &message, None)
@@ -347,8 +368,12 @@ impl Reconciler {
         match self.read_job(&job.key)? {
             Some(fresh) if fresh.uid == job.uid && fresh.end.is_none() && !fresh.is_being_deleted => {
                 warn!("stray job deleted key={} job={}", context.key, job.key.name);
-                let action =
-                    Action::DeleteJob { key: &job.key, uid: &fresh.uid, version: Some(&fresh.resource_version), propagation: Propagation::Background };
+                let action = Action::DeleteJob {
+                    key: &job.key,
+                    uid: &fresh.uid,
+                    version: Some(&fresh.resource_version),
+                    propagation: Propagation::Background,
+                };
                 self.client.call_unit(&action.request())?;
             }
             _ => debug!("stray job has ended or is gone key={} job={}", context.key, job.key.name),
@@ -389,7 +414,13 @@ impl Reconciler {
         self.client.call::<List<Pod>>(&Request::list(Resource::PODS, &key.namespace).label_selector(&selector)).map(|list| list.items)
     }
 
-    fn settle_vanished(&self, context: &Context<'_>, job_name: &str, record: Option<RunRecord>, memory: &mut Memory) -> Result<Flow, Failed> {
+    fn settle_vanished(
+        &self,
+        context: &Context<'_>,
+        job_name: &str,
+        record: Option<RunRecord>,
+        memory: &mut Memory,
+    ) -> Result<Flow, Failed> {
         let job_key = ObjectKey::new(context.key.namespace.clone(), job_name);
         if let Some(job) = self.read_job(&job_key)?
             && job.record_of(&context.view.uid).is_some()
@@ -611,7 +642,9 @@ fn last_run(context: &Context<'_>, marker: &Marker, job: Option<&JobView>, verdi
         run: marker.runs,
         job_name: job.map_or_else(|| job_name(&context.key.name, &context.view.uid, marker.runs), |job| job.key.name.clone()),
         trigger: marker.trigger,
-        start_time: job.and_then(|job| job.started.clone().or_else(|| job.created.clone())).or_else(|| active.and_then(|run| run.start_time.clone())),
+        start_time: job
+            .and_then(|job| job.started.clone().or_else(|| job.created.clone()))
+            .or_else(|| active.and_then(|run| run.start_time.clone())),
         completion_time: Some(end_time.map_or_else(clock::now_seconds, str::to_owned)),
         outcome: verdict.outcome,
         reason: verdict.reason,
@@ -646,8 +679,8 @@ fn pods_beyond<'a>(pods: &'a [Pod], quarks_job: &Uid, newest_job: &str, limit: u
 /// A write to an object that is gone, or is another one by now, has nothing left to do.
 fn ignore_gone(result: Result<(), Error>) -> Result<(), Failed> {
     match result {
-        // A patch for another UID answers 422 instead of 409.
-        Err(error) if error.is_not_found() || error.is_conflict() || error.is_invalid() => {
+        // 422 is what a patch for another UID answers. A delete answers 409, but so may a busy server: that is tried again.
+        Err(error) if error.is_not_found() || error.is_invalid() => {
             debug!("nothing left to write to error={error}");
             Ok(())
         }
@@ -720,7 +753,8 @@ mod tests {
         };
         let pods = [pod(1), pod(2), pod(3), pod(2)];
         let beyond = |limit| {
-            let mut names: Vec<_> = pods_beyond(&pods, &Uid::from("u"), "q-x-4", limit).iter().map(|pod| pod.metadata.name.clone()).collect();
+            let mut names: Vec<_> =
+                pods_beyond(&pods, &Uid::from("u"), "q-x-4", limit).iter().map(|pod| pod.metadata.name.clone()).collect();
             names.sort();
             names.join(" ")
         };

@@ -39,6 +39,10 @@ const INVALID_RETRY: Duration = Duration::from_secs(60);
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// A controller that has not moved for this long is stuck.
 const STUCK: Duration = Duration::from_secs(60);
+/// A watch makes progress at least every four minutes, on a quiet cluster too: its idle limit, and some.
+const WATCH_SILENT: Duration = Duration::from_secs(330);
+/// Failures in a row of one watch until the API server counts as unreachable.
+const WATCH_FAILURES: u32 = 3;
 /// Running requests get this long after the shutdown; the process must be gone 5 s after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(4);
 /// A worker that is busy with one key for this long is worth a line.
@@ -60,30 +64,46 @@ pub struct OperatorConfig {
 /// What health checks ask. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Health {
-    started: Instant,
-    /// Milliseconds from `started` to the controller's last turn.
-    beat: Arc<AtomicU64>,
+    pulse: Pulse,
+    watches: Arc<Vec<WatchHandle>>,
     index: SharedIndex,
 }
 
 impl Health {
-    fn new(index: SharedIndex) -> Self {
-        Self { started: Instant::now(), beat: Arc::new(AtomicU64::new(0)), index }
+    /// All threads live (another one that ends takes the process with it), and the controller moves.
+    pub fn is_alive(&self) -> bool {
+        self.pulse.silence() < STUCK && self.watches.iter().all(|watch| watch.health().alive)
+    }
+
+    /// Every first list is in, and the API server can be reached.
+    pub fn is_ready(&self) -> bool {
+        let is_fresh = |watch: &WatchHandle| {
+            let health = watch.health();
+            health.synced && health.failures < WATCH_FAILURES && health.last_progress_age < WATCH_SILENT
+        };
+        self.is_alive() && self.index.read().is_synced() && self.watches.iter().all(is_fresh)
+    }
+}
+
+/// When the controller last moved.
+#[derive(Clone, Debug)]
+struct Pulse {
+    started: Instant,
+    /// Milliseconds from `started`.
+    last: Arc<AtomicU64>,
+}
+
+impl Pulse {
+    fn new() -> Self {
+        Self { started: Instant::now(), last: Arc::new(AtomicU64::new(0)) }
     }
 
     fn beat(&self) {
-        self.beat.store(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.last.store(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// All threads live (else the process ends) and the controller moves.
-    pub fn is_alive(&self) -> bool {
-        let silent = self.started.elapsed().saturating_sub(Duration::from_millis(self.beat.load(Ordering::Relaxed)));
-        silent < STUCK
-    }
-
-    /// Every first list is in.
-    pub fn is_ready(&self) -> bool {
-        self.is_alive() && self.index.read().is_synced()
+    fn silence(&self) -> Duration {
+        self.started.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))
     }
 }
 
@@ -92,7 +112,6 @@ impl Health {
 pub struct Operator {
     client: Client,
     threads: Vec<Thread>,
-    watches: Vec<WatchHandle>,
     health: Health,
 }
 
@@ -103,7 +122,7 @@ type Done = (ObjectKey, Next);
 pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics: &Sender<&'static str>) -> std::io::Result<Operator> {
     let OperatorConfig { monitored_id, max_workers, sidecar, instance } = config;
     let index = SharedIndex::new(Index::new(monitored_id));
-    let health = Health::new(index.clone());
+    let pulse = Pulse::new();
     let (changes, changes_in) = bounded::<Change>(CHANNEL);
     let (dirty, dirty_in) = bounded::<(BTreeSet<ObjectKey>, Lane)>(CHANNEL);
     let (work, work_in) = bounded::<Work>(max_workers);
@@ -115,9 +134,9 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
     let writer = index.clone();
     threads.push(Thread::spawn("index", panics, move || keep_index(&writer, &changes_in, &dirty))?);
 
-    let (ctl_health, ctl_index, ctl_shutdown) = (health.clone(), index.clone(), shutdown.clone());
+    let (ctl_pulse, ctl_index, ctl_shutdown) = (pulse.clone(), index.clone(), shutdown.clone());
     let controller = Controller { queue: Queue::new(RETRY), idle: max_workers, work, done: done_in, dirty: dirty_in };
-    threads.push(Thread::spawn("ctl-run", panics, move || controller.run(&ctl_index, &ctl_health, &ctl_shutdown))?);
+    threads.push(Thread::spawn("ctl-run", panics, move || controller.run(&ctl_index, &ctl_pulse, &ctl_shutdown))?);
 
     let reconciler = Arc::new(Reconciler {
         client: client.clone(),
@@ -144,7 +163,7 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
         start_watch(client, "watch-jobs", Resource::JOBS, &changes, Change::Job),
         start_watch(client, "watch-qjobs", Resource::QUARKS_JOBS, &changes, Change::QuarksJob),
     ];
-    Ok(Operator { client: client.clone(), threads, watches, health })
+    Ok(Operator { client: client.clone(), threads, health: Health { pulse, watches: Arc::new(watches), index } })
 }
 
 impl Operator {
@@ -155,18 +174,15 @@ impl Operator {
 
     /// After the shutdown: closes the watches, lets running requests end for a few seconds, joins what has ended.
     pub fn stop(self) {
-        let Self { client, threads, watches, health: _ } = self;
-        for watch in &watches {
-            watch.stop();
-        }
+        let Self { client, threads, health } = self;
+        health.watches.iter().for_each(WatchHandle::stop);
+        let is_over = || threads.iter().all(Thread::is_finished) && health.watches.iter().all(|watch| !watch.health().alive);
         let deadline = Instant::now() + DRAIN;
-        while Instant::now() < deadline && threads.iter().any(|thread| !thread.is_finished()) {
-            std::thread::park_timeout(Duration::from_millis(20));
+        while Instant::now() < deadline && !is_over() {
+            std::thread::park_timeout(Duration::from_millis(5));
         }
+        // What still waits for an answer is cut off; a watch that is connecting cannot be, and ends with the process.
         client.shutdown();
-        for watch in watches {
-            watch.join();
-        }
         let late = threads.iter().filter(|thread| !thread.is_finished()).count();
         if late > 0 {
             warn!("threads did not end in time count={late}");
@@ -175,7 +191,13 @@ impl Operator {
     }
 }
 
-fn start_watch<T>(client: &Client, name: &'static str, resource: Resource, changes: &Sender<Change>, wrap: fn(WatchEvent<T>) -> Change) -> WatchHandle
+fn start_watch<T>(
+    client: &Client,
+    name: &'static str,
+    resource: Resource,
+    changes: &Sender<Change>,
+    wrap: fn(WatchEvent<T>) -> Change,
+) -> WatchHandle
 where
     T: DeserializeOwned + Send + 'static,
 {
@@ -236,11 +258,11 @@ struct Controller {
 }
 
 impl Controller {
-    fn run(mut self, index: &SharedIndex, health: &Health, shutdown: &Shutdown) {
+    fn run(mut self, index: &SharedIndex, pulse: &Pulse, shutdown: &Shutdown) {
         let mut jitter = Jitter::from_entropy();
         let mut is_synced = false;
         loop {
-            health.beat();
+            pulse.beat();
             let now = Instant::now();
             is_synced = is_synced || index.read().is_synced();
             // Nothing is worked on before all first lists are in.
@@ -251,7 +273,8 @@ impl Controller {
                 }
                 self.idle -= 1;
             }
-            let due = self.queue.next_due().filter(|_| self.idle > 0).map_or(HEARTBEAT, |due| due.saturating_duration_since(now).min(HEARTBEAT));
+            let due =
+                self.queue.next_due().filter(|_| self.idle > 0).map_or(HEARTBEAT, |due| due.saturating_duration_since(now).min(HEARTBEAT));
             select! {
                 recv(shutdown.channel()) -> _ => return self.drain(),
                 recv(self.done) -> message => match message {
