@@ -8,6 +8,9 @@ pub mod expect;
 pub mod files;
 mod plan;
 mod report;
+pub mod rules;
+pub mod secrets;
+pub mod versions;
 
 pub use plan::*;
 pub use report::*;
