@@ -1,1 +1,21 @@
-//! (to come)
+//! Talking to the API server: where it is, who we are, one request and its answer.
+//!
+//! Not for lists that stay fresh (`watch`) and not for decisions. Only `transport.rs` names ureq and rustls.
+
+pub mod client;
+pub mod config;
+pub mod error;
+mod headers;
+mod kubeconfig;
+pub mod lines;
+pub mod request;
+#[cfg(test)]
+pub(crate) mod scripted;
+mod tls;
+pub mod token;
+pub mod transport;
+
+pub use client::{Client, ClientOptions, Observer};
+pub use config::{Config, ConfigError};
+pub use error::{Error, Result};
+pub use request::{DeleteOptions, Method, Propagation, Request};

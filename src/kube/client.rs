@@ -1,0 +1,318 @@
+//! Calls: a request with our credential, the answer decoded.
+//!
+//! Promises: no call waits longer than its limit; a write is never silently sent twice; a credential
+//! that rotated is picked up; `shutdown` ends all calls.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::de::{DeserializeOwned, IgnoredAny};
+
+use crate::api::{Resource, Status};
+
+use super::config::{Auth, Config, ConfigError};
+use super::error::{Error, Result, describe_decode, one_line};
+use super::headers::{bounded_seconds, parse_retry_after, parse_warnings};
+use super::request::Request;
+use super::token::TokenFile;
+use super::transport::{HttpRequest, HttpResponse, HttpTransport, Limit, Transport, TransportError, TransportErrorKind};
+
+/// Told about each exchange: the request, and the status code (0 if no answer came).
+pub type Observer = Arc<dyn Fn(&Request, u16) + Send + Sync>;
+
+/// Largest error body that is looked at; a `Status` is far smaller.
+const ERROR_BODY_MAX: usize = 256 * 1024;
+
+/// How a [`Client`] behaves.
+#[derive(Clone)]
+pub struct ClientOptions {
+    /// `User-Agent`, seen in audit logs.
+    pub user_agent: String,
+    /// Limit on one call from connecting to the end of the body. Default 30 s: the API server gives up after 60 s.
+    pub call_timeout: Duration,
+    /// Idle connections kept. Default 4.
+    pub max_connections: usize,
+    /// Largest answer in bytes. Default 32 MiB.
+    pub max_body: usize,
+    /// Told about each exchange.
+    pub observer: Option<Observer>,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            user_agent: concat!("quarks-job/", env!("CARGO_PKG_VERSION")).to_owned(),
+            call_timeout: Duration::from_secs(30),
+            max_connections: 4,
+            max_body: 32 * 1024 * 1024,
+            observer: None,
+        }
+    }
+}
+
+/// A client of the API server. Clones share connections and credential.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    transport: Arc<dyn Transport>,
+    credential: Arc<Credential>,
+    options: ClientOptions,
+    closed: AtomicBool,
+}
+
+enum Credential {
+    None,
+    /// Value of the `Authorization` header.
+    Fixed(String),
+    File(TokenFile),
+}
+
+impl Client {
+    /// Reads and checks certificates and token file; connects to nothing.
+    pub fn new(config: &Config, options: ClientOptions) -> std::result::Result<Self, ConfigError> {
+        config.check()?;
+        if config.insecure {
+            log::warn!("server certificate is not checked, as configured: server={}", config.server.origin(None));
+        }
+        let ClientOptions { user_agent, call_timeout, max_connections, .. } = &options;
+        let transport = HttpTransport::new(config, user_agent, *call_timeout, *max_connections)?;
+        if let Auth::TokenFile(path) = &config.auth {
+            // Tells of a wrong path at the start instead of with the first call.
+            TokenFile::new(path.clone())
+                .current(Instant::now())
+                .map_err(|error| ConfigError::new(error.path.display(), "token", error.reason, "it must hold a service account token"))?;
+        }
+        Ok(Self::with_transport(Arc::new(transport), &config.auth, options))
+    }
+
+    pub(crate) fn with_transport(transport: Arc<dyn Transport>, auth: &Auth, options: ClientOptions) -> Self {
+        let credential = match auth {
+            Auth::None => Credential::None,
+            Auth::Token(token) => Credential::Fixed(format!("Bearer {token}")),
+            Auth::Basic { username, password } => Credential::Fixed(format!("Basic {}", STANDARD.encode(format!("{username}:{password}")))),
+            Auth::TokenFile(path) => Credential::File(TokenFile::new(path.clone())),
+        };
+        Self { inner: Arc::new(Inner { transport, credential: Arc::new(credential), options, closed: AtomicBool::new(false) }) }
+    }
+
+    /// A client with connections of its own, to be shut down on its own.
+    pub fn fork(&self) -> Self {
+        let Inner { transport, credential, options, closed } = &*self.inner;
+        let closed = AtomicBool::new(closed.load(Ordering::Acquire));
+        Self {
+            inner: Arc::new(Inner { transport: transport.fork(), credential: Arc::clone(credential), options: options.clone(), closed }),
+        }
+    }
+
+    /// Sends the request and decodes the answer.
+    pub fn call<T: DeserializeOwned>(&self, request: &Request) -> Result<T> {
+        self.call_with_warnings(request).map(|(value, _)| value)
+    }
+
+    /// Like [`Client::call`], with the texts of the answer's `Warning` headers.
+    pub fn call_with_warnings<T: DeserializeOwned>(&self, request: &Request) -> Result<(T, Vec<String>)> {
+        let response = self.exchange(request, Limit::Call)?;
+        let warnings = response.warnings.iter().flat_map(|value| parse_warnings(value)).collect();
+        let body = self.read_body(request, response, self.inner.options.max_body)?;
+        Ok((decode(request, &body)?, warnings))
+    }
+
+    /// Sends the request; the answer's body does not matter.
+    pub fn call_unit(&self, request: &Request) -> Result<()> {
+        let mut response = self.exchange(request, Limit::Call)?;
+        // Read so that the connection can be used again. The status has been good already.
+        let limit = u64::try_from(self.inner.options.max_body).unwrap_or(u64::MAX);
+        let _ = io::copy(&mut response.body.by_ref().take(limit), &mut io::sink());
+        Ok(())
+    }
+
+    /// Sends the request and gives the body as it is, at most `max` bytes.
+    pub fn call_text(&self, request: &Request, max: usize) -> Result<Vec<u8>> {
+        let response = self.exchange(request, Limit::Call)?;
+        self.read_body(request, response, max)
+    }
+
+    /// Asks whether the API server answers at all.
+    pub fn ping(&self) -> Result<()> {
+        self.call::<IgnoredAny>(&Request::get_path("/version")).map(|_| ())
+    }
+
+    /// Starts a watch: a body without end. Limits: the call's on the headers, `idle` on each silence.
+    pub(crate) fn open(&self, request: &Request, idle: Duration) -> Result<Box<dyn Read + Send>> {
+        let limit = Limit::Stream { headers: self.inner.options.call_timeout, idle };
+        self.exchange(request, limit).map(|response| response.body)
+    }
+
+    /// Ends all calls of this client and its clones, and refuses further ones.
+    pub fn shutdown(&self) {
+        self.inner.closed.store(true, Ordering::Release);
+        self.inner.transport.shutdown();
+    }
+
+    /// True after [`Client::shutdown`].
+    pub fn is_shut_down(&self) -> bool {
+        self.inner.closed.load(Ordering::Acquire)
+    }
+
+    /// One request up to a good status. A refused token is read again and the request repeated once: 401 means that nothing was done.
+    fn exchange(&self, request: &Request, limit: Limit) -> Result<HttpResponse> {
+        let inner = &*self.inner;
+        let unsent =
+            |message: String| Error::Transport { verb: request.verb, resource: request.resource, sent: false, timed_out: false, message };
+        let (authorization, token) = match &*inner.credential {
+            Credential::None => (None, None),
+            Credential::Fixed(value) => (Some(value.clone()), None),
+            Credential::File(file) => {
+                let token = file.current(Instant::now()).map_err(|error| unsent(error.to_string()))?;
+                (Some(format!("Bearer {token}")), Some(token))
+            }
+        };
+        let response = self.send(request, authorization.as_deref(), limit)?;
+        if response.status == 401
+            && let (Credential::File(file), Some(used)) = (&*inner.credential, token)
+            && let Some(token) = file.after_rejection(&used, Instant::now())
+        {
+            drop(response);
+            let response = self.send(request, Some(&format!("Bearer {token}")), limit)?;
+            return self.check_status(request, response);
+        }
+        self.check_status(request, response)
+    }
+
+    /// A GET whose connection ended before any answer is repeated once: a pooled connection may have been stale.
+    /// A write never is.
+    fn send(&self, request: &Request, authorization: Option<&str>, limit: Limit) -> Result<HttpResponse> {
+        let mut result = self.send_once(request, authorization, limit);
+        if !request.method.is_write() && matches!(&result, Err(error) if error.kind == TransportErrorKind::Closed) && !self.is_shut_down() {
+            result = self.send_once(request, authorization, limit);
+        }
+        result.map_err(|error| {
+            if self.is_shut_down() {
+                return Error::Shutdown;
+            }
+            Error::Transport {
+                verb: request.verb,
+                resource: request.resource,
+                sent: error.sent(),
+                timed_out: error.kind == TransportErrorKind::TimedOut,
+                message: one_line(&error.message, 300),
+            }
+        })
+    }
+
+    fn send_once(&self, request: &Request, authorization: Option<&str>, limit: Limit) -> std::result::Result<HttpResponse, TransportError> {
+        if self.is_shut_down() {
+            return Err(TransportError { kind: TransportErrorKind::Connect, message: "client is shut down".to_owned() });
+        }
+        let result = self.inner.transport.send(&HttpRequest {
+            method: request.method,
+            path_and_query: request.path_and_query(),
+            accept: request.accept,
+            authorization,
+            body: request.body.as_ref().map(|(content_type, bytes)| (*content_type, bytes.as_slice())),
+            limit,
+        });
+        if let Some(observer) = &self.inner.options.observer {
+            observer(request, result.as_ref().map_or(0, |response| response.status));
+        }
+        result
+    }
+
+    fn check_status(&self, request: &Request, response: HttpResponse) -> Result<HttpResponse> {
+        let code = response.status;
+        if (200..300).contains(&code) {
+            return Ok(response);
+        }
+        let header = response.retry_after.as_deref().and_then(|value| parse_retry_after(value, jiff::Timestamp::now()));
+        // An error body that cannot be read changes nothing: the code is known.
+        let body = self.read_body(request, response, ERROR_BODY_MAX).unwrap_or_default();
+        let status = read_status(code, &body);
+        let retry_after = header.or_else(|| bounded_seconds(status.details.retry_after_seconds));
+        Err(Error::Status { verb: request.verb, resource: request.resource, code, status: Box::new(status), retry_after })
+    }
+
+    fn read_body(&self, request: &Request, response: HttpResponse, limit: usize) -> Result<Vec<u8>> {
+        let Request { verb, resource, .. } = *request;
+        let mut body = Vec::new();
+        // One byte more than allowed tells "too large" from "just fits".
+        let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+        response.body.take(most).read_to_end(&mut body).map_err(|error| self.read_error(verb, resource, &error))?;
+        if body.len() > limit {
+            return Err(Error::TooLarge { verb, resource, limit });
+        }
+        Ok(body)
+    }
+
+    /// What a failed read of a body means.
+    pub(crate) fn read_error(&self, verb: &'static str, resource: Resource, error: &io::Error) -> Error {
+        if self.is_shut_down() {
+            return Error::Shutdown;
+        }
+        let timed_out = error.kind() == io::ErrorKind::TimedOut;
+        Error::Transport { verb, resource, sent: true, timed_out, message: one_line(&format!("answer cut: {error}"), 300) }
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+/// Decodes a whole body. The message holds no value of it, and of a Secret not even the path.
+pub(crate) fn decode<'a, T: serde::Deserialize<'a>>(request: &Request, body: &'a [u8]) -> Result<T> {
+    serde_json::from_slice(body).map_err(|error| {
+        let message = if request.resource == Resource::SECRETS {
+            format!("line {} column {}", error.line(), error.column())
+        } else {
+            one_line(&describe_decode(&error), 300)
+        };
+        Error::Decode { verb: request.verb, resource: request.resource, message, garbled: !error.is_data() }
+    })
+}
+
+/// The `Status` in an error's body, or one made up from the code and a plain text.
+fn read_status(code: u16, body: &[u8]) -> Status {
+    match serde_json::from_slice::<Status>(body) {
+        Ok(mut status) if !status.reason.is_empty() || !status.message.is_empty() || status.code != 0 => {
+            if status.code == 0 {
+                status.code = code;
+            }
+            status
+        }
+        // Not a Status: a web server or load balancer on the way answers in plain text or HTML.
+        Ok(_) | Err(_) => {
+            let text = std::str::from_utf8(body).unwrap_or_default().trim();
+            let message = if text.starts_with(['<', '{', '[']) { String::new() } else { one_line(text, 200) };
+            Status { status: "Failure".to_owned(), message, reason: reason_of(code).to_owned(), code, ..Status::default() }
+        }
+    }
+}
+
+fn reason_of(code: u16) -> &'static str {
+    match code {
+        400 => "BadRequest",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "NotFound",
+        409 => "Conflict",
+        410 => "Gone",
+        422 => "Invalid",
+        429 => "TooManyRequests",
+        500 => "InternalError",
+        503 => "ServiceUnavailable",
+        504 => "Timeout",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

@@ -1,0 +1,217 @@
+use super::*;
+use crate::api::{Job, ObjectKey};
+use crate::kube::scripted::{Chunk, Reply, Script, TempDir};
+use crate::kube::{DeleteOptions, Propagation};
+use serde_json::{Value, json};
+use std::sync::Mutex;
+
+fn client(script: &Script, auth: &Auth) -> Client {
+    Client::with_transport(Arc::new(script.clone()), auth, ClientOptions { max_body: 1000, ..ClientOptions::default() })
+}
+
+fn key() -> ObjectKey {
+    ObjectKey::new("ns", "a")
+}
+
+fn get() -> Request {
+    Request::get(Resource::JOBS, &key())
+}
+
+fn create() -> Request {
+    Request::create(Resource::JOBS, "ns", &json!({"spec": {}}))
+}
+
+fn delete() -> Request {
+    Request::delete(Resource::JOBS, &key(), &DeleteOptions { uid: None, resource_version: None, propagation: Propagation::Background })
+}
+
+fn status(code: u16, reason: &str) -> Reply {
+    Reply::json(code, &json!({"kind": "Status", "status": "Failure", "reason": reason, "message": "m", "code": code}))
+}
+
+#[test]
+fn an_answer_is_decoded_with_its_warnings() {
+    let answer =
+        Reply::json(201, &json!({"metadata": {"name": "a"}})).warning(r#"299 - "unknown field \"x\"""#).warning(r#"299 - "b", 299 - "c""#);
+    let script = Script::new([answer]);
+    let (job, warnings) = client(&script, &Auth::Token("t".to_owned())).call_with_warnings::<Job>(&create()).expect("a job");
+    assert_eq!(job.metadata.name, "a");
+    assert_eq!(warnings, [r#"unknown field "x""#, "b", "c"]);
+    let seen = &script.seen()[0];
+    assert_eq!((seen.method.as_str(), seen.path_and_query.as_str()), ("POST", "/apis/batch/v1/namespaces/ns/jobs"));
+    assert_eq!(seen.authorization.as_deref(), Some("Bearer t"));
+    assert_eq!(seen.body.as_deref(), Some(br#"{"spec":{}}"#.as_slice()));
+    assert_eq!((seen.accept, seen.limit), ("application/json", Limit::Call));
+}
+
+#[test]
+fn credentials() {
+    let dir = TempDir::new();
+    let cases = [
+        (Auth::None, None),
+        (Auth::Basic { username: "u".to_owned(), password: "p".to_owned() }, Some("Basic dTpw")),
+        (Auth::TokenFile(dir.write("token", "filed\n")), Some("Bearer filed")),
+    ];
+    for (auth, expected) in cases {
+        let script = Script::new([Reply::json(200, &json!({}))]);
+        client(&script, &auth).ping().expect("an answer");
+        assert_eq!(script.seen()[0].authorization.as_deref(), expected);
+        assert_eq!(script.seen()[0].path_and_query, "/version");
+    }
+    let script = Script::default();
+    let error = client(&script, &Auth::TokenFile(dir.path().join("absent"))).ping().expect_err("no token");
+    assert!(error.is_transient() && !error.maybe_applied(), "{error}");
+    assert!(script.seen().is_empty(), "nothing may be sent without the credential");
+}
+
+#[test]
+fn errors_keep_the_servers_status() {
+    let html = "<html>bad gateway</html>";
+    let cases = [
+        (status(409, "AlreadyExists"), "create jobs: 409 AlreadyExists: m"),
+        (Reply::text(503, "upstream\nis away"), "create jobs: 503 ServiceUnavailable: upstream is away"),
+        (Reply::text(502, html), "create jobs: 502"),
+        (Reply::text(404, "{}"), "create jobs: 404 NotFound"),
+        (Reply::text(302, ""), "create jobs: 302"),
+        (Reply::text(500, &"x".repeat(ERROR_BODY_MAX + 1)), "create jobs: 500 InternalError"),
+        (Reply::chunks(500, vec![Chunk::Fail(io::ErrorKind::UnexpectedEof)]), "create jobs: 500 InternalError"),
+    ];
+    for (reply, expected) in cases {
+        let script = Script::new([reply]);
+        let error = client(&script, &Auth::None).call::<Value>(&create()).expect_err("an error");
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(script.seen().len(), 1, "{expected}");
+    }
+}
+
+#[test]
+fn retry_after_comes_from_the_header_or_the_body() {
+    let cases = [
+        (status(429, "TooManyRequests").retry_after("7"), Some(7)),
+        (Reply::json(429, &json!({"reason": "TooManyRequests", "details": {"retryAfterSeconds": 3}})), Some(3)),
+        (Reply::json(429, &json!({"reason": "TooManyRequests", "details": {"retryAfterSeconds": 3}})).retry_after("5"), Some(5)),
+        (Reply::json(500, &json!({"reason": "InternalError", "details": {"retryAfterSeconds": 86_400}})), Some(600)),
+        (status(503, "ServiceUnavailable"), None),
+    ];
+    for (reply, seconds) in cases {
+        let error = client(&Script::new([reply]), &Auth::None).call_unit(&get()).expect_err("an error");
+        assert_eq!(error.retry_after(), seconds.map(Duration::from_secs));
+    }
+}
+
+#[test]
+fn a_refused_token_is_read_again_and_the_call_repeated_once() {
+    let dir = TempDir::new();
+    let path = dir.write("token", "one");
+    let script = Script::new([Reply::json(200, &json!({})), status(401, "Unauthorized"), Reply::json(201, &json!({}))]);
+    let client = client(&script, &Auth::TokenFile(path));
+    client.call_unit(&get()).expect("an answer");
+    dir.write("token", "two");
+    client.call_unit(&create()).expect("the second token is accepted");
+    script.extend([status(401, "Unauthorized")]);
+    let error = client.call_unit(&create()).expect_err("the token is the same");
+    assert!(error.is_unauthorized());
+    dir.write("token", "three");
+    script.extend([status(401, "Unauthorized"), status(401, "Unauthorized")]);
+    assert!(client.call_unit(&create()).expect_err("refused twice").is_unauthorized());
+    let used: Vec<_> = script.seen().iter().filter_map(|seen| seen.authorization.clone()).collect();
+    assert_eq!(used, ["Bearer one", "Bearer one", "Bearer two", "Bearer two", "Bearer two", "Bearer three"]);
+}
+
+#[test]
+fn only_reads_are_repeated_and_only_once() {
+    use TransportErrorKind::{Closed, Connect, TimedOut};
+    let ok = || Reply::json(200, &json!({}));
+    // (request, replies, exchanges, works, maybe applied)
+    let cases = [
+        (get(), vec![Reply::Fail(Closed), ok()], 2, true, false),
+        (get(), vec![Reply::Fail(Closed), Reply::Fail(Closed), ok()], 2, false, true),
+        (get(), vec![Reply::Fail(TimedOut), ok()], 1, false, true),
+        (get(), vec![Reply::Fail(Connect), ok()], 1, false, false),
+        (create(), vec![Reply::Fail(Closed), ok()], 1, false, true),
+        (create(), vec![Reply::Fail(Connect), ok()], 1, false, false),
+        (delete(), vec![Reply::Fail(Closed), ok()], 1, false, true),
+    ];
+    for (request, replies, exchanges, works, maybe_applied) in cases {
+        let script = Script::new(replies.clone());
+        let result = client(&script, &Auth::None).call_unit(&request);
+        assert_eq!(script.seen().len(), exchanges, "{replies:?}");
+        match result {
+            Ok(()) => assert!(works, "{replies:?}"),
+            Err(error) => {
+                assert!(!works && error.is_transient(), "{replies:?}: {error}");
+                assert_eq!(error.maybe_applied(), maybe_applied, "{replies:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn bodies_are_limited_and_cuts_are_transient() {
+    let cases: [(Vec<Chunk>, &str, bool); 5] = [
+        (vec![Chunk::Bytes(vec![b' '; 1001])], "get jobs: answer is larger than 1000 bytes", false),
+        (
+            vec![Chunk::Bytes(br#"{"metadata": {"na"#.to_vec())],
+            "get jobs: answer not understood: EOF while parsing a string at line 1 column 17",
+            true,
+        ),
+        (vec![Chunk::Bytes(b"<html>".to_vec())], "get jobs: answer not understood: expected value at line 1 column 1", true),
+        (
+            vec![Chunk::Bytes(br#"{"metadata": "canary"}"#.to_vec())],
+            "get jobs: answer not understood: invalid type: string (hidden), expected struct ObjectMeta at line 1 column 21",
+            false,
+        ),
+        (
+            vec![Chunk::Bytes(b"{".to_vec()), Chunk::Fail(io::ErrorKind::UnexpectedEof)],
+            "get jobs: answer cut: unexpected end of file",
+            true,
+        ),
+    ];
+    for (chunks, expected, transient) in cases {
+        let error = client(&Script::new([Reply::chunks(200, chunks)]), &Auth::None).call::<Job>(&get()).expect_err(expected);
+        assert_eq!((error.to_string().as_str(), error.is_transient()), (expected, transient));
+        assert!(error.maybe_applied());
+    }
+}
+
+#[test]
+fn texts_and_bodies_that_do_not_matter() {
+    let log = Request::pod_log(&key(), "main");
+    let script = Script::new([Reply::text(200, "12345"), Reply::text(200, "123456"), Reply::text(200, "no json")]);
+    let client = client(&script, &Auth::None);
+    assert_eq!(client.call_text(&log, 5).expect("a log"), b"12345");
+    assert!(matches!(client.call_text(&log, 5), Err(Error::TooLarge { limit: 5, .. })));
+    client.call_unit(&delete()).expect("deleted");
+}
+
+#[test]
+fn shutdown_ends_a_blocked_call_and_refuses_others_but_not_forks() {
+    let script = Script::new([Reply::chunks(200, vec![Chunk::Hang])]);
+    let client = client(&script, &Auth::None);
+    let fork = client.fork();
+    let blocked = std::thread::spawn({
+        let client = client.clone();
+        move || client.call_unit(&get())
+    });
+    script.wait_for(1);
+    client.shutdown();
+    blocked.join().expect("no panic").expect("the body did not matter");
+    assert!(client.call_unit(&get()).expect_err("refused").is_shutdown());
+    assert_eq!(script.seen().len(), 1);
+    script.extend([Reply::json(200, &json!({}))]);
+    fork.call_unit(&get()).expect("its own connections");
+}
+
+#[test]
+fn the_observer_sees_each_exchange() {
+    let codes = Arc::new(Mutex::new(Vec::new()));
+    let observer: Observer = Arc::new({
+        let codes = Arc::clone(&codes);
+        move |request: &Request, code| codes.lock().expect("no panic").push((request.verb, request.resource.plural, code))
+    });
+    let script = Script::new([Reply::Fail(TransportErrorKind::Closed), status(404, "NotFound")]);
+    let options = ClientOptions { observer: Some(observer), ..ClientOptions::default() };
+    let client = Client::with_transport(Arc::new(script), &Auth::None, options);
+    assert!(client.call_unit(&get()).expect_err("not found").is_not_found());
+    assert_eq!(*codes.lock().expect("no panic"), [("get", "jobs", 0), ("get", "jobs", 404)]);
+}

@@ -1,0 +1,403 @@
+//! One HTTP exchange. The only file that names ureq.
+//!
+//! Promises: an answer's status is never turned into an error; no redirect is followed, no proxy used;
+//! nothing waits without a limit; `shutdown` frees whoever is blocked in a read.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ureq::config::AutoHeaderValue;
+use ureq::http::{HeaderMap, HeaderValue, header};
+use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+
+use super::config::{Ca, Config, ConfigError, Server};
+use super::request::{ContentType, Method};
+use super::tls;
+
+/// Time for connecting, TLS included. Three SYNs, and a slow machine's handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Buffers of a connection, each way. ureq's 128 KiB would be most of the memory of an idle operator.
+const BUFFER: usize = 16 * 1024;
+/// Idle connections older than this are not used again; the API server drops them after 90 s.
+const MAX_IDLE_AGE: Duration = Duration::from_secs(60);
+/// Time for which a name's addresses are kept: every request would ask for them.
+const RESOLVED_FOR: Duration = Duration::from_secs(10);
+
+/// Time limits of an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// The client's usual limit on the whole exchange, body included.
+    Call,
+    /// A body without end: a limit on the wait for the status line and one on each silence after it.
+    Stream {
+        /// Until the answer's headers are in.
+        headers: Duration,
+        /// Between two reads.
+        idle: Duration,
+    },
+}
+
+/// A request as it goes on the wire.
+#[derive(Debug)]
+pub struct HttpRequest<'a> {
+    /// HTTP method.
+    pub method: Method,
+    /// Encoded, with a leading slash, without the server's prefix.
+    pub path_and_query: String,
+    /// `Accept`.
+    pub accept: &'static str,
+    /// `Authorization`; a secret.
+    pub authorization: Option<&'a str>,
+    /// Body with its type.
+    pub body: Option<(ContentType, &'a [u8])>,
+    /// Time limits.
+    pub limit: Limit,
+}
+
+/// An answer: whatever the status, and the headers that mean something to us.
+pub struct HttpResponse {
+    /// HTTP status code.
+    pub status: u16,
+    /// `Retry-After`.
+    pub retry_after: Option<String>,
+    /// Each `Warning`.
+    pub warnings: Vec<String>,
+    /// A body cut short without a length reads as a clean end: readers check what they got.
+    pub body: Box<dyn Read + Send>,
+}
+
+impl fmt::Debug for HttpResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpResponse").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+/// Why no answer came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransportErrorKind {
+    /// The server's certificate is not trusted. Nothing was sent.
+    Certificate,
+    /// No connection, or a request that cannot be written. Nothing was sent.
+    Connect,
+    /// A time limit passed, perhaps after sending.
+    TimedOut,
+    /// The connection ended before any byte of the answer. A stale pooled connection looks like this.
+    Closed,
+    /// Anything else, perhaps after sending.
+    Other,
+}
+
+/// No answer came.
+#[derive(Clone, Debug)]
+pub struct TransportError {
+    /// What kind of failure.
+    pub kind: TransportErrorKind,
+    /// For people; holds nothing of the request.
+    pub message: String,
+}
+
+impl TransportError {
+    /// False only if certainly nothing reached the server.
+    pub fn sent(&self) -> bool {
+        !matches!(self.kind, TransportErrorKind::Certificate | TransportErrorKind::Connect)
+    }
+}
+
+/// Sends requests. Implemented by [`HttpTransport`], and by a script in tests.
+pub trait Transport: Send + Sync {
+    /// One exchange up to the answer's headers.
+    fn send(&self, request: &HttpRequest<'_>) -> Result<HttpResponse, TransportError>;
+    /// A transport to the same server with connections of its own, to be shut down on its own.
+    fn fork(&self) -> Arc<dyn Transport>;
+    /// Ends all exchanges, also those blocked in a read, and refuses further ones.
+    fn shutdown(&self);
+}
+
+/// The real transport: HTTP/1.1, TLS by rustls, a pool of connections.
+pub struct HttpTransport {
+    settings: Arc<Settings>,
+    agent: Mutex<Current>,
+}
+
+struct Settings {
+    config: Config,
+    user_agent: String,
+    call_timeout: Duration,
+    max_connections: usize,
+}
+
+struct Current {
+    agent: ureq::Agent,
+    /// Content of the CA that the agent was built with.
+    ca: Vec<u8>,
+    closed: bool,
+}
+
+impl HttpTransport {
+    /// Reads and checks certificates; connects to nothing.
+    pub fn new(config: &Config, user_agent: &str, call_timeout: Duration, max_connections: usize) -> Result<Self, ConfigError> {
+        let settings = Settings { config: config.clone(), user_agent: user_agent.to_owned(), call_timeout, max_connections };
+        let ca = read_ca(config)?;
+        let agent = build_agent(&settings, &ca)?;
+        Ok(Self { settings: Arc::new(settings), agent: Mutex::new(Current { agent, ca, closed: false }) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Current> {
+        // The fields are replaced whole, so a panic elsewhere does not spoil them.
+        self.agent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// After a refused certificate: builds the agent anew if the CA file has changed.
+    fn reload_ca(&self) -> bool {
+        let Ok(ca) = read_ca(&self.settings.config) else { return false };
+        let mut current = self.lock();
+        if current.closed || current.ca == ca {
+            return false;
+        }
+        // A half-written file keeps the last good one.
+        let Ok(agent) = build_agent(&self.settings, &ca) else { return false };
+        log::info!("CA file changed, read again");
+        current.agent = agent;
+        current.ca = ca;
+        true
+    }
+
+    fn send_once(&self, request: &HttpRequest<'_>) -> Result<HttpResponse, TransportError> {
+        let agent = self.lock().agent.clone();
+        let server = &self.settings.config.server;
+        let tls_name = self.settings.config.tls_server_name.as_deref();
+        let uri = format!("{}{}{}", server.origin(tls_name), server.prefix, request.path_and_query);
+        let mut builder = ureq::http::Request::builder().method(request.method.as_str()).uri(uri);
+        builder = builder.header(header::ACCEPT, request.accept);
+        if tls_name.is_some() {
+            builder = builder.header(header::HOST, server.authority(None));
+        }
+        if let Some(authorization) = request.authorization {
+            let mut value = HeaderValue::from_str(authorization).map_err(|_| refused("credential does not fit into a header"))?;
+            value.set_sensitive(true);
+            builder = builder.header(header::AUTHORIZATION, value);
+        }
+        let response = match request.body {
+            Some((content_type, bytes)) => {
+                let request =
+                    builder.header(header::CONTENT_TYPE, content_type.as_str()).body(bytes).map_err(|_| refused("bad request"))?;
+                // Writes always run under the agent's own limits.
+                agent.run(request)
+            }
+            None => {
+                let message = builder.body(()).map_err(|_| refused("bad request"))?;
+                match request.limit {
+                    Limit::Call => agent.run(message),
+                    Limit::Stream { headers, idle } => agent.run(
+                        agent
+                            .configure_request(message)
+                            .timeout_global(None)
+                            .timeout_recv_response(Some(headers))
+                            .timeout_per_read(Some(idle))
+                            .build(),
+                    ),
+                }
+            }
+        }
+        .map_err(|error| classify(&error))?;
+        let (parts, body) = response.into_parts();
+        Ok(HttpResponse {
+            status: parts.status.as_u16(),
+            retry_after: texts(&parts.headers, header::RETRY_AFTER).pop(),
+            warnings: texts(&parts.headers, header::WARNING),
+            body: Box::new(Body(body.into_reader())),
+        })
+    }
+}
+
+impl Transport for HttpTransport {
+    fn send(&self, request: &HttpRequest<'_>) -> Result<HttpResponse, TransportError> {
+        match self.send_once(request) {
+            // Nothing was sent, so this is safe for writes too.
+            Err(error) if error.kind == TransportErrorKind::Certificate && self.reload_ca() => self.send_once(request),
+            result => result,
+        }
+    }
+
+    fn fork(&self) -> Arc<dyn Transport> {
+        let ca = self.lock().ca.clone();
+        let agent = build_agent(&self.settings, &ca).expect("the same certificates were accepted before");
+        Arc::new(Self { settings: Arc::clone(&self.settings), agent: Mutex::new(Current { agent, ca, closed: false }) })
+    }
+
+    fn shutdown(&self) {
+        let mut current = self.lock();
+        current.closed = true;
+        current.agent.clone().shutdown();
+    }
+}
+
+/// Reads like ureq's body, but with errors that say more than `Other`.
+struct Body(ureq::BodyReader<'static>);
+
+impl Read for Body {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| match error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>()) {
+            Some(ureq::Error::Timeout(limit)) => io::Error::new(io::ErrorKind::TimedOut, format!("time limit reached ({limit})")),
+            Some(_) | None => error,
+        })
+    }
+}
+
+fn texts(headers: &HeaderMap, name: header::HeaderName) -> Vec<String> {
+    headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
+}
+
+fn refused(message: &str) -> TransportError {
+    TransportError { kind: TransportErrorKind::Connect, message: message.to_owned() }
+}
+
+fn classify(error: &ureq::Error) -> TransportError {
+    use TransportErrorKind::{Certificate, Closed, Connect, Other, TimedOut};
+    let kind = match error {
+        ureq::Error::Timeout(ureq::Timeout::Resolve | ureq::Timeout::Connect) => Connect,
+        ureq::Error::Timeout(_) => TimedOut,
+        ureq::Error::HostNotFound
+        | ureq::Error::ConnectionFailed
+        | ureq::Error::BadUri(_)
+        | ureq::Error::Http(_)
+        | ureq::Error::Tls(_)
+        | ureq::Error::TlsRequired
+        | ureq::Error::RequireHttpsOnly(_) => Connect,
+        ureq::Error::Rustls(error) => classify_tls(error),
+        ureq::Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(error) => classify_tls(error),
+            None => match error.kind() {
+                io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::HostUnreachable
+                | io::ErrorKind::NetworkUnreachable
+                | io::ErrorKind::AddrNotAvailable
+                | io::ErrorKind::NotConnected => Connect,
+                io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe => Closed,
+                _ => Other,
+            },
+        },
+        // The enum is ureq's and open: when in doubt, the request was sent.
+        _ => Other,
+    };
+    let message = match kind {
+        Certificate => format!("server certificate not trusted: {error}"),
+        Connect => format!("no connection: {error}"),
+        TimedOut => format!("no answer in time: {error}"),
+        Closed | Other => error.to_string(),
+    };
+    TransportError { kind, message }
+}
+
+fn classify_tls(error: &rustls::Error) -> TransportErrorKind {
+    match error {
+        rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => TransportErrorKind::Certificate,
+        // An alert may come after the request, in TLS 1.3 when the server refuses the client's certificate.
+        _ => TransportErrorKind::Other,
+    }
+}
+
+fn read_ca(config: &Config) -> Result<Vec<u8>, ConfigError> {
+    match &config.ca {
+        None => Ok(Vec::new()),
+        Some(Ca::Pem(pem)) => Ok(pem.clone()),
+        Some(Ca::File(path)) => {
+            std::fs::read(path).map_err(|error| ConfigError::new(path.display(), "certificate authority", error, "check the path"))
+        }
+    }
+}
+
+fn build_agent(settings: &Settings, ca: &[u8]) -> Result<ureq::Agent, ConfigError> {
+    let Settings { config, user_agent, call_timeout, max_connections } = settings;
+    let Server { https, .. } = config.server;
+    let agent_config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .https_only(https)
+        .proxy(None)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .user_agent(AutoHeaderValue::Provided(Arc::new(user_agent.clone())))
+        .accept_encoding(AutoHeaderValue::None)
+        .input_buffer_size(BUFFER)
+        .output_buffer_size(BUFFER)
+        .max_response_header_size(BUFFER)
+        .max_idle_connections(*max_connections)
+        .max_idle_connections_per_host(*max_connections)
+        .max_idle_age(MAX_IDLE_AGE)
+        .timeout_connect(Some(CONNECT_TIMEOUT))
+        .timeout_global(Some(*call_timeout))
+        .tls_config(build_tls(config, ca)?)
+        .build();
+    let resolver = ServerResolver { server: config.server.clone(), known: Mutex::new(None), system: DefaultResolver::default() };
+    Ok(ureq::Agent::with_parts(agent_config, DefaultConnector::default(), resolver))
+}
+
+fn build_tls(config: &Config, ca: &[u8]) -> Result<TlsConfig, ConfigError> {
+    let mut roots = Vec::new();
+    if config.server.https && !config.insecure {
+        let place = match &config.ca {
+            Some(Ca::File(path)) => path.display().to_string(),
+            Some(Ca::Pem(_)) | None => config.source.clone(),
+        };
+        let certificates = tls::read_roots(ca)
+            .map_err(|reason| ConfigError::new(place, "certificate authority", reason, "set it to the CA of the API server, in PEM"))?;
+        roots = certificates.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
+    }
+    let mut client_cert = None;
+    if let Some(pair) = &config.client_cert {
+        let refuse =
+            |reason: String| ConfigError::new(&config.source, "client certificate", reason, "set certificate and key that belong together");
+        // Checked here: ureq would panic over a pair that does not match.
+        let chain = tls::read_identity(&pair.certificate, &pair.key).map_err(refuse)?;
+        let chain: Vec<_> = chain.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
+        let key = PrivateKey::from_pem(&pair.key).map_err(|_| refuse("holds no private key in PEM".to_owned()))?;
+        client_cert = Some(ClientCert::new_with_certs(&chain, key));
+    }
+    Ok(TlsConfig::builder()
+        .unversioned_rustls_crypto_provider(tls::provider())
+        .root_certs(RootCerts::from(roots))
+        .client_cert(client_cert)
+        .disable_verification(config.insecure)
+        .build())
+}
+
+/// Always resolves the configured server, whatever name TLS checks. Addresses need no look-up, and
+/// names are looked up once in a while: ureq asks for every request, and starts a thread each time.
+#[derive(Debug)]
+struct ServerResolver {
+    server: Server,
+    known: Mutex<Option<(Instant, Vec<SocketAddr>)>>,
+    system: DefaultResolver,
+}
+
+impl Resolver for ServerResolver {
+    fn resolve(
+        &self,
+        _uri: &ureq::http::Uri,
+        config: &ureq::config::Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let mut addresses = self.empty();
+        if let Ok(ip) = self.server.host.parse::<IpAddr>() {
+            addresses.push(SocketAddr::new(ip, self.server.port));
+            return Ok(addresses);
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, found)) = known.as_ref().filter(|(at, _)| at.elapsed() < RESOLVED_FOR) {
+            found.iter().for_each(|address| addresses.push(*address));
+            return Ok(addresses);
+        }
+        let uri = format!("{}/", self.server.origin(None)).parse().map_err(|_| ureq::Error::HostNotFound)?;
+        let found = self.system.resolve(&uri, config, timeout)?;
+        *known = Some((Instant::now(), found.iter().copied().collect()));
+        Ok(found)
+    }
+}
