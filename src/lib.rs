@@ -5,6 +5,10 @@
 #![warn(missing_docs)]
 
 pub mod api;
+pub mod digest;
 pub mod kube;
 pub mod persist;
 pub mod watch;
+pub mod index;
+pub mod queue;
+pub mod controller;

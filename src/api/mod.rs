@@ -12,6 +12,7 @@ mod pod;
 mod quarks_job;
 mod resource;
 mod secret;
+mod spec;
 mod status;
 
 pub use event::*;
@@ -20,7 +21,9 @@ pub use meta::*;
 pub use names::*;
 pub use namespace::*;
 pub use pod::*;
+pub use quarks_job::*;
 
 pub use resource::*;
 pub use secret::*;
+pub use spec::*;
 pub use status::*;

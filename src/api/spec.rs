@@ -1,0 +1,476 @@
+//! The checked form of a QuarksJob's spec. The CRD says the same rules where it can; objects stored before a rule,
+//! or under another CRD, are caught here before a run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{OUTPUT_MOUNT, SIDECAR_CONTAINER, Strategy, StringMap, null_as_default};
+
+/// Longest Secret name and longest key of a Secret (DNS subdomain, RFC 1123; Kubernetes' `IsConfigMapKey`).
+const NAME_MAX: usize = 253;
+
+/// A rule of the spec that an object breaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpecError {
+    /// Path of the field, for example `spec.trigger.strategy`.
+    pub field: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl SpecError {
+    fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into() }
+    }
+}
+
+impl fmt::Display for SpecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
+impl std::error::Error for SpecError {}
+
+/// A spec that keeps every rule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    /// When to run.
+    pub strategy: Strategy,
+    /// The Job template as the user wrote it.
+    pub template: Value,
+    /// A change of referenced ConfigMaps or Secrets is a trigger.
+    pub update_on_config_change: bool,
+    /// What to keep of a run.
+    pub output: Option<Output>,
+    /// No new run starts.
+    pub suspend: bool,
+    /// Failed Jobs kept.
+    pub failed_jobs_history_limit: u32,
+    /// Successful runs whose pods are kept.
+    pub pod_history_limit: u32,
+}
+
+/// `spec.output`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Output {
+    /// Container, then file, to what is done with it.
+    pub files: BTreeMap<String, BTreeMap<String, FileOutput>>,
+    /// Files are stored even if their container failed.
+    pub write_on_failure: bool,
+    /// The log of each container that is not in the map is output too, in the Secret `<prefix>-<container>`.
+    pub name_prefix: Option<String>,
+    /// Labels of every output Secret.
+    pub secret_labels: StringMap,
+    /// Annotations of every output Secret.
+    pub secret_annotations: StringMap,
+    /// Default of every file, and of logs.
+    pub versioned: bool,
+    /// Versions kept per name; `None` keeps all.
+    pub keep_versions: Option<u32>,
+}
+
+/// What is done with one file; defaults of `spec.output` are merged in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileOutput {
+    /// Name of the Secret; with fan-out its prefix.
+    pub name: String,
+    /// A new Secret for each new content.
+    pub versioned: bool,
+    /// One Secret for each top-level key.
+    pub fan_out: bool,
+    /// Labels of the Secret.
+    pub labels: StringMap,
+    /// Annotations of the Secret.
+    pub annotations: StringMap,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawOutput {
+    #[serde(default, deserialize_with = "null_as_default")]
+    output_map: BTreeMap<String, BTreeMap<String, RawFile>>,
+    #[serde(default)]
+    output_type: Option<String>,
+    #[serde(default, deserialize_with = "null_as_default")]
+    secret_labels: StringMap,
+    #[serde(default, deserialize_with = "null_as_default")]
+    secret_annotations: StringMap,
+    #[serde(default, deserialize_with = "null_as_default")]
+    versioned: bool,
+    #[serde(default, deserialize_with = "null_as_default")]
+    write_on_failure: bool,
+    #[serde(default, deserialize_with = "null_as_default")]
+    name_prefix: String,
+    #[serde(default)]
+    keep_versions: Option<i64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawFile {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    versioned: Option<bool>,
+    #[serde(default, deserialize_with = "null_as_default")]
+    secret_labels: StringMap,
+    #[serde(default, deserialize_with = "null_as_default")]
+    secret_annotations: StringMap,
+    #[serde(default, rename = "persistencemethod")]
+    persistence_method: Option<String>,
+}
+
+impl Spec {
+    /// Checks `spec` of a QuarksJob against every rule; the first rule broken is the error.
+    pub fn parse(spec: &Value) -> Result<Self, SpecError> {
+        let word = spec.pointer("/trigger/strategy").and_then(Value::as_str).unwrap_or_default();
+        let strategy = Strategy::parse(word).ok_or_else(|| {
+            SpecError::new("spec.trigger.strategy", format!("{:?} is not a strategy; use manual, once, now or done", shorten(word)))
+        })?;
+        let template = spec.get("template").cloned().unwrap_or_default();
+        let pod = PodTemplate::of(&template)?;
+        let output = match spec.get("output") {
+            None | Some(Value::Null) => None,
+            Some(output) => Some(Output::parse(output, &pod)?),
+        };
+        if let Some(output) = &output {
+            pod.check_room_for_sidecar(output)?;
+            pod.check_several_pods(output)?;
+        }
+        Ok(Self {
+            strategy,
+            output,
+            update_on_config_change: boolean(spec, "updateOnConfigChange")?,
+            suspend: boolean(spec, "suspend")?,
+            failed_jobs_history_limit: limit(spec, "failedJobsHistoryLimit", 10)?,
+            pod_history_limit: limit(spec, "podHistoryLimit", 3)?,
+            template,
+        })
+    }
+
+    /// True if runs of this spec get the sidecar.
+    pub fn has_output(&self) -> bool {
+        self.output.is_some()
+    }
+}
+
+fn boolean(spec: &Value, name: &str) -> Result<bool, SpecError> {
+    match spec.get(name) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(value)) => Ok(*value),
+        Some(_) => Err(SpecError::new(format!("spec.{name}"), "must be true or false")),
+    }
+}
+
+fn limit(spec: &Value, name: &str, default: u32) -> Result<u32, SpecError> {
+    match spec.get(name) {
+        None | Some(Value::Null) => Ok(default),
+        Some(value) => value
+            .as_u64()
+            .and_then(|number| u32::try_from(number).ok())
+            .ok_or_else(|| SpecError::new(format!("spec.{name}"), "must be a whole number from 0")),
+    }
+}
+
+/// The parts of a Job template that rules speak of.
+struct PodTemplate<'a> {
+    job_spec: &'a Map<String, Value>,
+    pod_spec: &'a Map<String, Value>,
+    containers: Vec<(&'a str, &'a Value)>,
+}
+
+impl<'a> PodTemplate<'a> {
+    fn of(template: &'a Value) -> Result<Self, SpecError> {
+        let object = |pointer: &str, path: &str| {
+            template
+                .pointer(pointer)
+                .and_then(Value::as_object)
+                .ok_or_else(|| SpecError::new(path, "is missing; the template is a batch/v1 JobTemplateSpec"))
+        };
+        let job_spec = object("/spec", "spec.template.spec")?;
+        let pod_spec = object("/spec/template/spec", "spec.template.spec.template.spec")?;
+        let containers = pod_spec
+            .get("containers")
+            .and_then(Value::as_array)
+            .filter(|containers| !containers.is_empty())
+            .ok_or_else(|| SpecError::new("spec.template.spec.template.spec.containers", "names no container"))?
+            .iter()
+            .map(|container| (container.get("name").and_then(Value::as_str).unwrap_or_default(), container))
+            .collect();
+        // Metadata that is no object would make the Job lose our labels.
+        for pointer in ["/metadata", "/spec/template/metadata"] {
+            for part in ["", "/labels", "/annotations"] {
+                let path = format!("{pointer}{part}");
+                if template.pointer(&path).is_some_and(|value| !value.is_object() && !value.is_null()) {
+                    return Err(SpecError::new(format!("spec.template{}", path.replace('/', ".")), "must be a map"));
+                }
+            }
+        }
+        Ok(Self { job_spec, pod_spec, containers })
+    }
+
+    fn container(&self, name: &str) -> Option<&'a Value> {
+        self.containers.iter().find(|(candidate, _)| *candidate == name).map(|(_, container)| *container)
+    }
+
+    fn check_room_for_sidecar(&self, output: &Output) -> Result<(), SpecError> {
+        let taken = |list: &str| {
+            self.pod_spec
+                .get(list)
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .any(|c| c.get("name") == Some(&SIDECAR_CONTAINER.into()))
+        };
+        if taken("containers") || taken("initContainers") {
+            return Err(SpecError::new(
+                "spec.template.spec.template.spec.containers",
+                format!("{SIDECAR_CONTAINER:?} is the name of the container that stores the output; use another name"),
+            ));
+        }
+        for name in output.files.keys() {
+            let mounts = self.container(name).and_then(|c| c.get("volumeMounts")).and_then(Value::as_array);
+            let is_taken =
+                |mount: &Value| mount.get("mountPath").and_then(Value::as_str).is_some_and(|p| p.trim_end_matches('/') == OUTPUT_MOUNT);
+            if mounts.into_iter().flatten().any(is_taken) {
+                return Err(SpecError::new(
+                    format!("spec.template.spec.template.spec.containers[{name}].volumeMounts"),
+                    format!("{OUTPUT_MOUNT} is where the output volume of this container goes; mount your volume elsewhere"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Several pods that end well would overwrite each other's Secret, except by index or by version.
+    fn check_several_pods(&self, output: &Output) -> Result<(), SpecError> {
+        let number = |name: &str| self.job_spec.get(name).and_then(Value::as_u64);
+        let is_indexed = self.job_spec.get("completionMode").and_then(Value::as_str) == Some("Indexed");
+        let is_several = number("completions").or(number("parallelism")).unwrap_or(1) > 1;
+        let all_versioned =
+            output.files.values().flatten().all(|(_, file)| file.versioned) && (output.name_prefix.is_none() || output.versioned);
+        if is_several && !is_indexed && !all_versioned {
+            return Err(SpecError::new(
+                "spec.output",
+                "several pods of this Job would write the same Secret; set versioned: true, or completionMode: Indexed in the template",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Output {
+    fn parse(value: &Value, pod: &PodTemplate<'_>) -> Result<Self, SpecError> {
+        let raw = RawOutput::deserialize(value).map_err(|error| SpecError::new("spec.output", error.to_string()))?;
+        if let Some(other) = raw.output_type.filter(|kind| kind != "json" && !kind.is_empty()) {
+            return Err(SpecError::new("spec.output.outputType", format!("{:?} is not supported; use json", shorten(&other))));
+        }
+        let keep_versions = match raw.keep_versions {
+            None => None,
+            Some(number) => Some(u32::try_from(number).ok().filter(|n| *n >= 1).ok_or_else(|| {
+                SpecError::new(
+                    "spec.output.keepVersions",
+                    format!("{number} is not possible; the least is 1, and without the field all are kept"),
+                )
+            })?),
+        };
+        let name_prefix = Some(raw.name_prefix).filter(|prefix| !prefix.is_empty());
+        let mut names = BTreeSet::new();
+        let mut files = BTreeMap::new();
+        for (container, raw_files) in raw.output_map {
+            let path = format!("spec.output.outputMap[{container}]");
+            if pod.container(&container).is_none() {
+                let known: Vec<&str> = pod.containers.iter().map(|(name, _)| *name).collect();
+                return Err(SpecError::new(path, format!("the template has no container of this name; it has {}", known.join(", "))));
+            }
+            let mut checked = BTreeMap::new();
+            for (file, raw_file) in raw_files {
+                let path = format!("{path}[{file}]");
+                check_file_name(&file, &path)?;
+                let fan_out = match raw_file.persistence_method.as_deref() {
+                    None | Some("" | "one-to-one") => false,
+                    Some("fan-out") => true,
+                    Some(other) => {
+                        let message = format!("{:?} is not a method; use one-to-one or fan-out", shorten(other));
+                        return Err(SpecError::new(format!("{path}.persistencemethod"), message));
+                    }
+                };
+                check_subdomain(&raw_file.name, &format!("{path}.name"))?;
+                if !names.insert(raw_file.name.clone()) {
+                    return Err(SpecError::new(
+                        format!("{path}.name"),
+                        format!("{:?} is named twice; each file needs a Secret of its own", raw_file.name),
+                    ));
+                }
+                checked.insert(
+                    file,
+                    FileOutput {
+                        name: raw_file.name,
+                        versioned: raw_file.versioned.unwrap_or(raw.versioned),
+                        fan_out,
+                        labels: merged(&raw.secret_labels, raw_file.secret_labels),
+                        annotations: merged(&raw.secret_annotations, raw_file.secret_annotations),
+                    },
+                );
+            }
+            files.insert(container, checked);
+        }
+        if let Some(prefix) = &name_prefix {
+            for (container, _) in pod.containers.iter().filter(|(container, _)| !files.contains_key(*container)) {
+                let name = format!("{prefix}-{container}");
+                check_subdomain(&name, "spec.output.namePrefix")?;
+                if !names.insert(name.clone()) {
+                    return Err(SpecError::new("spec.output.namePrefix", format!("gives {name:?}, which outputMap names too")));
+                }
+            }
+        }
+        Ok(Self {
+            files,
+            write_on_failure: raw.write_on_failure,
+            name_prefix,
+            secret_labels: raw.secret_labels,
+            secret_annotations: raw.secret_annotations,
+            versioned: raw.versioned,
+            keep_versions,
+        })
+    }
+}
+
+fn merged(base: &StringMap, over: StringMap) -> StringMap {
+    let mut all = base.clone();
+    all.extend(over);
+    all
+}
+
+fn check_file_name(file: &str, path: &str) -> Result<(), SpecError> {
+    if file.is_empty() || file.len() > NAME_MAX || file == "." || file == ".." || file.contains(['/', '\0']) {
+        return Err(SpecError::new(path, format!("is not the name of a file directly below {OUTPUT_MOUNT}")));
+    }
+    Ok(())
+}
+
+/// DNS subdomain, RFC 1123: what Kubernetes asks of a Secret's name.
+pub fn is_subdomain(name: &str) -> bool {
+    let is_label = |label: &str| {
+        let ends_well = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        ends_well(label.chars().next())
+            && ends_well(label.chars().last())
+            && label.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    };
+    name.len() <= NAME_MAX && name.split('.').all(is_label)
+}
+
+fn check_subdomain(name: &str, path: &str) -> Result<(), SpecError> {
+    if is_subdomain(name) {
+        return Ok(());
+    }
+    Err(SpecError::new(
+        path,
+        format!("{:?} is no name for a Secret: lower case letters, digits, dashes and dots, at most {NAME_MAX} characters", shorten(name)),
+    ))
+}
+
+/// The start of a text that is quoted in a message.
+fn shorten(text: &str) -> String {
+    text.chars().take(60).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn spec() -> Value {
+        json!({
+            "trigger": {"strategy": "once"},
+            "template": {"spec": {"template": {"spec": {"containers": [{"name": "main"}, {"name": "other"}]}}}},
+            "output": {
+                "outputMap": {"main": {"a.json": {"name": "a", "secretLabels": {"x": "file", "z": "file"}}}},
+                "secretLabels": {"x": "all", "y": "all"}
+            }
+        })
+    }
+
+    fn with(pointer: &str, value: Value) -> Value {
+        let mut spec = spec();
+        let (parent, name) = pointer.rsplit_once('/').expect("a pointer has a slash");
+        spec.pointer_mut(parent).and_then(Value::as_object_mut).expect("the parent is an object").insert(name.to_owned(), value);
+        spec
+    }
+
+    #[test]
+    fn a_good_spec_gets_defaults_and_merged_labels() {
+        let parsed = Spec::parse(&spec()).expect("valid");
+        assert_eq!((parsed.failed_jobs_history_limit, parsed.pod_history_limit, parsed.suspend), (10, 3, false));
+        let output = parsed.output.expect("has output");
+        let labels: Vec<_> = output.files["main"]["a.json"].labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        assert_eq!(labels, ["x=file", "y=all", "z=file"]);
+    }
+
+    #[test]
+    fn each_broken_rule_names_its_field() {
+        let containers = "/template/spec/template/spec/containers";
+        let cases = [
+            (with("/trigger/strategy", json!("sometimes")), "spec.trigger.strategy"),
+            (with("/trigger/strategy", json!(1)), "spec.trigger.strategy"),
+            (with("/template", json!({"spec": {}})), "spec.template.spec.template.spec"),
+            (with(containers, json!([])), "spec.template.spec.template.spec.containers"),
+            (with(containers, json!([{"name": "main"}, {"name": "output-persist"}])), "spec.template.spec.template.spec.containers"),
+            (
+                with(containers, json!([{"name": "main", "volumeMounts": [{"mountPath": "/mnt/quarks/"}]}])),
+                "spec.template.spec.template.spec.containers[main].volumeMounts",
+            ),
+            (with("/template/metadata", json!("x")), "spec.template.metadata"),
+            (with("/template/spec/template/metadata", json!({"labels": 1})), "spec.template.spec.template.metadata.labels"),
+            (with("/template/spec/completions", json!(2)), "spec.output"),
+            (with("/template/spec/parallelism", json!(2)), "spec.output"),
+            (with("/suspend", json!("yes")), "spec.suspend"),
+            (with("/failedJobsHistoryLimit", json!(-1)), "spec.failedJobsHistoryLimit"),
+            (with("/podHistoryLimit", json!(1.5)), "spec.podHistoryLimit"),
+            (with("/output/outputType", json!("yaml")), "spec.output.outputType"),
+            (with("/output/keepVersions", json!(0)), "spec.output.keepVersions"),
+            (with("/output/outputMap", json!({"nobody": {"a": {"name": "a"}}})), "spec.output.outputMap[nobody]"),
+            (with("/output/outputMap", json!({"main": {"../a": {"name": "a"}}})), "spec.output.outputMap[main][../a]"),
+            (with("/output/outputMap", json!({"main": {"a": {"name": "A"}}})), "spec.output.outputMap[main][a].name"),
+            (with("/output/outputMap", json!({"main": {"a": {}}})), "spec.output.outputMap[main][a].name"),
+            (
+                with("/output/outputMap", json!({"main": {"a": {"name": "s"}}, "other": {"b": {"name": "s"}}})),
+                "spec.output.outputMap[other][b].name",
+            ),
+            (
+                with("/output/outputMap", json!({"main": {"a": {"name": "a", "persistencemethod": "x"}}})),
+                "spec.output.outputMap[main][a].persistencemethod",
+            ),
+            (with("/output/namePrefix", json!("X")), "spec.output.namePrefix"),
+            (with("/output", json!({"outputMap": {"main": {"a": {"name": "p-other"}}}, "namePrefix": "p"})), "spec.output.namePrefix"),
+            (with("/output", json!("all")), "spec.output"),
+        ];
+        for (spec, field) in cases {
+            let error = Spec::parse(&spec).expect_err(field);
+            assert_eq!(error.field, field, "{error}");
+        }
+    }
+
+    #[test]
+    fn several_pods_may_write_by_index_or_version() {
+        for (pointer, value) in [("/template/spec/completionMode", json!("Indexed")), ("/output/versioned", json!(true))] {
+            let mut spec = with(pointer, value);
+            spec["template"]["spec"]["completions"] = json!(3);
+            Spec::parse(&spec).expect("allowed");
+        }
+    }
+
+    #[test]
+    fn subdomains() {
+        for good in ["a", "a-b.c1", &"a".repeat(253)] {
+            assert!(is_subdomain(good), "{good}");
+        }
+        for bad in ["", "-a", "a-", "a..b", "A", "a_b", "ä", &"a".repeat(254)] {
+            assert!(!is_subdomain(bad), "{bad}");
+        }
+    }
+}

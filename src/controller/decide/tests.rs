@@ -1,0 +1,270 @@
+//! Tables: one question a test.
+
+use serde_json::json;
+
+use super::*;
+use crate::api::{ActiveRun, Job, JobEnd, QuarksJob, ResourceVersion};
+use crate::controller::record::Marker;
+
+const UID: &str = "u1";
+
+/// A QuarksJob that has nothing to do, with `change` merged over it.
+fn view(change: serde_json::Value) -> QuarksJobView {
+    let mut object = json!({
+        "metadata": {"name": "q", "namespace": "ns", "uid": UID, "resourceVersion": "7", "generation": 3},
+        "spec": {
+            "trigger": {"strategy": "manual"},
+            "template": {"spec": {"template": {"spec": {"containers": [{"name": "c"}]}}}}
+        },
+        "status": {"observedGeneration": 3, "conditions": [{"type": "Ready", "status": "True", "reason": "Ready"}]}
+    });
+    merge(&mut object, change);
+    let object: QuarksJob = serde_json::from_value(object).expect("the test's object decodes");
+    QuarksJobView::from(&object)
+}
+
+fn merge(into: &mut serde_json::Value, change: serde_json::Value) {
+    match change {
+        serde_json::Value::Object(fields) if into.is_object() => {
+            for (name, value) in fields {
+                merge(&mut into[name], value);
+            }
+        }
+        other => *into = other,
+    }
+}
+
+/// A marker with this many runs, in annotation and status.
+fn settled(runs: u64, once: Option<&str>, request: Option<&str>) -> serde_json::Value {
+    let marker = Marker { uid: UID.into(), runs, once: once.map(str::to_owned), request: request.map(str::to_owned), ..Marker::default() };
+    let text = marker.encode();
+    json!({
+        "metadata": {"annotations": {"quarks.cloudfoundry.org/settled": text}},
+        "status": {"settled": text, "lastRun": {"run": runs, "jobName": "j", "outcome": "Succeeded"}}
+    })
+}
+
+fn job(run: u64, owner: &str, ended: Option<&str>) -> Arc<JobView> {
+    let record = RunRecord {
+        run,
+        trigger: Trigger::Now,
+        strategy: Some(Strategy::Now),
+        template: None,
+        config: None,
+        request: None,
+        ttl: None,
+        output: false,
+        delete_pods: true,
+    };
+    let conditions = ended.map(|kind| json!([{"type": kind, "status": "True"}])).unwrap_or(json!([]));
+    let job: Job = serde_json::from_value(json!({
+        "metadata": {
+            "name": format!("q-{run}"), "namespace": "ns", "uid": format!("job-{run}"),
+            "annotations": {"quarks.cloudfoundry.org/run": record.encode()},
+            "ownerReferences": [{"apiVersion": "quarks.cloudfoundry.org/v1alpha1", "kind": "QuarksJob", "name": "q", "uid": owner, "controller": true}]
+        },
+        "status": {"conditions": conditions}
+    }))
+    .expect("the test's Job decodes");
+    Arc::new(JobView::from(job))
+}
+
+fn namespace() -> NamespaceView {
+    NamespaceView { name: "ns".into(), monitored: Some("default".into()), ..NamespaceView::default() }
+}
+
+fn next(view: &QuarksJobView, jobs: &[Arc<JobView>]) -> Decision {
+    decide(&Snapshot { view, jobs, namespace: Some(&namespace()), started: None, hold: None }, Instant::now())
+}
+
+fn starts(view: &QuarksJobView) -> Option<(Trigger, Option<Strategy>, Option<String>)> {
+    match next(view, &[]) {
+        Decision::Do(Step::Start(pending)) => Some((pending.trigger, pending.strategy, pending.request)),
+        _ => None,
+    }
+}
+
+#[test]
+fn triggers() {
+    let digest = view(json!({})).template_digest;
+    let strategy = |word: &str| json!({"spec": {"trigger": {"strategy": word}}});
+    let request = |value: &str| json!({"metadata": {"annotations": {"quarks.cloudfoundry.org/run-requested": value}}});
+    let now = Some((Trigger::Now, Some(Strategy::Now), None));
+    let once = Some((Trigger::Once, Some(Strategy::Once), None));
+    let asked = |value: &str| Some((Trigger::Request, None, Some(value.to_owned())));
+    let cases: [(&str, Vec<serde_json::Value>, Option<_>); 12] = [
+        ("manual waits", vec![strategy("manual")], None),
+        ("now runs", vec![strategy("now")], now.clone()),
+        ("now runs again after other runs", vec![strategy("now"), settled(5, None, None)], now),
+        ("once runs when it has not", vec![strategy("once")], once.clone()),
+        ("once does not run twice", vec![strategy("once"), settled(1, Some(&digest), None)], None),
+        ("once runs for another template", vec![strategy("once"), settled(1, Some("sha256:other"), None)], once),
+        ("another digest algorithm is no change", vec![strategy("once"), settled(1, Some("md5:x"), None)], None),
+        ("done does not run", vec![strategy("done"), settled(1, Some(&digest), None)], None),
+        ("a request runs", vec![request("r1")], asked("r1")),
+        ("a served request does not", vec![request("r1"), settled(1, None, Some("r1"))], None),
+        ("another value does", vec![request("r2"), settled(1, None, Some("r1"))], asked("r2")),
+        ("an empty value is no request", vec![request("")], None),
+    ];
+    for (name, changes, expected) in cases {
+        let mut all = json!({});
+        for change in changes {
+            merge(&mut all, change);
+        }
+        assert_eq!(starts(&view(all)), expected, "{name}");
+    }
+}
+
+#[test]
+fn one_run_consumes_all_triggers_that_wait() {
+    let both = view(json!({
+        "metadata": {"annotations": {"quarks.cloudfoundry.org/run-requested": "r"}},
+        "spec": {"trigger": {"strategy": "now"}}
+    }));
+    assert_eq!(starts(&both), Some((Trigger::Now, Some(Strategy::Now), Some("r".into()))));
+}
+
+#[test]
+fn nothing_is_done_for_what_must_be_left_alone() {
+    let now = json!({"spec": {"trigger": {"strategy": "now"}}});
+    let deleted = view(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"trigger": {"strategy": "now"}}}));
+    assert_eq!(next(&deleted, &[job(1, UID, None)]), Decision::Nothing);
+    let unmonitored = view(now);
+    let snapshot = Snapshot { view: &unmonitored, jobs: &[], namespace: None, started: None, hold: None };
+    assert_eq!(decide(&snapshot, Instant::now()), Decision::Nothing);
+    assert_eq!(next(&view(json!({})), &[]), Decision::Nothing);
+}
+
+#[test]
+fn a_job_whose_run_is_settled_is_a_stray_only_while_it_runs() {
+    let mut merged = settled(2, None, None);
+    merged["spec"] = json!({"trigger": {"strategy": "now"}});
+    let view = view(merged);
+    let stray = job(2, UID, None);
+    assert_eq!(next(&view, std::slice::from_ref(&stray)), Decision::Do(Step::DeleteStray(stray)));
+    assert!(!matches!(next(&view, &[job(2, UID, Some("Failed"))]), Decision::Do(Step::DeleteStray(_))));
+    // Jobs of an earlier QuarksJob of the same name are not ours.
+    assert!(matches!(next(&view, &[job(2, "u0", None)]), Decision::Do(Step::Start(_))));
+}
+
+#[test]
+fn an_active_job_is_waited_for_whatever_triggers_wait() {
+    let now = json!({"spec": {"trigger": {"strategy": "now"}}, "status": {"active": {"run": 1, "jobName": "q-1", "trigger": "now"}}});
+    assert_eq!(next(&view(now.clone()), &[job(1, UID, None)]), Decision::Nothing);
+    let ended = job(1, UID, Some("Complete"));
+    assert_eq!(next(&view(now), std::slice::from_ref(&ended)), Decision::Do(Step::Settle(ended)));
+    let unrecorded = job(1, UID, None);
+    assert_eq!(next(&view(json!({})), std::slice::from_ref(&unrecorded)), Decision::Do(Step::RecordStart(unrecorded)));
+    for half_way in ["SuccessCriteriaMet", "FailureTarget", "Suspended"] {
+        assert!(matches!(next(&view(json!({})), &[job(1, UID, Some(half_way))]), Decision::Do(Step::RecordStart(_))), "{half_way}");
+    }
+}
+
+#[test]
+fn a_vanished_job_is_settled_and_not_run_again() {
+    let active = view(json!({
+        "spec": {"trigger": {"strategy": "now"}},
+        "status": {"active": {"run": 1, "jobName": "q-1", "trigger": "now"}}
+    }));
+    assert_eq!(active.active.as_deref().map(|active: &ActiveRun| active.run), Some(1));
+    assert_eq!(next(&active, &[]), Decision::Do(Step::SettleVanished { job_name: "q-1".into(), record: None }));
+}
+
+#[test]
+fn a_job_that_the_watch_has_not_shown_yet_is_waited_for() {
+    let view = view(json!({"spec": {"trigger": {"strategy": "now"}}}));
+    let record = job(1, UID, None).record.clone().expect("has a record");
+    let at = Instant::now();
+    let mut started = StartedRun { job_name: "q-1".into(), record: *record, at, is_seen: false };
+    let ask = |started: &StartedRun, now| {
+        decide(&Snapshot { view: &view, jobs: &[], namespace: Some(&namespace()), started: Some(started), hold: None }, now)
+    };
+    assert_eq!(ask(&started, at), Decision::Wait(JOB_UNSEEN_LIMIT));
+    assert!(matches!(ask(&started, at + JOB_UNSEEN_LIMIT), Decision::Do(Step::SettleVanished { .. })));
+    started.is_seen = true;
+    assert!(matches!(ask(&started, at), Decision::Do(Step::SettleVanished { .. })));
+}
+
+#[test]
+fn a_settled_run_is_recorded_before_anything_new_starts() {
+    let mut behind = settled(2, None, None);
+    behind["spec"] = json!({"trigger": {"strategy": "now"}});
+    behind["status"]["lastRun"]["run"] = json!(1);
+    let job2 = job(2, UID, Some("Complete"));
+    assert_eq!(next(&view(behind.clone()), std::slice::from_ref(&job2)), Decision::Do(Step::RecordEnd(Some(job2))));
+    assert_eq!(next(&view(behind), &[]), Decision::Do(Step::RecordEnd(None)));
+}
+
+#[test]
+fn cleaning_up() {
+    let recorded = |outcome: &str, limit: u32| {
+        let mut value = settled(3, None, None);
+        value["status"]["lastRun"]["outcome"] = json!(outcome);
+        value["spec"] = json!({"failedJobsHistoryLimit": limit});
+        view(value)
+    };
+    let (old, older) = (job(2, UID, Some("Failed")), job(1, UID, Some("Failed")));
+    let last = job(3, UID, Some("Complete"));
+    assert_eq!(next(&recorded("Succeeded", 10), &[old.clone(), last.clone()]), Decision::Do(Step::CleanUp(last.clone())));
+    assert_eq!(next(&recorded("Failed", 10), &[old.clone(), last.clone()]), Decision::Nothing);
+    assert_eq!(next(&recorded("Unknown", 2), &[last.clone(), old.clone(), older.clone()]), Decision::Do(Step::DeleteOldest(older)));
+    assert_eq!(next(&recorded("Failed", 0), std::slice::from_ref(&last)), Decision::Do(Step::DeleteOldest(last.clone())));
+
+    let mut held = (*last).clone();
+    held.record.as_mut().expect("has a record").ttl = Some(60);
+    let held = Arc::new(held);
+    assert_eq!(next(&recorded("Failed", 10), std::slice::from_ref(&held)), Decision::Do(Step::ReleaseTtl(Arc::clone(&held))));
+    let released = Arc::new(JobView { has_ttl: true, ..(*held).clone() });
+    assert_eq!(next(&recorded("Failed", 10), &[released]), Decision::Nothing);
+}
+
+#[test]
+fn first_seen_as_done_takes_a_baseline() {
+    assert_eq!(next(&view(json!({"spec": {"trigger": {"strategy": "done"}}})), &[]), Decision::Do(Step::TakeBaseline));
+}
+
+#[test]
+fn what_cannot_run_is_reported_once() {
+    let digest = view(json!({})).template_digest;
+    let cases = [
+        (json!({"spec": {"trigger": {"strategy": "never"}}}), Readiness::InvalidSpec),
+        (json!({"spec": {"suspend": true, "trigger": {"strategy": "now"}}}), Readiness::Suspended),
+        (
+            json!({"spec": {"trigger": {"strategy": "now"}, "output": {"outputMap": {"c": {"f": {"name": "s"}}}}}}),
+            Readiness::NamespaceNotReady,
+        ),
+    ];
+    for (change, readiness) in cases {
+        let mut said = change.clone();
+        assert_eq!(next(&view(change), &[]), Decision::Do(Step::Report(readiness)));
+        let (is_true, reason) = readiness.condition();
+        merge(
+            &mut said,
+            json!({"status": {"conditions": [{"type": "Ready", "status": if is_true { "True" } else { "False" }, "reason": reason}]}}),
+        );
+        assert_eq!(next(&view(said), &[]), Decision::Nothing, "{readiness:?}");
+    }
+    let mut again = settled(1, Some(&digest), None);
+    merge(&mut again, json!({"spec": {"trigger": {"strategy": "once"}}, "status": {"observedGeneration": 2}}));
+    assert_eq!(next(&view(again), &[]), Decision::Do(Step::Report(Readiness::AlreadyRan)));
+}
+
+#[test]
+fn a_refused_start_is_left_alone_for_its_generation() {
+    let view = view(json!({"spec": {"trigger": {"strategy": "now"}}}));
+    let now = Instant::now();
+    let ask = |generation, until| {
+        let hold = Hold { generation, until };
+        decide(&Snapshot { view: &view, jobs: &[], namespace: Some(&namespace()), started: None, hold: Some(&hold) }, now)
+    };
+    let later = now + Duration::from_secs(5);
+    assert_eq!(ask(3, later), Decision::Wait(Duration::from_secs(5)));
+    assert!(matches!(ask(2, later), Decision::Do(Step::Start(_))));
+    assert!(matches!(ask(3, now), Decision::Do(Step::Start(_))));
+}
+
+#[test]
+fn ends_and_versions_of_test_objects_are_as_expected() {
+    assert_eq!(job(1, UID, Some("Complete")).end, Some(JobEnd::Complete { time: None }));
+    assert_eq!(view(json!({})).resource_version, ResourceVersion::from("7"));
+}

@@ -1,0 +1,173 @@
+//! What this process remembers of one QuarksJob between two steps. Losing it costs a read, never correctness:
+//! everything that must survive is in the API server.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::api::{ObjectKey, Pod, QuarksJob, QuarksJobStatus, ResourceVersion, Uid};
+use crate::index::{JobView, QuarksJobView};
+
+use super::decide::{Hold, StartedRun};
+use super::verdict::Verdict;
+
+/// Versions remembered to tell "the watch is behind" from "someone else wrote". A run makes four.
+const VERSIONS_MAX: usize = 16;
+
+/// A QuarksJob as an answer of the API server showed it, without its template.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// The extract.
+    pub view: Arc<QuarksJobView>,
+    /// Its whole status.
+    pub status: QuarksJobStatus,
+}
+
+/// The memory of one key.
+#[derive(Debug, Default)]
+pub struct Memory {
+    known: Option<Known>,
+    /// Versions that reads and writes of ours have shown, oldest first.
+    versions: VecDeque<ResourceVersion>,
+    /// The run that this process started.
+    pub started: Option<StartedRun>,
+    /// A refused start.
+    pub hold: Option<Hold>,
+    /// Refusals in a row.
+    pub refusals: u32,
+    /// Number and verdict of the run that was settled but is not in status yet.
+    pub verdict: Option<(u64, Verdict)>,
+    /// Pods of the run that is about to be cleaned up.
+    pub pods: Option<Vec<Pod>>,
+    /// Jobs that were written to, and the version at which: the watch has not shown the result yet.
+    acted: BTreeMap<Uid, ResourceVersion>,
+}
+
+impl Memory {
+    /// Takes in what the index says, and drops what it has overtaken.
+    pub fn observe(&mut self, indexed: &Arc<QuarksJobView>, jobs: &[Arc<JobView>]) {
+        let is_behind = self.versions.contains(&indexed.resource_version);
+        if let Some(known) = &self.known
+            && known.view.resource_version != indexed.resource_version
+            && !is_behind
+        {
+            // Someone else wrote. What we know may be old; the index decides, and the next write reads first.
+            self.known = None;
+            self.versions.clear();
+        }
+        if let Some(started) = &mut self.started
+            && jobs.iter().any(|job| job.key.name == started.job_name)
+        {
+            started.is_seen = true;
+        }
+        self.acted.retain(|uid, version| jobs.iter().any(|job| job.uid == *uid && job.resource_version == *version));
+    }
+
+    /// The newest extract of the two.
+    pub fn view(&self, indexed: &Arc<QuarksJobView>) -> Arc<QuarksJobView> {
+        Arc::clone(self.known.as_ref().map_or(indexed, |known| &known.view))
+    }
+
+    /// What the last answer showed, if nobody else has written since.
+    pub fn known(&self) -> Option<&Known> {
+        self.known.as_ref()
+    }
+
+    /// Remembers an answer.
+    pub fn learn(&mut self, object: &QuarksJob) {
+        let view = QuarksJobView::from(object);
+        if self.known.as_ref().is_some_and(|known| known.view.uid != view.uid) {
+            *self = Self::default();
+        }
+        if self.started.as_ref().is_some_and(|started| started.record.run <= view.marker.runs) {
+            self.started = None;
+        }
+        self.versions.push_back(view.resource_version.clone());
+        if self.versions.len() > VERSIONS_MAX {
+            self.versions.pop_front();
+        }
+        self.known = Some(Known { view: Arc::new(view), status: object.status.clone() });
+    }
+
+    /// Remembers that a write to this Job was acknowledged.
+    pub fn acted_on(&mut self, job: &JobView) {
+        self.acted.insert(job.uid.clone(), job.resource_version.clone());
+    }
+
+    /// The Jobs whose extract says what is there now.
+    pub fn current_jobs(&self, jobs: Vec<Arc<JobView>>) -> Vec<Arc<JobView>> {
+        jobs.into_iter().filter(|job| self.acted.get(&job.uid) != Some(&job.resource_version)).collect()
+    }
+
+    /// True if forgetting all of it changes nothing: the index has caught up and no run goes on.
+    fn is_idle(&self, indexed: Option<&QuarksJobView>) -> bool {
+        let Self { known, versions: _, started, hold, refusals: _, verdict, pods: _, acted } = self;
+        let is_caught_up = match (known, indexed) {
+            (Some(known), Some(indexed)) => known.view.resource_version == indexed.resource_version && known.view.active.is_none(),
+            (None, _) => true,
+            (Some(_), None) => true,
+        };
+        is_caught_up && started.is_none() && hold.is_none() && verdict.is_none() && acted.is_empty()
+    }
+}
+
+/// The memories of all keys. The queue gives a key to one worker at a time; that worker owns its memory.
+#[derive(Debug, Default)]
+pub struct Memories(Mutex<HashMap<ObjectKey, Memory>>);
+
+impl Memories {
+    /// Takes the memory of `key` out.
+    pub fn take(&self, key: &ObjectKey) -> Memory {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key).unwrap_or_default()
+    }
+
+    /// Puts it back, unless it says nothing that the index does not.
+    pub fn put(&self, key: &ObjectKey, memory: Memory, indexed: Option<&QuarksJobView>) {
+        if !memory.is_idle(indexed) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), memory);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn object(version: &str, uid: &str) -> QuarksJob {
+        serde_json::from_value(json!({"metadata": {"name": "q", "namespace": "n", "uid": uid, "resourceVersion": version}})).expect("decodes")
+    }
+
+    fn indexed(version: &str) -> Arc<QuarksJobView> {
+        Arc::new(QuarksJobView::from(&object(version, "u")))
+    }
+
+    #[test]
+    fn an_index_that_is_behind_our_own_writes_is_not_believed() {
+        let mut memory = Memory::default();
+        memory.learn(&object("5", "u"));
+        memory.learn(&object("6", "u"));
+        memory.observe(&indexed("5"), &[]);
+        assert_eq!(memory.view(&indexed("5")).resource_version.as_str(), "6");
+        assert!(!memory.is_idle(Some(&indexed("5"))));
+        memory.observe(&indexed("6"), &[]);
+        assert!(memory.is_idle(Some(&indexed("6"))));
+    }
+
+    #[test]
+    fn a_foreign_write_makes_the_next_step_read() {
+        let mut memory = Memory::default();
+        memory.learn(&object("5", "u"));
+        memory.observe(&indexed("9"), &[]);
+        assert!(memory.known().is_none());
+        assert_eq!(memory.view(&indexed("9")).resource_version.as_str(), "9");
+    }
+
+    #[test]
+    fn another_object_of_the_same_name_starts_afresh() {
+        let mut memory = Memory { refusals: 3, ..Memory::default() };
+        memory.learn(&object("5", "u"));
+        memory.learn(&object("8", "v"));
+        assert_eq!(memory.refusals, 0);
+        assert_eq!(memory.known().map(|known| known.view.uid.as_str().to_owned()).as_deref(), Some("v"));
+    }
+}

@@ -1,0 +1,237 @@
+//! The status to write, from the status that is there. Pure; `now` is RFC 3339.
+
+use serde_json::{Value, json};
+
+use crate::api::{ActiveRun, Condition, LastRun, Outcome, QuarksJobStatus, ResourceVersion};
+use crate::index::QuarksJobView;
+
+use super::decide::{Readiness, pending};
+
+/// Longest message of a condition or of `lastRun` that we write; the API's own limit for conditions is 32,768.
+const MESSAGE_MAX: usize = 1024;
+const READY_MESSAGE: &str = "can run";
+
+/// Builds the next status of the QuarksJob as of `view`.
+#[derive(Debug)]
+pub struct StatusBuilder<'a> {
+    view: &'a QuarksJobView,
+    status: QuarksJobStatus,
+    now: &'a str,
+}
+
+impl<'a> StatusBuilder<'a> {
+    /// Starts from the status that was read together with `view`.
+    pub fn new(view: &'a QuarksJobView, status: &QuarksJobStatus, now: &'a str) -> Self {
+        let mut status = status.clone();
+        status.runs = view.marker.runs;
+        status.settled = (view.marker.runs > 0 || view.marker.once.is_some()).then(|| view.marker.encode());
+        Self { view, status, now }
+    }
+
+    /// A run goes on. The generation is answered for: `Running` is true.
+    pub fn running(mut self, active: ActiveRun) -> QuarksJobStatus {
+        self.status.observed_generation = self.view.generation;
+        let message = format!("run {} goes on as Job {}", active.run, active.job_name);
+        self.status.active = Some(active);
+        self.set("Ready", "True", "Ready", READY_MESSAGE);
+        self.set("Running", "True", "RunActive", &message);
+        self.finish()
+    }
+
+    /// The newest run has ended.
+    pub fn ended(mut self, run: LastRun) -> QuarksJobStatus {
+        self.status.active = None;
+        self.observe();
+        let message = format!("run {} ended: {}", run.run, run.message);
+        match run.outcome {
+            Outcome::Succeeded => {
+                self.status.completed = true;
+                self.status.last_success_time = run.completion_time.clone().or_else(|| Some(self.now.to_owned()));
+                self.set("Succeeded", "True", &run.reason, &message);
+            }
+            Outcome::Failed | Outcome::Cancelled => self.set("Succeeded", "False", &run.reason, &message),
+            Outcome::Unknown => self.set("Succeeded", "Unknown", &run.reason, &message),
+        }
+        self.set("Ready", "True", "Ready", READY_MESSAGE);
+        self.set("Running", "False", "Idle", "no run goes on");
+        self.status.last_run = Some(LastRun { message: cut(&run.message), ..run });
+        self.finish()
+    }
+
+    /// Nothing runs; `readiness` says whether something could.
+    pub fn idle(mut self, readiness: Readiness, message: &str) -> QuarksJobStatus {
+        let (is_ready, reason) = readiness.condition();
+        self.idle_with(is_ready, reason, message);
+        self.finish()
+    }
+
+    /// A start was refused.
+    pub fn refused(mut self, reason: &str, message: &str) -> QuarksJobStatus {
+        self.idle_with(false, reason, message);
+        self.finish()
+    }
+
+    fn idle_with(&mut self, is_ready: bool, reason: &str, message: &str) {
+        if is_ready {
+            self.observe();
+        } else {
+            self.status.observed_generation = self.view.generation;
+        }
+        self.set("Ready", if is_ready { "True" } else { "False" }, reason, message);
+        self.set("Running", "False", "Idle", "no run goes on");
+    }
+
+    /// Takes the generation over, unless a trigger of it waits: whoever waits for `Running=False` at this generation
+    /// must not see it before the run.
+    fn observe(&mut self) {
+        if pending(self.view).is_none() {
+            self.status.observed_generation = self.view.generation;
+        }
+    }
+
+    /// Every condition speaks of the same generation as the status; `kubectl wait` compares it.
+    fn finish(mut self) -> QuarksJobStatus {
+        for condition in &mut self.status.conditions {
+            condition.observed_generation = Some(self.status.observed_generation);
+        }
+        self.status
+    }
+
+    fn set(&mut self, kind: &str, value: &str, reason: &str, message: &str) {
+        let old = self.status.conditions.iter().position(|condition| condition.kind == kind);
+        let since = old
+            .map(|at| &self.status.conditions[at])
+            .filter(|condition| condition.status == value)
+            .and_then(|condition| condition.last_transition_time.clone())
+            .unwrap_or_else(|| self.now.to_owned());
+        let condition = Condition {
+            kind: kind.to_owned(),
+            status: value.to_owned(),
+            reason: reason.to_owned(),
+            message: cut(message),
+            last_transition_time: Some(since),
+            observed_generation: None,
+        };
+        match old {
+            Some(at) => self.status.conditions[at] = condition,
+            None => self.status.conditions.push(condition),
+        }
+    }
+}
+
+/// The merge patch that turns any status into `status`, if the object is still at `version`.
+pub fn patch_body(status: &QuarksJobStatus, version: &ResourceVersion) -> Value {
+    let mut fields = serde_json::to_value(status).expect("strings and numbers always serialize");
+    for optional in ["active", "lastRun", "settled", "lastSuccessTime"] {
+        if fields.get(optional).is_none() {
+            fields[optional] = Value::Null;
+        }
+    }
+    // A merge patch merges maps: fields of an older `active` or `lastRun` that the new one lacks must go.
+    for (parent, optional) in [
+        ("active", "startTime"),
+        ("active", "record"),
+        ("lastRun", "startTime"),
+        ("lastRun", "completionTime"),
+        ("lastRun", "trigger"),
+        ("lastRun", "outputs"),
+    ] {
+        if fields[parent].is_object() && fields[parent].get(optional).is_none() {
+            fields[parent][optional] = Value::Null;
+        }
+    }
+    json!({"metadata": {"resourceVersion": version}, "status": fields})
+}
+
+/// At most [`MESSAGE_MAX`] bytes, cut at a character boundary.
+fn cut(message: &str) -> String {
+    if message.len() <= MESSAGE_MAX {
+        return message.to_owned();
+    }
+    let mut end = MESSAGE_MAX - 3;
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}...", &message[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{QuarksJob, Trigger};
+
+    fn view(strategy: &str, generation: i64) -> QuarksJobView {
+        let object: QuarksJob = serde_json::from_value(json!({
+            "metadata": {"name": "q", "namespace": "ns", "uid": "u", "generation": generation},
+            "spec": {
+                "trigger": {"strategy": strategy},
+                "template": {"spec": {"template": {"spec": {"containers": [{"name": "c"}]}}}}
+            }
+        }))
+        .expect("decodes");
+        QuarksJobView::from(&object)
+    }
+
+    fn ended(outcome: Outcome) -> LastRun {
+        LastRun {
+            run: 1,
+            job_name: "j".into(),
+            trigger: Some(Trigger::Now),
+            start_time: None,
+            completion_time: Some("t9".into()),
+            outcome,
+            reason: "R".into(),
+            message: "m".into(),
+            outputs: Vec::new(),
+        }
+    }
+
+    fn words(status: &QuarksJobStatus) -> String {
+        let words: Vec<_> = status.conditions.iter().map(|c| format!("{}={}", c.kind, c.status)).collect();
+        words.join(" ")
+    }
+
+    #[test]
+    fn a_run_from_start_to_end() {
+        let now = view("now", 2);
+        let active = ActiveRun { run: 1, job_name: "j".into(), trigger: Trigger::Now, record: None, start_time: Some("t1".into()) };
+        let running = StatusBuilder::new(&now, &QuarksJobStatus::default(), "t1").running(active);
+        assert_eq!((words(&running).as_str(), running.observed_generation), ("Ready=True Running=True", 2));
+        let done = StatusBuilder::new(&view("manual", 3), &running, "t2").ended(ended(Outcome::Succeeded));
+        assert_eq!(words(&done), "Ready=True Running=False Succeeded=True");
+        assert_eq!((done.observed_generation, done.completed, done.last_success_time.as_deref()), (3, true, Some("t9")));
+        assert_eq!(done.active, None);
+        let failed = StatusBuilder::new(&view("manual", 3), &done, "t3").ended(ended(Outcome::Failed));
+        assert!(failed.completed, "completed stays after the first success");
+        let times: Vec<_> = failed.conditions.iter().map(|c| c.last_transition_time.as_deref().unwrap_or_default()).collect();
+        assert_eq!(times, ["t1", "t2", "t3"], "a time moves only with its status");
+    }
+
+    #[test]
+    fn a_generation_with_a_waiting_trigger_is_not_observed() {
+        let old = QuarksJobStatus { observed_generation: 4, ..QuarksJobStatus::default() };
+        let observed = |strategy, build: fn(StatusBuilder<'_>) -> QuarksJobStatus| {
+            let view = view(strategy, 5);
+            build(StatusBuilder::new(&view, &old, "t")).observed_generation
+        };
+        assert_eq!(observed("now", |b| b.idle(Readiness::Suspended, "")), 4);
+        assert_eq!(observed("manual", |b| b.idle(Readiness::Suspended, "")), 5);
+        assert_eq!(observed("now", |b| b.refused("InvalidTemplate", "")), 5);
+        assert_eq!(observed("now", |b| b.ended(ended(Outcome::Succeeded))), 4);
+        assert_eq!(observed("manual", |b| b.ended(ended(Outcome::Succeeded))), 5);
+    }
+
+    #[test]
+    fn the_patch_removes_what_is_gone_and_carries_the_version() {
+        let body = patch_body(&QuarksJobStatus::default(), &ResourceVersion::from("7"));
+        assert_eq!(body["metadata"]["resourceVersion"], "7");
+        assert_eq!((&body["status"]["active"], &body["status"]["lastRun"]), (&Value::Null, &Value::Null));
+        assert!(body["status"].as_object().expect("an object").contains_key("active"));
+    }
+
+    #[test]
+    fn long_messages_are_cut_between_characters() {
+        let message = cut(&"ä".repeat(2_000));
+        assert!(message.len() <= MESSAGE_MAX && message.ends_with("..."));
+    }
+}

@@ -1,0 +1,353 @@
+//! From a QuarksJob to the Job of one run. Pure: the same input gives the same Job.
+//!
+//! The user's template passes through untouched, unknown fields included. What is added: our labels and the run
+//! annotation, the name, the owner, and, with `spec.output`, the sidecar with its volumes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+
+use crate::api::{
+    ANNOTATION_RUN, API_VERSION, GROUP, KIND, LABEL_DELETE, LABEL_QJOB_NAME, OUTPUT_MOUNT, ObjectKey, Output, SERVICE_ACCOUNT_DIR,
+    SIDECAR_CONTAINER, SIDECAR_OUTPUT_ROOT, Spec, TOKEN_SECRET, Uid,
+};
+use crate::persist::{ContainerPlan, PLAN_VARIABLE, POD_NAME_VARIABLE, POD_NAMESPACE_VARIABLE, POD_UID_VARIABLE, Plan, SecretPlan};
+
+use super::names::{label_value, output_volume};
+use super::record::RunRecord;
+
+/// Volume with the sidecar's credential.
+const TOKEN_VOLUME: &str = "output-persist-token";
+/// User and group of the sidecar where the template names none.
+const SIDECAR_USER: i64 = 65532;
+/// What the sidecar asks for. It waits most of the time; its peak is a few times the size of the largest output file.
+const SIDECAR_RESOURCES: [(&str, &str, &str); 2] = [("cpu", "5m", "100m"), ("memory", "8Mi", "32Mi")];
+
+/// How pods get the sidecar; the same for all runs of this operator.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SidecarSettings {
+    /// Image of the sidecar: the operator's own.
+    pub image: String,
+    /// `Always`, `IfNotPresent` or `Never`.
+    pub image_pull_policy: String,
+    /// Name of a pull secret to add to the pods.
+    pub image_pull_secret: Option<String>,
+    /// Value of `LOG_LEVEL` in the sidecar.
+    pub log_level: String,
+}
+
+/// True if the template says that pods go with their Job after a success.
+pub fn has_delete_pod_label(template: &Value) -> bool {
+    template.pointer("/spec/template/metadata/labels").and_then(|labels| labels.get(LABEL_DELETE)?.as_str()) == Some("pod")
+}
+
+/// The template's `ttlSecondsAfterFinished`.
+pub fn ttl_seconds(template: &Value) -> Option<i64> {
+    template.pointer("/spec/ttlSecondsAfterFinished").and_then(Value::as_i64)
+}
+
+/// What of the template has no place in a Job and is left out; one sentence, or `None`.
+pub fn ignored_fields(template: &Value) -> Option<String> {
+    let fields: Vec<&str> = template.as_object()?.keys().map(String::as_str).filter(|key| !matches!(*key, "metadata" | "spec")).collect();
+    if fields.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "spec.template: {} ignored; a Job template has metadata and spec only (settings of the Job go under spec.template.spec)",
+        fields.join(", ")
+    ))
+}
+
+/// The Job of run `record.run`.
+pub fn build_job(key: &ObjectKey, uid: &Uid, job_name: &str, spec: &Spec, record: &RunRecord, sidecar: &SidecarSettings) -> Value {
+    let qjob_label = label_value(&key.name);
+    let mut job_spec = spec.template.get("spec").cloned().unwrap_or_default();
+    if let Some(fields) = job_spec.as_object_mut() {
+        // Held back until the run is recorded, so that the Job cannot vanish unseen.
+        fields.remove("ttlSecondsAfterFinished");
+    }
+    let pod = &mut job_spec["template"];
+    let labels = object_at(object_at(as_object(pod), "metadata"), "labels");
+    labels.insert(LABEL_QJOB_NAME.to_owned(), json!(qjob_label));
+    if let Some(output) = &spec.output {
+        add_sidecar(object_at(as_object(pod), "spec"), output, &plan(key, uid, record, spec, output), sidecar);
+    }
+
+    let mut metadata = json!({
+        "name": job_name,
+        "namespace": key.namespace,
+        "labels": users_own(&spec.template, "labels"),
+        "annotations": users_own(&spec.template, "annotations"),
+        "ownerReferences": [{"apiVersion": API_VERSION, "kind": KIND, "name": key.name, "uid": uid, "controller": true}],
+    });
+    metadata["labels"][LABEL_QJOB_NAME] = json!(qjob_label);
+    metadata["annotations"][ANNOTATION_RUN] = json!(record.encode());
+    json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": job_spec})
+}
+
+/// Labels or annotations of the template for the Job; keys of our group are ours to set.
+fn users_own(template: &Value, part: &str) -> Value {
+    let mut own = template.pointer(&format!("/metadata/{part}")).and_then(Value::as_object).cloned().unwrap_or_default();
+    own.retain(|key, _| key.split('/').next() != Some(GROUP));
+    Value::Object(own)
+}
+
+/// The mapping as of now, for the sidecar; a later edit of the QuarksJob does not change it.
+fn plan(key: &ObjectKey, uid: &Uid, record: &RunRecord, spec: &Spec, output: &Output) -> Plan {
+    let containers = output.files.iter().map(|(container, files)| {
+        let files = files.iter().map(|(file, options)| {
+            let secret = SecretPlan {
+                name: options.name.clone(),
+                versioned: options.versioned,
+                fan_out: options.fan_out,
+                labels: options.labels.clone(),
+                annotations: options.annotations.clone(),
+            };
+            (file.clone(), secret)
+        });
+        (container.clone(), ContainerPlan { files: files.collect(), remote_id: remote_id(&spec.template, container) })
+    });
+    Plan {
+        quarks_job: key.name.clone(),
+        uid: uid.clone(),
+        run: record.run,
+        write_on_failure: output.write_on_failure,
+        indexed: spec.template.pointer("/spec/completionMode").and_then(Value::as_str) == Some("Indexed"),
+        containers: containers.collect(),
+    }
+}
+
+/// The container's literal env `REMOTE_ID`, made label-safe.
+fn remote_id(template: &Value, container: &str) -> Option<String> {
+    let containers = template.pointer("/spec/template/spec/containers")?.as_array()?;
+    let env = containers.iter().find(|c| c["name"] == container)?.get("env")?.as_array()?;
+    let value = env.iter().find(|variable| variable["name"] == "REMOTE_ID")?.get("value")?.as_str()?;
+    Some(label_value(value)).filter(|label| !label.is_empty())
+}
+
+fn add_sidecar(pod_spec: &mut Map<String, Value>, output: &Output, plan: &Plan, settings: &SidecarSettings) {
+    let volumes: BTreeMap<&str, String> = output.files.keys().map(|container| (container.as_str(), output_volume(container))).collect();
+    let container_list = list_at(pod_spec, "containers");
+    let (user, group) = container_user(container_list, &volumes);
+    for container in container_list.iter_mut() {
+        let volume = container["name"].as_str().and_then(|name| volumes.get(name)).cloned();
+        if let Some(volume) = volume {
+            list_at(as_object(container), "volumeMounts").push(json!({"name": volume, "mountPath": OUTPUT_MOUNT}));
+        }
+    }
+
+    let pod_user = |name: &str| pod_spec.get("securityContext").and_then(|context| context.get(name)).and_then(Value::as_i64);
+    let user = user.or_else(|| pod_user("runAsUser")).unwrap_or(SIDECAR_USER);
+    let group = group.or_else(|| pod_user("runAsGroup")).unwrap_or(if user == 0 { 0 } else { SIDECAR_USER });
+    let container = sidecar_container(&volumes, plan, settings, user, group);
+    list_at(pod_spec, "containers").push(container);
+
+    let volume_list = list_at(pod_spec, "volumes");
+    // Two containers never share a volume name: a name that is too long carries a hash.
+    for volume in volumes.values().collect::<BTreeSet<_>>() {
+        volume_list.push(json!({"name": volume, "emptyDir": {}}));
+    }
+    volume_list.push(json!({
+        "name": TOKEN_VOLUME,
+        "projected": {"sources": [
+            {"secret": {"name": TOKEN_SECRET, "items": [{"key": "token", "path": "token"}]}},
+            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+            {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
+        ]},
+    }));
+    if let Some(secret) = &settings.image_pull_secret {
+        let secrets = list_at(pod_spec, "imagePullSecrets");
+        let entry = json!({"name": secret});
+        if !secrets.contains(&entry) {
+            secrets.push(entry);
+        }
+    }
+}
+
+/// User and group that the first mapped container asks for itself.
+fn container_user(containers: &[Value], mapped: &BTreeMap<&str, String>) -> (Option<i64>, Option<i64>) {
+    let number = |name: &str| {
+        containers
+            .iter()
+            .filter(|container| container["name"].as_str().is_some_and(|name| mapped.contains_key(name)))
+            .find_map(|container| container.get("securityContext")?.get(name)?.as_i64())
+    };
+    (number("runAsUser"), number("runAsGroup"))
+}
+
+fn sidecar_container(volumes: &BTreeMap<&str, String>, plan: &Plan, settings: &SidecarSettings, user: i64, group: i64) -> Value {
+    let from_field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+    let mut mounts: Vec<Value> = volumes
+        .iter()
+        .map(|(container, volume)| json!({"name": volume, "mountPath": format!("{SIDECAR_OUTPUT_ROOT}/{container}"), "readOnly": true}))
+        .collect();
+    mounts.push(json!({"name": TOKEN_VOLUME, "mountPath": SERVICE_ACCOUNT_DIR, "readOnly": true}));
+    let amounts = |pick: fn(&(&'static str, &'static str, &'static str)) -> &'static str| -> Map<String, Value> {
+        SIDECAR_RESOURCES.iter().map(|row| (row.0.to_owned(), json!(pick(row)))).collect()
+    };
+    json!({
+        "name": SIDECAR_CONTAINER,
+        "image": settings.image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "args": ["persist-output"],
+        "env": [
+            from_field(POD_NAME_VARIABLE, "metadata.name"),
+            from_field(POD_NAMESPACE_VARIABLE, "metadata.namespace"),
+            from_field(POD_UID_VARIABLE, "metadata.uid"),
+            {"name": PLAN_VARIABLE, "value": escape_variables(&serde_json::to_string(plan).expect("strings and numbers always serialize"))},
+            {"name": "LOG_LEVEL", "value": settings.log_level},
+        ],
+        "volumeMounts": mounts,
+        "resources": {"requests": amounts(|row| row.1), "limits": amounts(|row| row.2)},
+        "securityContext": {
+            "runAsUser": user,
+            "runAsGroup": group,
+            "runAsNonRoot": user != 0,
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    })
+}
+
+/// Kubernetes expands `$(NAME)` in env values; `$$` stands for one dollar sign.
+fn escape_variables(text: &str) -> String {
+    text.replace('$', "$$")
+}
+
+/// The value as an object; anything else is replaced by an empty one (the spec was checked before: it is an object or absent).
+fn as_object(value: &mut Value) -> &mut Map<String, Value> {
+    if !value.is_object() {
+        *value = json!({});
+    }
+    value.as_object_mut().expect("made an object just above")
+}
+
+fn object_at<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
+    as_object(parent.entry(key).or_insert_with(|| json!({})))
+}
+
+fn list_at<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Vec<Value> {
+    let value = parent.entry(key).or_insert_with(|| json!([]));
+    if !value.is_array() {
+        *value = json!([]);
+    }
+    value.as_array_mut().expect("made a list just above")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::Trigger;
+
+    fn record(run: u64) -> RunRecord {
+        RunRecord {
+            run,
+            trigger: Trigger::Once,
+            strategy: None,
+            template: None,
+            config: None,
+            request: None,
+            ttl: None,
+            output: true,
+            delete_pods: false,
+        }
+    }
+
+    fn build(template: Value, output: Option<Value>) -> Value {
+        let mut spec = json!({"trigger": {"strategy": "once"}, "template": template});
+        if let Some(output) = output {
+            spec["output"] = output;
+        }
+        let spec = Spec::parse(&spec).expect("the test's spec is valid");
+        let settings = SidecarSettings {
+            image: "img".into(),
+            image_pull_policy: "IfNotPresent".into(),
+            image_pull_secret: Some("pull".into()),
+            log_level: "info".into(),
+        };
+        build_job(&ObjectKey::new("ns", "q.1"), &Uid::from("u1"), "q-1-x-1", &spec, &record(1), &settings)
+    }
+
+    fn template() -> Value {
+        json!({
+            "metadata": {"labels": {"a": "b", "quarks.cloudfoundry.org/x": "y"}, "annotations": {"c": "d"}},
+            "spec": {
+                "backoffLimit": 2, "ttlSecondsAfterFinished": 5, "aFieldOfTheFuture": {"x": [1, 2]},
+                "template": {
+                    "metadata": {"labels": {"delete": "pod"}},
+                    "spec": {"restartPolicy": "Never", "containers": [{"name": "main", "image": "i"}, {"name": "other"}]}
+                }
+            }
+        })
+    }
+
+    #[test]
+    fn without_output_only_names_and_owner_are_added() {
+        let job = build(template(), None);
+        assert_eq!(job["metadata"]["name"], "q-1-x-1");
+        assert_eq!(job["metadata"]["labels"], json!({"a": "b", "quarks.cloudfoundry.org/qjob-name": "q.1"}));
+        assert_eq!(job["metadata"]["annotations"]["c"], "d");
+        assert_eq!(
+            job["metadata"]["ownerReferences"],
+            json!([{"apiVersion": "quarks.cloudfoundry.org/v1alpha1", "kind": "QuarksJob", "name": "q.1", "uid": "u1", "controller": true}])
+        );
+        let mut expected = template()["spec"].clone();
+        expected.as_object_mut().expect("an object").remove("ttlSecondsAfterFinished");
+        expected["template"]["metadata"]["labels"]["quarks.cloudfoundry.org/qjob-name"] = json!("q.1");
+        assert_eq!(job["spec"], expected);
+    }
+
+    #[test]
+    fn output_adds_the_sidecar_and_touches_only_mapped_containers() {
+        let output = json!({"outputMap": {"main": {"a.json": {"name": "secret", "secretAnnotations": {"x": "$(POD_NAME)"}}}}});
+        let job = build(template(), Some(output));
+        let pod = &job["spec"]["template"]["spec"];
+        assert_eq!(pod["containers"][0]["volumeMounts"], json!([{"name": "output-main", "mountPath": "/mnt/quarks"}]));
+        assert_eq!(pod["containers"][1], json!({"name": "other"}));
+        let sidecar = &pod["containers"][2];
+        assert_eq!(sidecar["name"], "output-persist");
+        assert_eq!(sidecar["securityContext"]["runAsUser"], 65532);
+        assert_eq!(sidecar["volumeMounts"][0], json!({"name": "output-main", "mountPath": "/mnt/quarks/main", "readOnly": true}));
+        let plan = sidecar["env"].as_array().expect("a list").iter().find(|v| v["name"] == PLAN_VARIABLE).expect("has the plan");
+        let text = plan["value"].as_str().expect("text");
+        assert!(text.contains("$$(POD_NAME)"), "the kubelet must not expand what users wrote: {text}");
+        let plan: Plan = serde_json::from_str(&text.replace("$$", "$")).expect("a plan");
+        assert_eq!(plan.containers["main"].files["a.json"].name, "secret");
+        assert_eq!(pod["volumes"][0], json!({"name": "output-main", "emptyDir": {}}));
+        assert_eq!(pod["imagePullSecrets"], json!([{"name": "pull"}]));
+    }
+
+    #[test]
+    fn the_sidecar_takes_over_user_and_group() {
+        let user = |pod: Value, container: Value| {
+            let mut template = template();
+            template["spec"]["template"]["spec"]["securityContext"] = pod;
+            template["spec"]["template"]["spec"]["containers"][0]["securityContext"] = container;
+            let job = build(template, Some(json!({"outputMap": {"main": {"a": {"name": "s"}}}})));
+            let context = job["spec"]["template"]["spec"]["containers"][2]["securityContext"].clone();
+            (context["runAsUser"].as_i64(), context["runAsGroup"].as_i64(), context["runAsNonRoot"].as_bool())
+        };
+        assert_eq!(user(Value::Null, Value::Null), (Some(65532), Some(65532), Some(true)));
+        assert_eq!(user(json!({"runAsUser": 7, "runAsGroup": 8}), Value::Null), (Some(7), Some(8), Some(true)));
+        assert_eq!(user(json!({"runAsUser": 7}), json!({"runAsUser": 9, "runAsGroup": 1})), (Some(9), Some(1), Some(true)));
+        assert_eq!(user(json!({"runAsUser": 0}), Value::Null), (Some(0), Some(0), Some(false)));
+    }
+
+    #[test]
+    fn fields_beside_metadata_and_spec_are_named() {
+        assert_eq!(ignored_fields(&template()), None);
+        let message = ignored_fields(&json!({"spec": {}, "backoffLimit": 1})).expect("a warning");
+        assert!(message.contains("backoffLimit"), "{message}");
+    }
+
+    #[test]
+    fn remote_id_is_made_label_safe() {
+        let mut template = template();
+        template["spec"]["template"]["spec"]["containers"][0]["env"] = json!([{"name": "REMOTE_ID", "value": "a/b"}]);
+        assert_eq!(remote_id(&template, "main").as_deref(), Some("a-b"));
+        template["spec"]["template"]["spec"]["containers"][0]["env"] = json!([{"name": "REMOTE_ID", "valueFrom": {}}]);
+        assert_eq!(remote_id(&template, "main"), None);
+    }
+}

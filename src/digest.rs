@@ -1,0 +1,48 @@
+//! Short, stable digests for names and for telling whether something changed.
+//!
+//! Not for secrets: whoever can guess the input can test the guess.
+
+use ring::digest::{SHA256, digest};
+use serde_json::Value;
+
+/// Tag of the algorithm, in front of each digest that is stored: with another tag a stored digest means nothing.
+const TAG: &str = "sha256:";
+
+/// The first `length` hex digits of the SHA-256 of `bytes`; at most 64.
+pub fn short_hex(bytes: &[u8], length: usize) -> String {
+    let mut hex: String = digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    hex.truncate(length);
+    hex
+}
+
+/// Digest of a JSON value, tagged. Keys are compared in sorted order, so their order in the manifest does not matter.
+pub fn of_json(value: &Value) -> String {
+    // serde_json keeps objects in a BTreeMap (no `preserve_order`), so the text is canonical.
+    format!("{TAG}{}", short_hex(value.to_string().as_bytes(), 32))
+}
+
+/// True if the digest was made with today's algorithm.
+pub fn is_current(stored: &str) -> bool {
+    stored.starts_with(TAG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn key_order_does_not_change_the_digest() {
+        let one: Value = serde_json::from_str(r#"{"a":1,"b":{"c":2,"d":3}}"#).expect("valid JSON");
+        let two: Value = serde_json::from_str(r#"{"b":{"d":3,"c":2},"a":1}"#).expect("valid JSON");
+        assert_eq!(of_json(&one), of_json(&two));
+        assert_ne!(of_json(&one), of_json(&json!({"a": 1})));
+        assert!(is_current(&of_json(&one)));
+        assert!(!is_current("md5:00"));
+    }
+
+    #[test]
+    fn known_vector() {
+        assert_eq!(short_hex(b"abc", 8), "ba7816bf");
+    }
+}

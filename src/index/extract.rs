@@ -1,0 +1,190 @@
+//! The extracts: what decisions need to know of an object, and no more. 10,000 QuarksJobs must fit in a few MB.
+
+use serde::{Deserialize, Deserializer};
+
+use crate::api::{
+    ANNOTATION_RUN, ANNOTATION_RUN_REQUESTED, ActiveRun, Job, JobEnd, KIND, LABEL_MONITORED, LABEL_SERVICE_ACCOUNT, Namespace, ObjectKey,
+    Outcome, QuarksJob, ResourceVersion, Spec, SpecError, Strategy, Uid,
+};
+use crate::controller::record::{Marker, RunRecord};
+use crate::digest;
+
+/// A QuarksJob as of one resourceVersion.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QuarksJobView {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// Tells it from a later object of the same name.
+    pub uid: Uid,
+    /// The version that all other fields speak of.
+    pub resource_version: ResourceVersion,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// It has a deletionTimestamp.
+    pub is_being_deleted: bool,
+    /// `None` for a word that is no strategy; then `spec_error` says so.
+    pub strategy: Option<Strategy>,
+    /// `spec.suspend`.
+    pub is_suspended: bool,
+    /// `spec.output` is set.
+    pub has_output: bool,
+    /// `spec.failedJobsHistoryLimit`.
+    pub failed_jobs_history_limit: u32,
+    /// `spec.podHistoryLimit`.
+    pub pod_history_limit: u32,
+    /// The first rule that the spec breaks.
+    pub spec_error: Option<Box<SpecError>>,
+    /// Digest of `spec.template`.
+    pub template_digest: String,
+    /// Annotation `run-requested`, if not empty.
+    pub request: Option<String>,
+    /// The marker in force.
+    pub marker: Marker,
+    /// `status.settled` says the same as the marker in force.
+    pub is_marker_copied: bool,
+    /// `status.observedGeneration`.
+    pub observed_generation: i64,
+    /// `status.active`.
+    pub active: Option<Box<ActiveRun>>,
+    /// Number and outcome of `status.lastRun`.
+    pub last_run: Option<(u64, Outcome)>,
+    /// Condition `Ready`.
+    pub ready: Option<ReadyView>,
+}
+
+/// Condition `Ready` without its message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadyView {
+    /// `status` is `True`.
+    pub is_true: bool,
+    /// Its reason.
+    pub reason: String,
+}
+
+impl From<&QuarksJob> for QuarksJobView {
+    fn from(object: &QuarksJob) -> Self {
+        let QuarksJob { metadata, spec, status } = object;
+        let parsed = Spec::parse(spec);
+        let marker = Marker::in_force(metadata, status);
+        let strategy = spec.pointer("/trigger/strategy").and_then(|word| Strategy::parse(word.as_str()?));
+        Self {
+            key: metadata.key(),
+            uid: metadata.uid.clone(),
+            resource_version: metadata.resource_version.clone(),
+            generation: metadata.generation,
+            is_being_deleted: metadata.is_being_deleted(),
+            strategy,
+            is_suspended: spec.get("suspend").and_then(|value| value.as_bool()).unwrap_or(false),
+            has_output: spec.get("output").is_some_and(|output| !output.is_null()),
+            failed_jobs_history_limit: parsed.as_ref().map_or(u32::MAX, |spec| spec.failed_jobs_history_limit),
+            pod_history_limit: parsed.as_ref().map_or(u32::MAX, |spec| spec.pod_history_limit),
+            spec_error: parsed.err().map(Box::new),
+            template_digest: digest::of_json(spec.get("template").unwrap_or(&serde_json::Value::Null)),
+            request: metadata.annotations.get(ANNOTATION_RUN_REQUESTED).filter(|value| !value.is_empty()).cloned(),
+            is_marker_copied: Marker::in_status(metadata, status).as_ref() == Some(&marker)
+                || (marker.runs == 0 && marker.once.is_none() && status.settled.is_none()),
+            marker,
+            observed_generation: status.observed_generation,
+            active: status.active.clone().map(Box::new),
+            last_run: status.last_run.as_ref().map(|run| (run.run, run.outcome)),
+            ready: status.condition("Ready").map(|ready| ReadyView { is_true: ready.is_true(), reason: ready.reason.clone() }),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for QuarksJobView {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        QuarksJob::deserialize(deserializer).map(|object| Self::from(&object))
+    }
+}
+
+/// A Job as of one resourceVersion.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobView {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// Tells it from a later object of the same name.
+    pub uid: Uid,
+    /// The version that all other fields speak of.
+    pub resource_version: ResourceVersion,
+    /// Its controller, if that is a QuarksJob: name and UID.
+    pub owner: Option<(String, Uid)>,
+    /// Our annotation; a Job without it is not ours, whatever its owner.
+    pub record: Option<Box<RunRecord>>,
+    /// How it ended.
+    pub end: Option<JobEnd>,
+    /// Pods that ended well.
+    pub succeeded: u32,
+    /// `metadata.creationTimestamp`, RFC 3339.
+    pub created: Option<String>,
+    /// `status.startTime`, RFC 3339.
+    pub started: Option<String>,
+    /// It has a deletionTimestamp.
+    pub is_being_deleted: bool,
+    /// `ttlSecondsAfterFinished` is set.
+    pub has_ttl: bool,
+}
+
+impl From<Job> for JobView {
+    fn from(job: Job) -> Self {
+        let owner = job.metadata.controller().filter(|owner| owner.kind == KIND && owner.api_version.starts_with(crate::api::GROUP));
+        Self {
+            key: job.metadata.key(),
+            owner: owner.map(|owner| (owner.name.clone(), owner.uid.clone())),
+            record: job.metadata.annotations.get(ANNOTATION_RUN).and_then(|text| RunRecord::parse(text)).map(Box::new),
+            end: job.status.end(),
+            succeeded: job.status.succeeded,
+            created: job.metadata.creation_timestamp.clone(),
+            started: job.status.start_time,
+            is_being_deleted: job.metadata.is_being_deleted(),
+            has_ttl: job.spec.ttl_seconds_after_finished.is_some(),
+            uid: job.metadata.uid,
+            resource_version: job.metadata.resource_version,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for JobView {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Job::deserialize(deserializer).map(Self::from)
+    }
+}
+
+impl JobView {
+    /// Its run record, if it is a Job of the QuarksJob with this UID.
+    pub fn record_of(&self, owner: &Uid) -> Option<&RunRecord> {
+        let is_owned = self.owner.as_ref().is_some_and(|(_, uid)| uid == owner);
+        self.record.as_deref().filter(|_| is_owned)
+    }
+}
+
+/// A Namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamespaceView {
+    /// Its name.
+    pub name: String,
+    /// Value of the label `monitored`.
+    pub monitored: Option<String>,
+    /// The account that the sidecar acts as.
+    pub service_account: Option<String>,
+    /// It has a deletionTimestamp.
+    pub is_being_deleted: bool,
+}
+
+impl From<Namespace> for NamespaceView {
+    fn from(namespace: Namespace) -> Self {
+        let mut metadata = namespace.metadata;
+        Self {
+            is_being_deleted: metadata.is_being_deleted(),
+            monitored: metadata.labels.remove(LABEL_MONITORED),
+            service_account: metadata.labels.remove(LABEL_SERVICE_ACCOUNT).filter(|name| !name.is_empty()),
+            name: metadata.name,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for NamespaceView {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Namespace::deserialize(deserializer).map(Self::from)
+    }
+}

@@ -1,0 +1,10 @@
+//! What the watches say, kept as small extracts: one writer (the index thread), many readers.
+//!
+//! The index may be behind the API server. It is enough to decide that there is nothing to do; before a write the
+//! object itself is read, or the write carries the resourceVersion it was decided on.
+
+mod extract;
+mod store;
+
+pub use extract::{JobView, NamespaceView, QuarksJobView, ReadyView};
+pub use store::{Change, Index, SharedIndex};

@@ -1,0 +1,226 @@
+//! The store. Each change returns the keys of the QuarksJobs that must be looked at.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::{JobView, NamespaceView, QuarksJobView};
+use crate::api::{ObjectKey, Uid};
+use crate::watch::WatchEvent;
+
+/// One event of one watch.
+#[derive(Debug)]
+pub enum Change {
+    /// From the watch of QuarksJobs.
+    QuarksJob(WatchEvent<QuarksJobView>),
+    /// From the watch of Jobs.
+    Job(WatchEvent<JobView>),
+    /// From the watch of Namespaces.
+    Namespace(WatchEvent<NamespaceView>),
+}
+
+/// Which kinds have had their first complete list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Synced {
+    quarks_jobs: bool,
+    jobs: bool,
+    namespaces: bool,
+}
+
+/// Extracts of all objects that the operator watches.
+#[derive(Debug)]
+pub struct Index {
+    monitored_id: String,
+    quarks_jobs: BTreeMap<ObjectKey, Arc<QuarksJobView>>,
+    jobs: BTreeMap<ObjectKey, Arc<JobView>>,
+    /// Keys of the Jobs of each QuarksJob: exactly the entries of `jobs`, by owner.
+    jobs_by_owner: HashMap<Uid, BTreeSet<ObjectKey>>,
+    namespaces: BTreeMap<String, NamespaceView>,
+    synced: Synced,
+}
+
+impl Index {
+    /// An empty index for the namespaces whose label `monitored` has this value.
+    pub fn new(monitored_id: impl Into<String>) -> Self {
+        Self {
+            monitored_id: monitored_id.into(),
+            quarks_jobs: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            jobs_by_owner: HashMap::new(),
+            namespaces: BTreeMap::new(),
+            synced: Synced::default(),
+        }
+    }
+
+    /// True once every watch has delivered its first complete list. Nothing may be written before.
+    pub fn is_synced(&self) -> bool {
+        let Synced { quarks_jobs, jobs, namespaces } = self.synced;
+        quarks_jobs && jobs && namespaces
+    }
+
+    /// The QuarksJob of this key.
+    pub fn quarks_job(&self, key: &ObjectKey) -> Option<Arc<QuarksJobView>> {
+        self.quarks_jobs.get(key).cloned()
+    }
+
+    /// Keys of all QuarksJobs.
+    pub fn keys(&self) -> Vec<ObjectKey> {
+        self.quarks_jobs.keys().cloned().collect()
+    }
+
+    /// The Jobs whose controller is the QuarksJob with this UID, ours or not.
+    pub fn jobs_of(&self, owner: &Uid) -> Vec<Arc<JobView>> {
+        let keys = self.jobs_by_owner.get(owner);
+        keys.into_iter().flatten().filter_map(|key| self.jobs.get(key).cloned()).collect()
+    }
+
+    /// The namespace, if this operator serves it.
+    pub fn monitored(&self, namespace: &str) -> Option<&NamespaceView> {
+        let found = self.namespaces.get(namespace)?;
+        (found.monitored.as_ref() == Some(&self.monitored_id) && !found.is_being_deleted).then_some(found)
+    }
+
+    /// True if some Job with a sidecar in the namespace has not ended.
+    pub fn has_unfinished_output(&self, namespace: &str) -> bool {
+        let from = ObjectKey::new(namespace, "");
+        self.jobs
+            .range(from..)
+            .take_while(|(key, _)| key.namespace == namespace)
+            .any(|(_, job)| job.end.is_none() && job.record.as_ref().is_some_and(|record| record.output))
+    }
+
+    /// Number of QuarksJobs and of their Jobs.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.quarks_jobs.len(), self.jobs.len())
+    }
+
+    /// Takes a change in and names the QuarksJobs that it may matter to.
+    pub fn apply(&mut self, change: Change) -> BTreeSet<ObjectKey> {
+        match change {
+            Change::QuarksJob(event) => self.apply_quarks_job(event),
+            Change::Job(event) => self.apply_job(event),
+            Change::Namespace(event) => self.apply_namespace(event),
+        }
+    }
+
+    fn apply_quarks_job(&mut self, event: WatchEvent<QuarksJobView>) -> BTreeSet<ObjectKey> {
+        match event {
+            WatchEvent::Replaced(views) => {
+                let mut dirty: BTreeSet<_> = self.quarks_jobs.keys().cloned().collect();
+                self.quarks_jobs = views.into_iter().map(|view| (view.key.clone(), Arc::new(view))).collect();
+                self.synced.quarks_jobs = true;
+                dirty.extend(self.quarks_jobs.keys().cloned());
+                dirty
+            }
+            WatchEvent::Applied(view) => {
+                let key = view.key.clone();
+                self.quarks_jobs.insert(key.clone(), Arc::new(view));
+                BTreeSet::from([key])
+            }
+            WatchEvent::Deleted(view) => {
+                self.quarks_jobs.remove(&view.key);
+                BTreeSet::from([view.key])
+            }
+        }
+    }
+
+    fn apply_job(&mut self, event: WatchEvent<JobView>) -> BTreeSet<ObjectKey> {
+        match event {
+            WatchEvent::Replaced(views) => {
+                let mut dirty: BTreeSet<_> = self.jobs.values().filter_map(|job| owner_key(job)).collect();
+                self.jobs.clear();
+                self.jobs_by_owner.clear();
+                for view in views {
+                    dirty.extend(owner_key(&view));
+                    self.insert_job(view);
+                }
+                self.synced.jobs = true;
+                dirty
+            }
+            WatchEvent::Applied(view) => {
+                let mut dirty: BTreeSet<_> = self.remove_job(&view.key).into_iter().collect();
+                dirty.extend(owner_key(&view));
+                self.insert_job(view);
+                dirty
+            }
+            WatchEvent::Deleted(view) => {
+                let mut dirty: BTreeSet<_> = self.remove_job(&view.key).into_iter().collect();
+                dirty.extend(owner_key(&view));
+                dirty
+            }
+        }
+    }
+
+    /// Jobs of others are not kept.
+    fn insert_job(&mut self, view: JobView) {
+        if let Some((_, owner)) = &view.owner {
+            self.jobs_by_owner.entry(owner.clone()).or_default().insert(view.key.clone());
+            self.jobs.insert(view.key.clone(), Arc::new(view));
+        }
+    }
+
+    fn remove_job(&mut self, key: &ObjectKey) -> Option<ObjectKey> {
+        let job = self.jobs.remove(key)?;
+        if let Some((_, owner)) = &job.owner
+            && let Some(keys) = self.jobs_by_owner.get_mut(owner)
+        {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.jobs_by_owner.remove(owner);
+            }
+        }
+        owner_key(&job)
+    }
+
+    fn apply_namespace(&mut self, event: WatchEvent<NamespaceView>) -> BTreeSet<ObjectKey> {
+        let changed: BTreeSet<String> = match event {
+            WatchEvent::Replaced(views) => {
+                let fresh: BTreeMap<_, _> = views.into_iter().map(|view| (view.name.clone(), view)).collect();
+                let old = std::mem::replace(&mut self.namespaces, fresh);
+                self.synced.namespaces = true;
+                let names: BTreeSet<&String> = old.keys().chain(self.namespaces.keys()).collect();
+                names.into_iter().filter(|name| old.get(*name) != self.namespaces.get(*name)).cloned().collect()
+            }
+            WatchEvent::Applied(view) => {
+                let name = view.name.clone();
+                let old = self.namespaces.insert(name.clone(), view);
+                if old.as_ref() == self.namespaces.get(&name) { BTreeSet::new() } else { BTreeSet::from([name]) }
+            }
+            WatchEvent::Deleted(view) => {
+                self.namespaces.remove(&view.name);
+                BTreeSet::from([view.name])
+            }
+        };
+        changed.iter().flat_map(|namespace| self.keys_in(namespace)).collect()
+    }
+
+    fn keys_in(&self, namespace: &str) -> Vec<ObjectKey> {
+        let from = ObjectKey::new(namespace, "");
+        self.quarks_jobs.range(from..).map(|(key, _)| key).take_while(|key| key.namespace == namespace).cloned().collect()
+    }
+}
+
+fn owner_key(job: &JobView) -> Option<ObjectKey> {
+    job.owner.as_ref().map(|(name, _)| ObjectKey::new(job.key.namespace.clone(), name.clone()))
+}
+
+/// The index, shared by its one writer and all readers.
+#[derive(Clone, Debug)]
+pub struct SharedIndex(Arc<RwLock<Index>>);
+
+impl SharedIndex {
+    /// Shares `index`.
+    pub fn new(index: Index) -> Self {
+        Self(Arc::new(RwLock::new(index)))
+    }
+
+    /// To look. Hold it briefly: the writer waits.
+    pub fn read(&self) -> RwLockReadGuard<'_, Index> {
+        // A panic of the writer ends the process, so a poisoned lock is never seen by a reader that matters.
+        self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// To apply a change; only the index thread does.
+    pub fn write(&self) -> RwLockWriteGuard<'_, Index> {
+        self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}

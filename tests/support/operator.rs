@@ -1,0 +1,181 @@
+//! The real binary as a child process: start, restart, signals, captured output; and waiting for conditions.
+//! Ends only the process it started, by its id.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::faults::Callback;
+
+/// Long, because it is reached only when a test fails; machines are slow and shared.
+pub const LIMIT: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(5);
+
+pub struct Operator {
+    program: PathBuf,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    child: Arc<Mutex<Option<Child>>>,
+    log: Arc<Mutex<String>>,
+}
+
+impl Operator {
+    /// Not yet started. The environment is empty but for what `env` adds.
+    pub fn new(program: impl Into<PathBuf>) -> Operator {
+        Operator { program: program.into(), args: Vec::new(), env: Vec::new(), child: Arc::default(), log: Arc::default() }
+    }
+
+    pub fn arg(mut self, arg: impl Into<String>) -> Operator {
+        self.args.push(arg.into());
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Operator {
+        self.env.push((name.to_owned(), value.into()));
+        self
+    }
+
+    pub fn kubeconfig(self, path: &Path) -> Operator {
+        self.arg("--kubeconfig").arg(path.to_string_lossy())
+    }
+
+    /// Starts the process, also again after it has ended.
+    pub fn start(&self) {
+        let mut child = Command::new(&self.program)
+            .args(&self.args)
+            .env_clear()
+            .envs(self.env.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));
+        self.capture(child.stdout.take().expect("piped"));
+        self.capture(child.stderr.take().expect("piped"));
+        let before = self.slot().replace(child);
+        assert!(before.is_none(), "already running");
+    }
+
+    pub fn pid(&self) -> Option<u32> {
+        self.slot().as_ref().map(Child::id)
+    }
+
+    /// SIGKILL; returns when the process is gone.
+    pub fn kill9(&self) {
+        kill(&self.child);
+    }
+
+    /// For `Fault::KillBefore` and `KillAfter`; may be made before the process is started.
+    pub fn killer(&self) -> Callback {
+        let child = Arc::clone(&self.child);
+        Arc::new(move || kill(&child))
+    }
+
+    pub fn sigterm(&self) {
+        self.signal("TERM");
+    }
+
+    /// By name, as kill(1) takes it: TERM, STOP, CONT, ...
+    pub fn signal(&self, name: &str) {
+        let pid = self.pid().expect("running").to_string();
+        let sent = Command::new("/bin/kill").args(["-s", name, &pid]).status();
+        assert!(sent.expect("/bin/kill runs").success(), "SIG{name} to {pid}");
+    }
+
+    /// The end of the process, if it comes within `limit`.
+    pub fn wait_exit(&self, limit: Duration) -> Option<ExitStatus> {
+        let start = Instant::now();
+        loop {
+            let mut slot = self.slot();
+            let status = slot.as_mut()?.try_wait().expect("our child");
+            if status.is_some() {
+                *slot = None;
+                return status;
+            }
+            drop(slot);
+            if start.elapsed() > limit {
+                return None;
+            }
+            thread::park_timeout(POLL);
+        }
+    }
+
+    /// Whether it still runs; a process that a fault has killed does not.
+    pub fn is_running(&self) -> bool {
+        let mut slot = self.slot();
+        slot.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Standard output and standard error of all starts, by line.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("log").clone()
+    }
+
+    /// Like `wait_for_within` with the usual limit; a failure shows the last log lines.
+    #[track_caller]
+    pub fn wait_for<T>(&self, what: &str, check: impl FnMut() -> Option<T>) -> T {
+        poll(LIMIT, check).unwrap_or_else(|| {
+            let log = self.log();
+            let mut tail: Vec<&str> = log.lines().rev().take(30).collect();
+            tail.reverse();
+            let state = if self.is_running() { "running" } else { "not running" };
+            panic!("waited {LIMIT:?} for {what}; process {state}; log ends:\n{}", tail.join("\n"))
+        })
+    }
+
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Child>> {
+        self.child.lock().expect("child")
+    }
+
+    fn capture(&self, pipe: impl Read + Send + 'static) {
+        let log = Arc::clone(&self.log);
+        thread::spawn(move || {
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                let mut log = log.lock().expect("log");
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        kill(&self.child);
+    }
+}
+
+fn kill(child: &Mutex<Option<Child>>) {
+    // A panicking test may have poisoned the lock; the process must end all the same.
+    let slot = child.lock();
+    let slot = slot.unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    if let Some(mut child) = slot {
+        child.kill().ok();
+        child.wait().ok();
+    }
+}
+
+/// Waits for a condition with the usual limit.
+#[track_caller]
+pub fn wait_for<T>(what: &str, check: impl FnMut() -> Option<T>) -> T {
+    wait_for_within(LIMIT, what, check)
+}
+
+#[track_caller]
+pub fn wait_for_within<T>(limit: Duration, what: &str, check: impl FnMut() -> Option<T>) -> T {
+    poll(limit, check).unwrap_or_else(|| panic!("waited {limit:?} for {what}"))
+}
+
+fn poll<T>(limit: Duration, mut check: impl FnMut() -> Option<T>) -> Option<T> {
+    let start = Instant::now();
+    loop {
+        let found = check();
+        if found.is_some() || start.elapsed() > limit {
+            return found;
+        }
+        thread::park_timeout(POLL);
+    }
+}
