@@ -348,8 +348,8 @@ mod tests {
                 "clusters: [{{name: c, cluster: {{server: 'http://{server}'}}}}]\ncontexts: [{{name: x, context: {{cluster: c}}}}]\ncurrent-context: x\n"
             )
         };
-        let flag = dir.write("flag", &kubeconfig("flag"));
-        let variable = dir.write("variable", &kubeconfig("variable"));
+        let flag = dir.write("flag", kubeconfig("flag"));
+        let variable = dir.write("variable", kubeconfig("variable"));
         let home = dir.path().join("home");
         std::fs::create_dir_all(home.join(".kube")).expect("mkdir");
         std::fs::write(home.join(".kube/config"), kubeconfig("home")).expect("write");

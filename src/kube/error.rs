@@ -145,7 +145,7 @@ impl Error {
 
     /// A list or watch that names a version the server has not seen yet (a 504 with that cause).
     pub fn is_too_large_resource_version(&self) -> bool {
-        self.status().is_some_and(|status| is_too_large_resource_version(status))
+        self.status().is_some_and(is_too_large_resource_version)
     }
 
     /// The client was shut down.

@@ -1,11 +1,11 @@
 //! Talking to the API server: where it is, who we are, one request and its answer.
 //!
-//! Not for lists that stay fresh (`watch`) and not for decisions. Only `transport.rs` names ureq and rustls.
+//! Not for lists that stay fresh (`watch`) and not for decisions. Only `transport.rs` names ureq, only it and `tls.rs` name rustls.
 
 pub mod client;
 pub mod config;
 pub mod error;
-mod headers;
+pub(crate) mod headers;
 mod kubeconfig;
 pub mod lines;
 pub mod request;

@@ -401,3 +401,7 @@ impl Resolver for ServerResolver {
         Ok(found)
     }
 }
+
+#[cfg(test)]
+#[path = "transport_tests.rs"]
+mod tests;

@@ -1,11 +1,118 @@
-//! (to come)
-/// x
+//! Lists that stay fresh: one thread a watch lists, watches, resumes and lists again.
+//!
+//! Promises: a list is delivered whole or not at all; a relist is never older than what was delivered
+//! before, because lists ask for the most recent state; within one watch the server's order is kept;
+//! a silent connection is replaced; stopping takes no longer than a TCP connect in progress.
+
+mod frame;
+mod handle;
+mod jitter;
+mod state;
+mod watcher;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use handle::WatchHandle;
+pub use jitter::Jitter;
+pub use watcher::{spawn, spawn_with};
+
+use crate::api::Resource;
+
+/// Told about each restart of a watch: the resource's plural, and why.
+pub type OnRestart = Arc<dyn Fn(&'static str, &'static str) + Send + Sync>;
+
+/// What to watch.
+#[derive(Clone)]
+pub struct WatchSpec {
+    /// Name of the thread, and of the watch in logs, for example `watch-qjobs`.
+    pub name: &'static str,
+    /// What kind of objects.
+    pub resource: Resource,
+    /// Their namespace; empty for all, and for cluster-scoped kinds.
+    pub namespace: String,
+    /// For example `metadata.name=a`.
+    pub field_selector: Option<String>,
+    /// For example `app=a`.
+    pub label_selector: Option<String>,
+    /// Objects in one page of a list.
+    pub page_limit: u32,
+    /// Asks for metadata only: content is then not even sent.
+    pub metadata_only: bool,
+    /// Told about each restart.
+    pub on_restart: Option<OnRestart>,
+}
+
+impl WatchSpec {
+    /// All objects of a kind, in pages of 250: a page of ordinary objects is about half a megabyte.
+    pub fn new(name: &'static str, resource: Resource) -> Self {
+        Self {
+            name,
+            resource,
+            namespace: String::new(),
+            field_selector: None,
+            label_selector: None,
+            page_limit: 250,
+            metadata_only: false,
+            on_restart: None,
+        }
+    }
+}
+
+/// Limits of a watch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WatchTimings {
+    /// The server is asked to end a watch after a time in this range, in seconds; jittered so that watches
+    /// do not end together. Below 240 s, after which idle flows are dropped silently by load balancers.
+    pub timeout_seconds: (u32, u32),
+    /// Silence after which the connection is taken for dead: just above the range's end.
+    pub idle: Duration,
+    /// First wait after a failure.
+    pub backoff_min: Duration,
+    /// Longest wait after failures, unless the server asks for more.
+    pub backoff_max: Duration,
+    /// A watch that ends sooner than this was no watch: a server that closes each at once must not be
+    /// asked again at once.
+    pub short: Duration,
+    /// Longest frame in bytes. An object has at most 1.5 MiB in etcd; JSON escapes can make it longer.
+    pub line_max: usize,
+}
+
+impl Default for WatchTimings {
+    fn default() -> Self {
+        Self {
+            timeout_seconds: (180, 230),
+            idle: Duration::from_secs(240),
+            backoff_min: Duration::from_millis(800),
+            backoff_max: Duration::from_secs(30),
+            short: Duration::from_secs(1),
+            line_max: 8 * 1024 * 1024,
+        }
+    }
+}
+
+/// What happened to the watched objects.
 #[derive(Clone, Debug, PartialEq)]
 pub enum WatchEvent<T> {
-    /// x
+    /// A complete fresh list: what is not in it is gone.
     Replaced(Vec<T>),
-    /// x
+    /// Added or changed. May repeat what is known.
     Applied(T),
-    /// x
+    /// Gone; its last state.
     Deleted(T),
+}
+
+/// How a watch does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WatchHealth {
+    /// True once a complete list was delivered.
+    pub synced: bool,
+    /// Time since the server last sent anything. On a quiet cluster up to the idle limit and a little more.
+    pub last_progress_age: Duration,
+    /// Restarts for any other reason than the watch's own time limit.
+    pub restarts: u64,
+    /// Failures in a row; 0 while all is well.
+    pub failures: u32,
+    /// False once the thread has ended.
+    pub alive: bool,
 }
