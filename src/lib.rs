@@ -5,10 +5,16 @@
 #![warn(missing_docs)]
 
 pub mod api;
-pub mod digest;
 pub mod kube;
-pub mod persist;
 pub mod watch;
 pub mod index;
 pub mod queue;
 pub mod controller;
+pub mod persist;
+pub mod cli;
+pub mod http;
+pub mod clock;
+pub mod digest;
+pub mod log;
+pub mod shutdown;
+pub mod threads;

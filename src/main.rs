@@ -1,1 +1,8 @@
-fn main() {}
+//! Argv in, exit code out.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    quarks_job::cli::main(std::env::args_os().skip(1))
+}

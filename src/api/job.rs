@@ -64,6 +64,15 @@ pub enum JobEnd {
     },
 }
 
+impl JobEnd {
+    /// When it ended, RFC 3339.
+    pub fn time(&self) -> Option<&str> {
+        match self {
+            Self::Complete { time } | Self::Failed { time, .. } => time.as_deref(),
+        }
+    }
+}
+
 impl JobStatus {
     /// The end, or `None` while the Job goes on. `SuccessCriteriaMet` and `FailureTarget` are no ends: pods still run.
     pub fn end(&self) -> Option<JobEnd> {

@@ -142,6 +142,15 @@ pub struct OwnerReference {
     pub controller: bool,
 }
 
+/// One page of a list, or a whole short one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct List<T> {
+    /// The objects.
+    #[serde(default = "Vec::new", deserialize_with = "null_as_default")]
+    #[serde(bound(deserialize = "T: Deserialize<'de>"))]
+    pub items: Vec<T>,
+}
+
 /// An entry of `status.conditions` (`meta/v1` Condition; Job and Pod conditions have the same core).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -24,6 +24,8 @@ impl Resource {
     pub const NAMESPACES: Self = Self::new("", "v1", "namespaces");
     /// Service accounts.
     pub const SERVICE_ACCOUNTS: Self = Self::new("", "v1", "serviceaccounts");
+    /// Custom resource definitions, cluster-scoped.
+    pub const DEFINITIONS: Self = Self::new("apiextensions.k8s.io", "v1", "customresourcedefinitions");
     /// Events.
     pub const EVENTS: Self = Self::new("events.k8s.io", "v1", "events");
 

@@ -1,10 +1,19 @@
 //! The operator's own logic: from what the API server says to what we write.
 //!
-//! `decide` and everything it uses is pure; `action` is the only place that writes.
+//! Pure: `decide`, `names`, `record`, `status`, `template`, `verdict`. `action` lists every write.
+//! `reconcile` carries decisions out, `run` gives keys to workers.
 
-pub mod decide;
+mod action;
+mod credential;
+mod decide;
+mod events;
+mod memory;
 pub mod names;
-pub mod status;
-pub mod template;
-pub mod verdict;
+mod reconcile;
 pub mod record;
+mod run;
+mod status;
+pub mod template;
+mod verdict;
+
+pub use run::{Health, Operator, OperatorConfig, run};

@@ -44,6 +44,8 @@ pub enum Next {
     After(Duration),
     /// Go on in the normal lane: keys with waiting triggers go first.
     Later,
+    /// It panicked: back off.
+    Panicked,
     /// It failed for now: back off.
     Retry(Error),
 }
@@ -644,7 +646,11 @@ fn pods_beyond<'a>(pods: &'a [Pod], quarks_job: &Uid, newest_job: &str, limit: u
 /// A write to an object that is gone, or is another one by now, has nothing left to do.
 fn ignore_gone(result: Result<(), Error>) -> Result<(), Failed> {
     match result {
-        Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+        // A patch for another UID answers 422 instead of 409.
+        Err(error) if error.is_not_found() || error.is_conflict() || error.is_invalid() => {
+            debug!("nothing left to write to error={error}");
+            Ok(())
+        }
         Err(error) => Err(Failed::Api(error)),
         Ok(()) => Ok(()),
     }

@@ -88,6 +88,12 @@ impl Index {
             .any(|(_, job)| job.end.is_none() && job.record.as_ref().is_some_and(|record| record.output))
     }
 
+    /// Names of the namespaces that this operator serves and that name an account, with that account.
+    pub fn monitored_with_account(&self) -> Vec<(String, String)> {
+        let monitored = self.namespaces.keys().filter_map(|name| self.monitored(name));
+        monitored.filter_map(|found| Some((found.name.clone(), found.service_account.clone()?))).collect()
+    }
+
     /// Number of QuarksJobs and of their Jobs.
     pub fn sizes(&self) -> (usize, usize) {
         (self.quarks_jobs.len(), self.jobs.len())

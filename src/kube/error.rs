@@ -81,6 +81,16 @@ impl Error {
         }
     }
 
+    /// The server's own sentence in one line; all of the error if it sent none, or if it may quote a Secret.
+    pub fn message(&self) -> String {
+        match self {
+            Self::Status { resource, status, .. } if *resource != Resource::SECRETS && !status.message.is_empty() => {
+                one_line(&status.message, MESSAGE_MAX)
+            }
+            _ => self.to_string(),
+        }
+    }
+
     fn has_code(&self, code: u16) -> bool {
         self.code() == Some(code)
     }

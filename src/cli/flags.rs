@@ -1,0 +1,218 @@
+//! Flags of the operator: the command line first, then the environment, then the default.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lexopt::Arg;
+use log::LevelFilter;
+
+use super::CliError;
+
+/// Everything that can be set. Names are those of the original where it had them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flags {
+    /// `--kubeconfig`, `-c`, `KUBECONFIG`: for this flag only a single file; the variable may name several.
+    pub kubeconfig: Option<PathBuf>,
+    /// `--context`.
+    pub context: Option<String>,
+    /// `--monitored-id`, `MONITORED_ID`.
+    pub monitored_id: String,
+    /// `--max-workers`, `MAX_WORKERS`: keys worked on at once.
+    pub max_workers: usize,
+    /// `--log-level`, `-l`, `LOG_LEVEL`.
+    pub log_level: LevelFilter,
+    /// `--apply-crd`, `APPLY_CRD`: create or update the CRD at start.
+    pub apply_crd: bool,
+    /// `--ctx-timeout`, `CTX_TIMEOUT`: limit on one API call, in seconds.
+    pub call_timeout: Duration,
+    /// `--image`, `IMAGE`, or made of the `--docker-image-*` flags: the sidecar's image.
+    pub image: String,
+    /// `--docker-image-pull-policy`, `DOCKER_IMAGE_PULL_POLICY`.
+    pub image_pull_policy: String,
+    /// `--image-pull-secret`, `IMAGE_PULL_SECRET`.
+    pub image_pull_secret: Option<String>,
+    /// `--http-listen`, `HTTP_LISTEN`: address of `/healthz` and `/readyz`; none if empty.
+    pub http_listen: Option<String>,
+    /// Flags that are taken and do nothing, for a warning.
+    pub ignored: Vec<&'static str>,
+}
+
+/// Flag, short form, variable. One row a flag that takes a value.
+const VALUES: [(&str, Option<char>, &str); 17] = [
+    ("kubeconfig", Some('c'), ""),
+    ("context", None, ""),
+    ("monitored-id", None, "MONITORED_ID"),
+    ("max-workers", None, "MAX_WORKERS"),
+    ("log-level", Some('l'), "LOG_LEVEL"),
+    ("apply-crd", None, "APPLY_CRD"),
+    ("ctx-timeout", None, "CTX_TIMEOUT"),
+    ("docker-image-org", Some('o'), "DOCKER_IMAGE_ORG"),
+    ("docker-image-repository", Some('r'), "DOCKER_IMAGE_REPOSITORY"),
+    ("docker-image-tag", Some('t'), "DOCKER_IMAGE_TAG"),
+    ("docker-image-pull-policy", None, "DOCKER_IMAGE_PULL_POLICY"),
+    ("image", None, "IMAGE"),
+    ("image-pull-secret", None, "IMAGE_PULL_SECRET"),
+    ("http-listen", None, "HTTP_LISTEN"),
+    ("meltdown-duration", None, "MELTDOWN_DURATION"),
+    ("meltdown-requeue-after", None, "MELTDOWN_REQUEUE_AFTER"),
+    ("watch-namespaces", None, "WATCH_NAMESPACES"),
+];
+
+impl Flags {
+    /// Reads the command line; `variable` reads the environment.
+    pub fn parse(arguments: Vec<OsString>, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, CliError> {
+        let mut given: Vec<Option<(String, String)>> = vec![None; VALUES.len()];
+        let mut parser = lexopt::Parser::from_args(arguments);
+        while let Some(argument) = parser.next().map_err(usage)? {
+            let row = match &argument {
+                Arg::Long(long) => VALUES.iter().position(|(name, _, _)| name == long),
+                Arg::Short(short) => VALUES.iter().position(|(_, name, _)| *name == Some(*short)),
+                Arg::Value(_) => None,
+            };
+            let Some(row) = row else { return Err(usage(argument.unexpected())) };
+            let name = VALUES[row].0;
+            // A switch of the original: `--apply-crd` alone means true.
+            let value = if name == "apply-crd" { Some(parser.optional_value().unwrap_or_else(|| "true".into())) } else { None };
+            let value = match value {
+                Some(value) => value,
+                None => parser.value().map_err(usage)?,
+            };
+            given[row] = Some((format!("--{name}"), text(value, &format!("--{name}"))?));
+        }
+        for (row, (_, _, variable_name)) in VALUES.iter().enumerate() {
+            if given[row].is_none()
+                && !variable_name.is_empty()
+                && let Some(value) = variable(variable_name).filter(|value| !value.is_empty())
+            {
+                given[row] = Some(((*variable_name).to_owned(), text(value, variable_name)?));
+            }
+        }
+        Self::from_values(&given)
+    }
+
+    fn from_values(given: &[Option<(String, String)>]) -> Result<Self, CliError> {
+        let find = |name: &str| given[VALUES.iter().position(|row| row.0 == name).expect("a row of VALUES")].as_ref();
+        let value = |name: &str| find(name).map(|(_, value)| value.clone());
+        if let Some((source, _)) = find("watch-namespaces") {
+            return Err(CliError::Usage(format!("{source}: not built yet; label the namespaces instead")));
+        }
+        let image = value("image").unwrap_or_else(|| {
+            let repository = value("docker-image-repository").unwrap_or_else(|| "quarks-job".to_owned());
+            let tag = value("docker-image-tag").unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
+            match value("docker-image-org") {
+                Some(org) => format!("{org}/{repository}:{tag}"),
+                None => format!("{repository}:{tag}"),
+            }
+        });
+        let pull_policy = value("docker-image-pull-policy").unwrap_or_else(|| "IfNotPresent".to_owned());
+        if !matches!(pull_policy.as_str(), "Always" | "IfNotPresent" | "Never") {
+            return Err(bad(find("docker-image-pull-policy"), "is not a pull policy; use Always, IfNotPresent or Never"));
+        }
+        let monitored_id = value("monitored-id").unwrap_or_else(|| "default".to_owned());
+        if monitored_id.len() > 63 || crate::controller::names::label_value(&monitored_id) != monitored_id {
+            return Err(bad(find("monitored-id"), "is no label value: at most 63 letters, digits, dashes, dots and underscores"));
+        }
+        Ok(Self {
+            kubeconfig: value("kubeconfig").map(PathBuf::from),
+            context: value("context"),
+            monitored_id,
+            max_workers: number(find("max-workers"), 4, 1, 64)?,
+            log_level: log_level(find("log-level"))?,
+            apply_crd: boolean(find("apply-crd"))?,
+            call_timeout: Duration::from_secs(number(find("ctx-timeout"), 30, 1, 600)? as u64),
+            image,
+            image_pull_policy: pull_policy,
+            image_pull_secret: value("image-pull-secret"),
+            http_listen: value("http-listen").map(|address| if address.starts_with(':') { format!("[::]{address}") } else { address }),
+            ignored: ["meltdown-duration", "meltdown-requeue-after"].into_iter().filter(|name| find(name).is_some()).collect(),
+        })
+    }
+}
+
+fn usage(error: lexopt::Error) -> CliError {
+    CliError::Usage(error.to_string())
+}
+
+fn text(value: OsString, source: &str) -> Result<String, CliError> {
+    value.into_string().map_err(|_| CliError::Usage(format!("{source}: is not valid UTF-8")))
+}
+
+fn bad(given: Option<&(String, String)>, why: &str) -> CliError {
+    let (source, value) = given.cloned().unwrap_or_default();
+    let value: String = value.chars().take(60).collect();
+    CliError::Usage(format!("{source}: {value:?} {why}"))
+}
+
+fn number(given: Option<&(String, String)>, default: usize, least: usize, most: usize) -> Result<usize, CliError> {
+    let Some((_, value)) = given else { return Ok(default) };
+    value.parse().ok().filter(|number| (least..=most).contains(number)).ok_or_else(|| bad(given, &format!("is not a whole number from {least} to {most}")))
+}
+
+fn boolean(given: Option<&(String, String)>) -> Result<bool, CliError> {
+    match given.map(|(_, value)| value.as_str()) {
+        None | Some("false" | "0") => Ok(false),
+        Some("true" | "1") => Ok(true),
+        Some(_) => Err(bad(given, "is neither true nor false")),
+    }
+}
+
+fn log_level(given: Option<&(String, String)>) -> Result<LevelFilter, CliError> {
+    let Some((_, value)) = given else { return Ok(LevelFilter::Info) };
+    let word = if value == "warning" { "warn" } else { value };
+    word.parse().ok().filter(|_| crate::log::LEVELS.contains(&word)).ok_or_else(|| bad(given, "is not a level; use error, warn, info, debug or trace"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Flags, String> {
+        let variable = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+        Flags::parse(arguments.iter().map(OsString::from).collect(), &variable).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_command_line_comes_before_the_environment_and_that_before_defaults() {
+        let flags = parse(&[], &[]).expect("defaults are valid");
+        assert_eq!((flags.monitored_id.as_str(), flags.max_workers, flags.log_level, flags.apply_crd), ("default", 4, LevelFilter::Info, false));
+        let environment = [("MONITORED_ID", "env"), ("MAX_WORKERS", "2"), ("APPLY_CRD", "true")];
+        let flags = parse(&["--monitored-id", "flag", "-l", "debug"], &environment).expect("valid");
+        assert_eq!((flags.monitored_id.as_str(), flags.max_workers, flags.log_level, flags.apply_crd), ("flag", 2, LevelFilter::Debug, true));
+        assert!(parse(&["--apply-crd"], &[]).expect("valid").apply_crd);
+        assert!(!parse(&["--apply-crd=false"], &[("APPLY_CRD", "true")]).expect("valid").apply_crd);
+        assert_eq!(parse(&["--http-listen", ":8080"], &[]).expect("valid").http_listen.as_deref(), Some("[::]:8080"));
+    }
+
+    #[test]
+    fn the_image_is_whole_or_made_of_parts() {
+        let image = |arguments: &[&str]| parse(arguments, &[]).expect("valid").image;
+        assert_eq!(image(&["--image", "r/x:1", "-t", "2"]), "r/x:1");
+        assert_eq!(image(&["-o", "org", "-r", "repo", "-t", "2"]), "org/repo:2");
+        assert!(image(&[]).starts_with("quarks-job:"));
+    }
+
+    #[test]
+    fn flags_of_the_original_that_do_nothing_are_named() {
+        assert_eq!(parse(&["--meltdown-duration", "60"], &[]).expect("valid").ignored, ["meltdown-duration"]);
+    }
+
+    #[test]
+    fn bad_values_name_their_source() {
+        for (arguments, environment, expected) in [
+            (&["--max-workers", "0"][..], &[][..], "--max-workers"),
+            (&[], &[("MAX_WORKERS", "many")], "MAX_WORKERS"),
+            (&["--log-level", "loud"], &[], "--log-level"),
+            (&["--log-level", "off"], &[], "--log-level"),
+            (&[], &[("APPLY_CRD", "yes")], "APPLY_CRD"),
+            (&["--docker-image-pull-policy", "x"], &[], "--docker-image-pull-policy"),
+            (&["--monitored-id", "a b"], &[], "--monitored-id"),
+            (&["--nonsense"], &[], "--nonsense"),
+            (&["--context"], &[], "--context"),
+            (&["-l", "info", "extra"], &[], "extra"),
+        ] {
+            let error = parse(arguments, environment).expect_err(expected);
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! The operator's threads: three watches feed the index thread, which names dirty keys to the controller thread, which
+//! owns the queue and gives keys to idle workers.
+//!
+//! Bounded channels point one way. Keys go only to idle workers and there is room for every worker's answer, so
+//! nobody waits in a circle.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, select};
+use log::{debug, error, info, warn};
+use serde::de::DeserializeOwned;
+
+use crate::api::{ObjectKey, Resource};
+use crate::index::{Change, Index, SharedIndex};
+use crate::kube::{Client, Error};
+use crate::queue::{Backoff, Lane, Queue};
+use crate::shutdown::Shutdown;
+use crate::threads::Thread;
+use crate::watch::{self, Jitter, WatchEvent, WatchHandle, WatchSpec};
+
+use super::credential::Credentials;
+use super::events;
+use super::memory::Memories;
+use super::reconcile::{Next, Reconciler};
+use super::template::SidecarSettings;
+
+/// Changes that wait for the index thread, and sets of keys that wait for the controller.
+const CHANNEL: usize = 256;
+/// Keys that failed: first and longest delay.
+const RETRY: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(60) };
+/// What the API server refuses as invalid is tried again no sooner: only an edit or a new CRD helps.
+const INVALID_RETRY: Duration = Duration::from_secs(60);
+/// The controller shows at least this often that it moves.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// A controller that has not moved for this long is stuck.
+const STUCK: Duration = Duration::from_secs(60);
+/// Running requests get this long after the shutdown; the process must be gone 5 s after SIGTERM.
+const DRAIN: Duration = Duration::from_secs(4);
+/// A worker that is busy with one key for this long is worth a line.
+const SLOW: Duration = Duration::from_secs(60);
+
+/// How the operator runs.
+#[derive(Clone, Debug)]
+pub struct OperatorConfig {
+    /// Value of the namespace label `monitored`.
+    pub monitored_id: String,
+    /// Keys that are worked on at once.
+    pub max_workers: usize,
+    /// How pods get the sidecar.
+    pub sidecar: SidecarSettings,
+    /// Name of this process in Events: the pod's name.
+    pub instance: String,
+}
+
+/// What health checks ask. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Health {
+    started: Instant,
+    /// Milliseconds from `started` to the controller's last turn.
+    beat: Arc<AtomicU64>,
+    index: SharedIndex,
+}
+
+impl Health {
+    fn new(index: SharedIndex) -> Self {
+        Self { started: Instant::now(), beat: Arc::new(AtomicU64::new(0)), index }
+    }
+
+    fn beat(&self) {
+        self.beat.store(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// All threads live (else the process ends) and the controller moves.
+    pub fn is_alive(&self) -> bool {
+        let silent = self.started.elapsed().saturating_sub(Duration::from_millis(self.beat.load(Ordering::Relaxed)));
+        silent < STUCK
+    }
+
+    /// Every first list is in.
+    pub fn is_ready(&self) -> bool {
+        self.is_alive() && self.index.read().is_synced()
+    }
+}
+
+/// A running operator.
+#[derive(Debug)]
+pub struct Operator {
+    client: Client,
+    threads: Vec<Thread>,
+    watches: Vec<WatchHandle>,
+    health: Health,
+}
+
+type Work = (ObjectKey, Lane);
+type Done = (ObjectKey, Next);
+
+/// Starts all threads. They end after `shutdown`; a thread that panics is named on `panics`.
+pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics: &Sender<&'static str>) -> std::io::Result<Operator> {
+    let OperatorConfig { monitored_id, max_workers, sidecar, instance } = config;
+    let index = SharedIndex::new(Index::new(monitored_id));
+    let health = Health::new(index.clone());
+    let (changes, changes_in) = bounded::<Change>(CHANNEL);
+    let (dirty, dirty_in) = bounded::<(BTreeSet<ObjectKey>, Lane)>(CHANNEL);
+    let (work, work_in) = bounded::<Work>(max_workers);
+    let (done, done_in) = bounded::<Done>(max_workers);
+    let (events, poster) = events::pair(instance);
+    let credentials = Arc::new(Credentials::default());
+    let mut threads = Vec::new();
+
+    let writer = index.clone();
+    threads.push(Thread::spawn("index", panics, move || keep_index(&writer, &changes_in, &dirty))?);
+
+    let (ctl_health, ctl_index, ctl_shutdown) = (health.clone(), index.clone(), shutdown.clone());
+    let controller = Controller { queue: Queue::new(RETRY), idle: max_workers, work, done: done_in, dirty: dirty_in };
+    threads.push(Thread::spawn("ctl-run", panics, move || controller.run(&ctl_index, &ctl_health, &ctl_shutdown))?);
+
+    let reconciler = Arc::new(Reconciler {
+        client: client.clone(),
+        index: index.clone(),
+        events,
+        credentials: Arc::clone(&credentials),
+        sidecar,
+        memories: Memories::default(),
+    });
+    for _ in 0..max_workers {
+        let (reconciler, work, done) = (Arc::clone(&reconciler), work_in.clone(), done.clone());
+        threads.push(Thread::spawn("worker", panics, move || serve_keys(&reconciler, &work, &done))?);
+    }
+
+    let (event_client, event_shutdown) = (client.clone(), shutdown.clone());
+    threads.push(Thread::spawn("events", panics, move || poster.run(&event_client, &event_shutdown))?);
+    let (token_client, token_shutdown) = (client.clone(), shutdown.clone());
+    let token_index = index.clone();
+    threads.push(Thread::spawn("credentials", panics, move || credentials.run(&token_client, &token_index, &token_shutdown))?);
+
+    // Watches last: what they feed is there.
+    let watches = vec![
+        start_watch(client, "watch-namespaces", Resource::NAMESPACES, &changes, Change::Namespace),
+        start_watch(client, "watch-jobs", Resource::JOBS, &changes, Change::Job),
+        start_watch(client, "watch-qjobs", Resource::QUARKS_JOBS, &changes, Change::QuarksJob),
+    ];
+    Ok(Operator { client: client.clone(), threads, watches, health })
+}
+
+impl Operator {
+    /// For health checks.
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// After the shutdown: closes the watches, lets running requests end for a few seconds, joins what has ended.
+    pub fn stop(self) {
+        let Self { client, threads, watches, health: _ } = self;
+        for watch in &watches {
+            watch.stop();
+        }
+        let deadline = Instant::now() + DRAIN;
+        while Instant::now() < deadline && threads.iter().any(|thread| !thread.is_finished()) {
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        client.shutdown();
+        for watch in watches {
+            watch.join();
+        }
+        let late = threads.iter().filter(|thread| !thread.is_finished()).count();
+        if late > 0 {
+            warn!("threads did not end in time count={late}");
+        }
+        threads.into_iter().filter(Thread::is_finished).for_each(Thread::join);
+    }
+}
+
+fn start_watch<T>(client: &Client, name: &'static str, resource: Resource, changes: &Sender<Change>, wrap: fn(WatchEvent<T>) -> Change) -> WatchHandle
+where
+    T: DeserializeOwned + Send + 'static,
+{
+    let changes = changes.clone();
+    watch::spawn(client, WatchSpec::new(name, resource), move |event| match changes.send(wrap(event)) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
+    })
+}
+
+/// The only writer of the index.
+fn keep_index(index: &SharedIndex, changes: &Receiver<Change>, dirty: &Sender<(BTreeSet<ObjectKey>, Lane)>) {
+    let mut was_synced = false;
+    for change in changes {
+        // A Job's progress never starts a run by itself; everything else may.
+        let lane = if matches!(change, Change::Job(_)) { Lane::Normal } else { Lane::Urgent };
+        let (keys, is_synced) = {
+            let mut index = index.write();
+            (index.apply(change), index.is_synced())
+        };
+        if is_synced && !was_synced {
+            was_synced = true;
+            let (quarks_jobs, jobs) = index.read().sizes();
+            info!("caches are in quarksjobs={quarks_jobs} jobs={jobs}");
+        } else if keys.is_empty() {
+            continue;
+        }
+        if dirty.send((keys, lane)).is_err() {
+            return;
+        }
+    }
+}
+
+/// One worker: a key in, what becomes of it out. A panic is this key's failure and nobody else's.
+fn serve_keys(reconciler: &Reconciler, work: &Receiver<Work>, done: &Sender<Done>) {
+    for (key, lane) in work {
+        let started = Instant::now();
+        let next = catch_unwind(AssertUnwindSafe(|| reconciler.reconcile(&key, lane))).unwrap_or_else(|_| {
+            error!("worker panicked, the key is tried again key={key}");
+            Next::Panicked
+        });
+        if started.elapsed() > SLOW {
+            warn!("slow key key={key} seconds={}", started.elapsed().as_secs());
+        }
+        if done.send((key, next)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Owner of the queue.
+struct Controller {
+    queue: Queue,
+    idle: usize,
+    work: Sender<Work>,
+    done: Receiver<Done>,
+    dirty: Receiver<(BTreeSet<ObjectKey>, Lane)>,
+}
+
+impl Controller {
+    fn run(mut self, index: &SharedIndex, health: &Health, shutdown: &Shutdown) {
+        let mut jitter = Jitter::from_entropy();
+        let mut is_synced = false;
+        loop {
+            health.beat();
+            let now = Instant::now();
+            is_synced = is_synced || index.read().is_synced();
+            // Nothing is worked on before all first lists are in.
+            while is_synced && self.idle > 0 {
+                let Some(work) = self.queue.take(now) else { break };
+                if self.work.send(work).is_err() {
+                    return;
+                }
+                self.idle -= 1;
+            }
+            let due = self.queue.next_due().filter(|_| self.idle > 0).map_or(HEARTBEAT, |due| due.saturating_duration_since(now).min(HEARTBEAT));
+            select! {
+                recv(shutdown.channel()) -> _ => return self.drain(),
+                recv(self.done) -> message => match message {
+                    Ok((key, next)) => {
+                        self.idle += 1;
+                        self.finish(&key, next, jitter.next_factor());
+                    }
+                    Err(_) => return,
+                },
+                recv(self.dirty) -> message => match message {
+                    Ok((keys, lane)) => keys.into_iter().for_each(|key| self.queue.add(key, lane)),
+                    Err(_) => return,
+                },
+                default(due) => {}
+            }
+        }
+    }
+
+    fn finish(&mut self, key: &ObjectKey, next: Next, jitter: f64) {
+        let now = Instant::now();
+        match next {
+            Next::Done => self.queue.done(key),
+            Next::After(duration) => self.queue.done_until(key, now + duration),
+            Next::Later => {
+                self.queue.done(key);
+                self.queue.add(key.clone(), Lane::Normal);
+            }
+            Next::Retry(error) => {
+                let at_least = if error.is_invalid() { Some(INVALID_RETRY) } else { error.retry_after() };
+                self.queue.failed(key, at_least, jitter, now);
+                log_failure(key, &error);
+            }
+            Next::Panicked => self.queue.failed(key, None, jitter, now),
+        }
+    }
+
+    /// No new keys; the workers end when the channel closes, after what they are at.
+    fn drain(self) {
+        let Self { queue, idle: _, work, done, dirty: _ } = self;
+        drop(work);
+        debug!("waiting for workers busy={}", queue.in_work().len());
+        // The channel closes when the last worker is gone.
+        let deadline = Instant::now() + DRAIN;
+        while done.recv_deadline(deadline).is_ok() {}
+    }
+}
+
+fn log_failure(key: &ObjectKey, error: &Error) {
+    if error.is_shutdown() {
+        debug!("stopped in the middle key={key}");
+    } else if error.is_forbidden() {
+        warn!(
+            "not allowed, will be tried again key={key} error={error} remedy=\"kubectl apply -n {} -f manifests/monitored-namespace.yaml\"",
+            key.namespace
+        );
+    } else {
+        warn!("failed, will be tried again key={key} error={error}");
+    }
+}
