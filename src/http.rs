@@ -35,7 +35,11 @@ fn answer(mut stream: TcpStream, health: &Health) -> io::Result<()> {
         line.clear();
     }
     let (status, body) = respond(&first, health.is_alive(), health.is_ready());
-    write!(stream, "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 fn respond(request_line: &str, is_alive: bool, is_ready: bool) -> (&'static str, &'static str) {

@@ -16,7 +16,14 @@ pub fn start(level: LevelFilter) {
     // ureq logs requests at debug level, headers included: nothing of other crates below warn.
     builder.filter_level(LevelFilter::Warn.min(level)).filter_module("quarks_job", level).target(Target::Stderr);
     builder.format(|out, record| {
-        writeln!(out, "{} {:5} {} {}", clock::now_micros(), record.level(), record.target().trim_start_matches("quarks_job::"), record.args())
+        writeln!(
+            out,
+            "{} {:5} {} {}",
+            clock::now_micros(),
+            record.level(),
+            record.target().trim_start_matches("quarks_job::"),
+            record.args()
+        )
     });
     if builder.try_init().is_err() {
         // Only a test starts logging twice.

@@ -12,7 +12,8 @@ pub const MANIFEST: &str = include_str!("../../manifests/crd.yaml");
 
 /// Creates the definition, or brings the one that is there up to date.
 pub fn apply(client: &Client) -> Result<(), CliError> {
-    let definition: Value = serde_yaml::from_str(MANIFEST).map_err(|error| CliError::Failed(format!("manifests/crd.yaml, compiled in: {error}")))?;
+    let definition: Value =
+        serde_yaml::from_str(MANIFEST).map_err(|error| CliError::Failed(format!("manifests/crd.yaml, compiled in: {error}")))?;
     let name = definition.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
     let key = ObjectKey::new("", name);
     let failed = |error| CliError::Failed(format!("the CRD could not be applied: {error}"));

@@ -146,7 +146,11 @@ fn bad(given: Option<&(String, String)>, why: &str) -> CliError {
 
 fn number(given: Option<&(String, String)>, default: usize, least: usize, most: usize) -> Result<usize, CliError> {
     let Some((_, value)) = given else { return Ok(default) };
-    value.parse().ok().filter(|number| (least..=most).contains(number)).ok_or_else(|| bad(given, &format!("is not a whole number from {least} to {most}")))
+    value
+        .parse()
+        .ok()
+        .filter(|number| (least..=most).contains(number))
+        .ok_or_else(|| bad(given, &format!("is not a whole number from {least} to {most}")))
 }
 
 fn boolean(given: Option<&(String, String)>) -> Result<bool, CliError> {
@@ -160,7 +164,10 @@ fn boolean(given: Option<&(String, String)>) -> Result<bool, CliError> {
 fn log_level(given: Option<&(String, String)>) -> Result<LevelFilter, CliError> {
     let Some((_, value)) = given else { return Ok(LevelFilter::Info) };
     let word = if value == "warning" { "warn" } else { value };
-    word.parse().ok().filter(|_| crate::log::LEVELS.contains(&word)).ok_or_else(|| bad(given, "is not a level; use error, warn, info, debug or trace"))
+    word.parse()
+        .ok()
+        .filter(|_| crate::log::LEVELS.contains(&word))
+        .ok_or_else(|| bad(given, "is not a level; use error, warn, info, debug or trace"))
 }
 
 #[cfg(test)]
@@ -175,10 +182,16 @@ mod tests {
     #[test]
     fn the_command_line_comes_before_the_environment_and_that_before_defaults() {
         let flags = parse(&[], &[]).expect("defaults are valid");
-        assert_eq!((flags.monitored_id.as_str(), flags.max_workers, flags.log_level, flags.apply_crd), ("default", 4, LevelFilter::Info, false));
+        assert_eq!(
+            (flags.monitored_id.as_str(), flags.max_workers, flags.log_level, flags.apply_crd),
+            ("default", 4, LevelFilter::Info, false)
+        );
         let environment = [("MONITORED_ID", "env"), ("MAX_WORKERS", "2"), ("APPLY_CRD", "true")];
         let flags = parse(&["--monitored-id", "flag", "-l", "debug"], &environment).expect("valid");
-        assert_eq!((flags.monitored_id.as_str(), flags.max_workers, flags.log_level, flags.apply_crd), ("flag", 2, LevelFilter::Debug, true));
+        assert_eq!(
+            (flags.monitored_id.as_str(), flags.max_workers, flags.log_level, flags.apply_crd),
+            ("flag", 2, LevelFilter::Debug, true)
+        );
         assert!(parse(&["--apply-crd"], &[]).expect("valid").apply_crd);
         assert!(!parse(&["--apply-crd=false"], &[("APPLY_CRD", "true")]).expect("valid").apply_crd);
         assert_eq!(parse(&["--http-listen", ":8080"], &[]).expect("valid").http_listen.as_deref(), Some("[::]:8080"));

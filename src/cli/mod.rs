@@ -39,7 +39,9 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         "crd" => print(crd::MANIFEST),
         "" => operator::main(arguments),
         word if word.starts_with('-') => operator::main(arguments),
-        word => Err(CliError::Usage(format!("{word:?} is not a command; commands are persist-output, crd, version, and none for the operator"))),
+        word => {
+            Err(CliError::Usage(format!("{word:?} is not a command; commands are persist-output, crd, version, and none for the operator")))
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -61,7 +61,8 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
     }
     // Before anything takes long: a SIGTERM is never missed.
     let signals = signals()?;
-    let config = Config::load(flags.kubeconfig.as_deref(), flags.context.as_deref()).map_err(|error| CliError::Failed(error.to_string()))?;
+    let config =
+        Config::load(flags.kubeconfig.as_deref(), flags.context.as_deref()).map_err(|error| CliError::Failed(error.to_string()))?;
     let options = ClientOptions {
         user_agent: format!("quarks-job/{}", env!("CARGO_PKG_VERSION")),
         call_timeout: flags.call_timeout,
@@ -73,7 +74,12 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
     if flags.apply_crd {
         crd::apply(&client)?;
     }
-    info!("operator starts version={} monitored_id={} server={}", env!("CARGO_PKG_VERSION"), flags.monitored_id, config.server.origin(None));
+    info!(
+        "operator starts version={} monitored_id={} server={}",
+        env!("CARGO_PKG_VERSION"),
+        flags.monitored_id,
+        config.server.origin(None)
+    );
 
     let (guard, shutdown) = shutdown::pair();
     let (panics, panicked) = bounded(1);

@@ -5,9 +5,7 @@
 
 use serde_json::{Value, json};
 
-use crate::api::{
-    ANNOTATION_SETTLED, Event, ObjectKey, OwnerReference, QuarksJobStatus, Resource, ResourceVersion, Secret, Strategy, Uid,
-};
+use crate::api::{ANNOTATION_SETTLED, Event, ObjectKey, OwnerReference, QuarksJobStatus, Resource, ResourceVersion, Secret, Strategy, Uid};
 use crate::kube::{DeleteOptions, Propagation, Request};
 
 use super::record::Marker;

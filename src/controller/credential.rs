@@ -139,7 +139,9 @@ impl Credentials {
             let key = ObjectKey::new(namespace, TOKEN_SECRET);
             match client.call_unit(&Action::DeleteSecret { key: &key, uid: &current.secret }.request()) {
                 Err(error) if error.is_transient() => return debug!("token secret not deleted namespace={namespace} error={error}"),
-                Err(error) if !error.is_not_found() && !error.is_conflict() => warn!("token secret not deleted namespace={namespace} error={error}"),
+                Err(error) if !error.is_not_found() && !error.is_conflict() => {
+                    warn!("token secret not deleted namespace={namespace} error={error}")
+                }
                 _ => info!("token secret deleted namespace={namespace}"),
             }
             *held = None;

@@ -134,7 +134,8 @@ mod tests {
     use serde_json::json;
 
     fn object(version: &str, uid: &str) -> QuarksJob {
-        serde_json::from_value(json!({"metadata": {"name": "q", "namespace": "n", "uid": uid, "resourceVersion": version}})).expect("decodes")
+        serde_json::from_value(json!({"metadata": {"name": "q", "namespace": "n", "uid": uid, "resourceVersion": version}}))
+            .expect("decodes")
     }
 
     fn indexed(version: &str) -> Arc<QuarksJobView> {

@@ -7,8 +7,8 @@ use log::{debug, info, warn};
 use serde_json::Value;
 
 use crate::api::{
-    ActiveRun, Condition, Job, LABEL_QJOB_NAME, LastRun, List, ObjectKey, Outcome, OwnerReference, Pod, QuarksJob, QuarksJobStatus, Resource,
-    Spec, Strategy, Trigger, Uid,
+    ActiveRun, Condition, Job, LABEL_QJOB_NAME, LastRun, List, ObjectKey, Outcome, OwnerReference, Pod, QuarksJob, QuarksJobStatus,
+    Resource, Spec, Strategy, Trigger, Uid,
 };
 use crate::clock;
 use crate::index::{JobView, NamespaceView, QuarksJobView, SharedIndex};
@@ -205,7 +205,13 @@ impl Reconciler {
         }
     }
 
-    fn write_status(&self, context: &Context<'_>, old: &QuarksJobStatus, status: &QuarksJobStatus, memory: &mut Memory) -> Result<(), Failed> {
+    fn write_status(
+        &self,
+        context: &Context<'_>,
+        old: &QuarksJobStatus,
+        status: &QuarksJobStatus,
+        memory: &mut Memory,
+    ) -> Result<(), Failed> {
         if status == old {
             return Ok(());
         }
@@ -251,7 +257,14 @@ impl Reconciler {
         match self.client.call_with_warnings::<Job>(&action.request()) {
             Ok((_, warnings)) => {
                 info!("job created key={key} job={name} run={} trigger={}", record.run, record.trigger.as_str());
-                self.tell(context, Note::normal("JobCreated", "CreateJob", format!("run {}: created Job {name} (trigger: {})", record.run, record.trigger.as_str())));
+                self.tell(
+                    context,
+                    Note::normal(
+                        "JobCreated",
+                        "CreateJob",
+                        format!("run {}: created Job {name} (trigger: {})", record.run, record.trigger.as_str()),
+                    ),
+                );
                 self.warn_about_template(context, &spec.template, &warnings);
                 self.remember_start(memory, name, record);
                 Ok(Flow::Continue)
@@ -261,7 +274,9 @@ impl Reconciler {
                 let message = format!("the API server refuses the Job of this template: {}", error.message());
                 self.refuse(context, memory, "InvalidTemplate", &message, Some(INVALID_TEMPLATE_RETRY))
             }
-            Err(error) if error.is_transient() || error.is_not_found() || error.is_unauthorized() || error.is_shutdown() => Err(Failed::Api(error)),
+            Err(error) if error.is_transient() || error.is_not_found() || error.is_unauthorized() || error.is_shutdown() => {
+                Err(Failed::Api(error))
+            }
             Err(error) => {
                 let message = format!("the API server refuses the Job for now: {}", error.message());
                 self.refuse(context, memory, "JobRefused", &message, None)
@@ -347,8 +362,12 @@ impl Reconciler {
         match self.read_job(&job.key)? {
             Some(fresh) if fresh.uid == job.uid && fresh.end.is_none() && !fresh.is_being_deleted => {
                 warn!("stray job deleted key={} job={}", context.key, job.key.name);
-                let action =
-                    Action::DeleteJob { key: &job.key, uid: &fresh.uid, version: Some(&fresh.resource_version), propagation: Propagation::Background };
+                let action = Action::DeleteJob {
+                    key: &job.key,
+                    uid: &fresh.uid,
+                    version: Some(&fresh.resource_version),
+                    propagation: Propagation::Background,
+                };
                 self.client.call_unit(&action.request())?;
             }
             _ => debug!("stray job has ended or is gone key={} job={}", context.key, job.key.name),
@@ -389,7 +408,13 @@ impl Reconciler {
         self.client.call::<List<Pod>>(&Request::list(Resource::PODS, &key.namespace).label_selector(&selector)).map(|list| list.items)
     }
 
-    fn settle_vanished(&self, context: &Context<'_>, job_name: &str, record: Option<RunRecord>, memory: &mut Memory) -> Result<Flow, Failed> {
+    fn settle_vanished(
+        &self,
+        context: &Context<'_>,
+        job_name: &str,
+        record: Option<RunRecord>,
+        memory: &mut Memory,
+    ) -> Result<Flow, Failed> {
         let job_key = ObjectKey::new(context.key.namespace.clone(), job_name);
         if let Some(job) = self.read_job(&job_key)?
             && job.record_of(&context.view.uid).is_some()
@@ -611,7 +636,9 @@ fn last_run(context: &Context<'_>, marker: &Marker, job: Option<&JobView>, verdi
         run: marker.runs,
         job_name: job.map_or_else(|| job_name(&context.key.name, &context.view.uid, marker.runs), |job| job.key.name.clone()),
         trigger: marker.trigger,
-        start_time: job.and_then(|job| job.started.clone().or_else(|| job.created.clone())).or_else(|| active.and_then(|run| run.start_time.clone())),
+        start_time: job
+            .and_then(|job| job.started.clone().or_else(|| job.created.clone()))
+            .or_else(|| active.and_then(|run| run.start_time.clone())),
         completion_time: Some(end_time.map_or_else(clock::now_seconds, str::to_owned)),
         outcome: verdict.outcome,
         reason: verdict.reason,
@@ -720,7 +747,8 @@ mod tests {
         };
         let pods = [pod(1), pod(2), pod(3), pod(2)];
         let beyond = |limit| {
-            let mut names: Vec<_> = pods_beyond(&pods, &Uid::from("u"), "q-x-4", limit).iter().map(|pod| pod.metadata.name.clone()).collect();
+            let mut names: Vec<_> =
+                pods_beyond(&pods, &Uid::from("u"), "q-x-4", limit).iter().map(|pod| pod.metadata.name.clone()).collect();
             names.sort();
             names.join(" ")
         };

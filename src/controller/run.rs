@@ -175,7 +175,13 @@ impl Operator {
     }
 }
 
-fn start_watch<T>(client: &Client, name: &'static str, resource: Resource, changes: &Sender<Change>, wrap: fn(WatchEvent<T>) -> Change) -> WatchHandle
+fn start_watch<T>(
+    client: &Client,
+    name: &'static str,
+    resource: Resource,
+    changes: &Sender<Change>,
+    wrap: fn(WatchEvent<T>) -> Change,
+) -> WatchHandle
 where
     T: DeserializeOwned + Send + 'static,
 {
@@ -251,7 +257,8 @@ impl Controller {
                 }
                 self.idle -= 1;
             }
-            let due = self.queue.next_due().filter(|_| self.idle > 0).map_or(HEARTBEAT, |due| due.saturating_duration_since(now).min(HEARTBEAT));
+            let due =
+                self.queue.next_due().filter(|_| self.idle > 0).map_or(HEARTBEAT, |due| due.saturating_duration_since(now).min(HEARTBEAT));
             select! {
                 recv(shutdown.channel()) -> _ => return self.drain(),
                 recv(self.done) -> message => match message {
