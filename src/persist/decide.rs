@@ -41,6 +41,8 @@ pub enum Fault {
     File(FileError),
     /// Its content is wrong.
     Document(DocumentError),
+    /// Name, labels or annotations of its Secret break a rule.
+    Rule(String),
 }
 
 impl std::fmt::Display for Fault {
@@ -48,6 +50,7 @@ impl std::fmt::Display for Fault {
         match self {
             Self::File(error) => error.fmt(f),
             Self::Document(error) => error.fmt(f),
+            Self::Rule(text) => f.write_str(text),
         }
     }
 }

@@ -10,8 +10,9 @@ use std::path::Path;
 use std::{fmt, fs};
 
 /// Largest file that is read, in bytes. A Secret takes 1 MiB of values; JSON escapes (`\n`, `\u0001`), documents appended by
-/// restarts and the several Secrets of a fan-out make the file larger than that. 8 MiB keeps memory below 52 MiB at worst.
-pub const FILE_LIMIT: u64 = 8 * 1024 * 1024;
+/// restarts and the several Secrets of a fan-out make the file larger than that. 4 MiB, times six at the peak, stays within the
+/// sidecar's memory limit of 32 MiB.
+pub const FILE_LIMIT: u64 = 4 * 1024 * 1024;
 
 /// Why a file cannot be read. `Display` follows the words `container C, file F: `.
 #[derive(Clone, Debug, PartialEq, Eq)]

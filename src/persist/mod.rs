@@ -2,12 +2,28 @@
 //!
 //! `plan` and `report` are the two ends of the contract with the operator. Not for the run's outcome: the operator decides it.
 
-pub mod decide;
-pub mod document;
-pub mod expect;
-pub mod files;
+mod api;
+mod decide;
+mod document;
+mod environment;
+mod expect;
+mod files;
+mod inotify;
 mod plan;
+mod pod_watch;
+mod progress;
+mod read;
 mod report;
+mod retry;
+mod rules;
+mod run;
+mod secrets;
+mod start;
+mod store;
+mod storer;
+mod versions;
+mod write;
 
 pub use plan::*;
 pub use report::*;
+pub use run::main;

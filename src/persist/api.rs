@@ -1,0 +1,110 @@
+//! The calls that the sidecar makes, as a trait so that tests can script them, and their real form.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::secrets::{LiveSecret, NewSecret};
+use super::versions::{VERSIONED_KIND, VersionMeta, highest};
+use crate::api::{LABEL_SECRET_KIND, ObjectKey, ObjectMeta, Resource, null_as_default};
+use crate::kube::{Client, Request, Result};
+
+/// Objects in one page of a list: bounds memory.
+const PAGE: u32 = 100;
+
+/// All that the sidecar asks of the API server, beside its watch of the pod.
+pub trait Api {
+    /// Metadata of the QuarksJob.
+    fn owner(&self) -> Result<ObjectMeta>;
+    /// A Secret.
+    fn read(&self, name: &str) -> Result<LiveSecret>;
+    /// Creates a Secret.
+    fn create(&self, secret: &NewSecret<'_>) -> Result<()>;
+    /// Sends a Secret back; the resourceVersion in it is the precondition.
+    fn update(&self, secret: &LiveSecret) -> Result<()>;
+    /// The highest version of a versioned Secret.
+    fn highest_version(&self, base: &str) -> Result<Option<u64>>;
+}
+
+/// The real one.
+pub struct KubeApi {
+    client: Client,
+    namespace: String,
+    quarks_job: String,
+}
+
+impl KubeApi {
+    /// Speaks of one QuarksJob and of Secrets in its namespace.
+    pub fn new(client: Client, namespace: String, quarks_job: String) -> Self {
+        Self { client, namespace, quarks_job }
+    }
+
+    fn key(&self, name: &str) -> ObjectKey {
+        ObjectKey::new(self.namespace.clone(), name)
+    }
+
+    fn call<T: DeserializeOwned>(&self, request: &Request) -> Result<T> {
+        self.client.call(request)
+    }
+}
+
+#[derive(Deserialize)]
+struct MetadataOf<M> {
+    metadata: M,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    #[serde(default, deserialize_with = "null_as_default")]
+    metadata: PageMeta,
+    #[serde(default, deserialize_with = "null_as_default")]
+    items: Vec<MetadataOf<VersionMeta>>,
+}
+
+#[derive(Default, Deserialize)]
+struct PageMeta {
+    #[serde(default, rename = "continue")]
+    next: String,
+}
+
+impl Api for KubeApi {
+    fn owner(&self) -> Result<ObjectMeta> {
+        let request = Request::get(Resource::QUARKS_JOBS, &self.key(&self.quarks_job)).metadata_only();
+        self.call::<MetadataOf<ObjectMeta>>(&request).map(|object| object.metadata)
+    }
+
+    fn read(&self, name: &str) -> Result<LiveSecret> {
+        self.call(&Request::get(Resource::SECRETS, &self.key(name)))
+    }
+
+    fn create(&self, secret: &NewSecret<'_>) -> Result<()> {
+        self.client.call_unit(&Request::create(Resource::SECRETS, &self.namespace, secret))
+    }
+
+    fn update(&self, secret: &LiveSecret) -> Result<()> {
+        self.client.call_unit(&Request::update(Resource::SECRETS, &self.key(&secret.metadata.name), secret))
+    }
+
+    fn highest_version(&self, base: &str) -> Result<Option<u64>> {
+        let first = || {
+            let request = Request::list(Resource::SECRETS, &self.namespace).metadata_only().limit(PAGE);
+            request.label_selector(&format!("{LABEL_SECRET_KIND}={VERSIONED_KIND}"))
+        };
+        let mut found = None;
+        let mut page: Page = self.call(&first())?;
+        loop {
+            found = found.max(highest(base, page.items.iter().map(|item| &item.metadata)));
+            if page.metadata.next.is_empty() {
+                return Ok(found);
+            }
+            page = match self.call(&first().continue_token(&page.metadata.next)) {
+                Ok(page) => page,
+                Err(error) if error.is_gone() => {
+                    // The page token is too old: begin anew, since a partial answer could name too low a version.
+                    found = None;
+                    self.call(&first())?
+                }
+                Err(error) => return Err(error),
+            };
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Hears of the state of one pod: a thread with a watch restricted to that pod.
+//!
+//! It only watches and never lists, so the sidecar's account needs no right to list pods. A watch from version 0 begins with the
+//! pod's state as the API server has it in memory; an old state does no harm here, since an end for good stays one.
+
+use std::io::{self, Read};
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::retry::{Backoff, Patience};
+use super::run::Event;
+use super::write::Failure;
+use crate::api::{ObjectKey, Pod, Resource, ResourceVersion, Status};
+use crate::kube::lines::Lines;
+use crate::kube::{Client, Error, Request};
+use crate::threads::Thread;
+
+/// The server is asked to end the watch after this many seconds: below 240, after which idle flows are dropped silently.
+const TIMEOUT_SECONDS: u32 = 200;
+/// Silence after which the connection is taken for dead: above the server's own limit.
+const IDLE: Duration = Duration::from_secs(220);
+/// A watch that ends sooner was none: a server that closes each at once must not be asked again at once.
+const SHORT: Duration = Duration::from_secs(1);
+/// Longest frame in bytes; a pod has at most 1.5 MiB.
+const FRAME_LIMIT: usize = 4 * 1024 * 1024;
+/// Bytes read at once: a frame of an ordinary pod fits.
+const BUFFER: usize = 8 * 1024;
+
+/// A running watch; ends when dropped.
+#[derive(Debug)]
+pub struct PodWatch {
+    client: Client,
+    stop: Option<Sender<()>>,
+    thread: Option<Thread>,
+}
+
+impl PodWatch {
+    /// Starts the thread; it sends [`Event::Pod`], and [`Event::Blind`] if the API server refuses for good.
+    pub fn start(client: &Client, pod: ObjectKey, seed: u64, events: Sender<Event>, panics: &Sender<&'static str>) -> io::Result<Self> {
+        // Connections of its own, to be shut down on its own.
+        let client = client.fork();
+        let (stop, stopped) = bounded(0);
+        let mut watcher = Watcher { client: client.clone(), pod, version: start_version(), events, stopped };
+        let run = move || {
+            let ControlFlow::Break(()) = watcher.run(Backoff::new(seed)) else { return };
+        };
+        let thread = Thread::spawn("watch-pod", panics, run)?;
+        Ok(Self { client, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl PodWatch {
+    /// Stops the watch; the thread is for joining. It ends at once, unless it is in the middle of a TCP connect.
+    pub fn stop(mut self) -> Option<Thread> {
+        self.thread.take()
+    }
+}
+
+impl Drop for PodWatch {
+    fn drop(&mut self) {
+        // Closing the channel ends a wait, shutting the client down ends a read.
+        self.stop = None;
+        self.client.shutdown();
+    }
+}
+
+struct Watcher {
+    client: Client,
+    pod: ObjectKey,
+    version: ResourceVersion,
+    events: Sender<Event>,
+    stopped: Receiver<()>,
+}
+
+/// Why a watch ended.
+enum End {
+    /// The server's time limit, or ours.
+    Ordinary,
+    /// The position is too old, or cannot be trusted.
+    Restart(String),
+    /// The call failed.
+    Failed(Error),
+}
+
+impl Watcher {
+    /// Break: nobody listens any more, or it was stopped.
+    fn run(&mut self, mut backoff: Backoff) -> ControlFlow<()> {
+        let mut failures = 0;
+        let mut patience = Patience::default();
+        loop {
+            let start = Instant::now();
+            let end = self.watch()?;
+            if start.elapsed() >= SHORT {
+                failures = 0;
+                patience = Patience::default();
+            }
+            let asked = match end {
+                End::Ordinary if failures == 0 && start.elapsed() >= SHORT => continue,
+                End::Ordinary => None,
+                End::Restart(why) => {
+                    log::info!("pod watch starts anew: error={why:?}");
+                    self.version = start_version();
+                    None
+                }
+                End::Failed(error) if error.is_shutdown() => return ControlFlow::Break(()),
+                End::Failed(error) => {
+                    log::warn!("pod watch interrupted: error={:?} failures={failures}", error.to_string());
+                    // Whatever it was, the position may be part of it.
+                    self.version = start_version();
+                    let asked = error.retry_after();
+                    let text = error.to_string();
+                    if patience.is_over(&Failure::Call(error), Instant::now()) {
+                        self.send(Event::Blind(text))?;
+                    }
+                    asked
+                }
+            };
+            match self.stopped.recv_timeout(backoff.delay(failures, asked)) {
+                Err(RecvTimeoutError::Timeout) => failures = failures.saturating_add(1),
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
+            }
+        }
+    }
+
+    fn watch(&mut self) -> ControlFlow<(), End> {
+        let selector = format!("metadata.name={}", self.pod.name);
+        let request = Request::watch(Resource::PODS, &self.pod.namespace, &self.version, TIMEOUT_SECONDS).field_selector(&selector);
+        let mut reader = match self.client.open(&request, IDLE) {
+            Ok(reader) => reader,
+            Err(error) if error.is_gone() => return ControlFlow::Continue(End::Restart(error.to_string())),
+            Err(error) => return ControlFlow::Continue(End::Failed(error)),
+        };
+        let mut lines = Lines::new(FRAME_LIMIT);
+        let mut buffer = [0; BUFFER];
+        loop {
+            let amount = match reader.read(&mut buffer) {
+                Ok(0) => return ControlFlow::Continue(End::Ordinary),
+                Ok(amount) => amount,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return ControlFlow::Continue(End::Failed(self.client.read_error("watch", Resource::PODS, &error))),
+            };
+            lines.push(&buffer[..amount]);
+            loop {
+                let line = match lines.next_line() {
+                    Ok(Some(line)) => line,
+                    Ok(None) => break,
+                    Err(_) => return ControlFlow::Continue(End::Restart(format!("a frame is longer than {FRAME_LIMIT} bytes"))),
+                };
+                match parse_frame(line) {
+                    Ok(Frame::Pod(pod)) => {
+                        self.version = pod.metadata.resource_version.clone();
+                        if pod.metadata.name == self.pod.name {
+                            self.send(Event::Pod(pod))?;
+                        }
+                    }
+                    Ok(Frame::Version(version)) => self.version = version,
+                    Ok(Frame::Other) => {}
+                    Err(why) => return ControlFlow::Continue(End::Restart(why)),
+                }
+            }
+        }
+    }
+
+    fn send(&self, event: Event) -> ControlFlow<()> {
+        if self.events.send(event).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    }
+}
+
+/// "Whatever you have in memory, and what follows."
+fn start_version() -> ResourceVersion {
+    "0".into()
+}
+
+#[derive(Debug, PartialEq)]
+enum Frame {
+    Pod(Box<Pod>),
+    /// A bookmark, or the pod is gone: only the position counts.
+    Version(ResourceVersion),
+    Other,
+}
+
+#[derive(Deserialize)]
+struct RawFrame<'a> {
+    #[serde(rename = "type", default)]
+    kind: &'a str,
+    #[serde(borrow)]
+    object: &'a RawValue,
+}
+
+/// The error says that the watch has to start anew, and why; it quotes nothing of the pod.
+fn parse_frame(line: &[u8]) -> Result<Frame, String> {
+    let garbled = |_| "a frame is not understood".to_owned();
+    if line.trim_ascii().is_empty() {
+        return Ok(Frame::Other);
+    }
+    let raw: RawFrame<'_> = serde_json::from_slice(line).map_err(garbled)?;
+    let object = raw.object.get();
+    match raw.kind {
+        "ADDED" | "MODIFIED" => serde_json::from_str(object).map(|pod| Frame::Pod(Box::new(pod))).map_err(garbled),
+        "BOOKMARK" | "DELETED" => {
+            serde_json::from_str::<OnlyMeta>(object).map(|only| Frame::Version(only.metadata.resource_version)).map_err(garbled)
+        }
+        "ERROR" => {
+            let status: Status = serde_json::from_str(object).map_err(garbled)?;
+            Err(format!("{} {}", status.code, status.reason))
+        }
+        _ => Ok(Frame::Other),
+    }
+}
+
+#[derive(Deserialize)]
+struct OnlyMeta {
+    metadata: OnlyVersion,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OnlyVersion {
+    resource_version: ResourceVersion,
+}
+
+#[cfg(test)]
+#[path = "pod_watch_tests.rs"]
+mod tests;

@@ -1,0 +1,34 @@
+//! From a mapped file to the Secrets that it has to become.
+
+use std::path::Path;
+
+use super::decide::Fault;
+use super::document;
+use super::files;
+use super::plan::Plan;
+use super::secrets::{Desired, Source, base_name};
+
+/// Reads and checks one file. Any error means that nothing of the file is stored.
+pub fn read_file(
+    root: &Path,
+    plan: &Plan,
+    index: Option<u32>,
+    container: &str,
+    file: &str,
+    documents: usize,
+) -> Result<Vec<Desired>, Fault> {
+    let planned = plan.containers.get(container).and_then(|container_plan| Some((container_plan, container_plan.files.get(file)?)));
+    let Some((container_plan, secret_plan)) = planned else { return Ok(Vec::new()) };
+    let source = Source { plan, container, container_plan, secret_plan };
+    let base = base_name(secret_plan, index);
+    let bytes = files::read(root, container, file).map_err(Fault::File)?;
+    if secret_plan.fan_out {
+        let entries = document::parse_fan_out(&bytes, documents).map_err(Fault::Document)?;
+        drop(bytes);
+        let build = |(key, document)| Desired::build(&source, format!("{base}-{key}"), document).map_err(Fault::Rule);
+        return entries.into_iter().map(build).collect();
+    }
+    let document = document::parse(&bytes, documents).map_err(Fault::Document)?;
+    drop(bytes);
+    Ok(vec![Desired::build(&source, base, document).map_err(Fault::Rule)?])
+}

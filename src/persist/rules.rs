@@ -1,0 +1,134 @@
+//! Kubernetes' rules for names, labels and annotations, checked before a request is sent (pure).
+
+/// Longest name of an object, in bytes.
+const NAME_LIMIT: usize = 253;
+/// Longest label value, and longest label name after its prefix, in bytes.
+const LABEL_LIMIT: usize = 63;
+/// All annotations of an object together, keys and values, in bytes.
+const ANNOTATIONS_LIMIT: usize = 256 * 1024;
+/// Characters of a wrong name that a message quotes.
+const QUOTED: usize = 80;
+
+use crate::api::StringMap;
+
+/// Checks the name of an object: a DNS subdomain.
+pub fn check_name(name: &str) -> Result<(), String> {
+    if is_subdomain(name) {
+        return Ok(());
+    }
+    Err(format!(
+        "{} is no name of a Secret: at most 253 lower case letters, digits, '-' and '.', with a letter or digit at each end of a part",
+        quoted(name)
+    ))
+}
+
+/// Checks labels: keys and values.
+pub fn check_labels(labels: &StringMap) -> Result<(), String> {
+    for (key, value) in labels {
+        if !is_qualified(key) {
+            return Err(format!("label {}: not a label key", quoted(key)));
+        }
+        if !(value.is_empty() || is_label_text(value)) {
+            return Err(format!(
+                "label {}: its value is not allowed: at most 63 letters, digits, '-', '_' and '.', with a letter or digit at each end",
+                quoted(key)
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks annotations: keys and the size of all.
+pub fn check_annotations(annotations: &StringMap) -> Result<(), String> {
+    if let Some(key) = annotations.keys().find(|key| !is_qualified(&key.to_ascii_lowercase())) {
+        return Err(format!("annotation {}: not an annotation key", quoted(key)));
+    }
+    let size: usize = annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if size > ANNOTATIONS_LIMIT { Err("annotations are larger than 256 KiB together".to_owned()) } else { Ok(()) }
+}
+
+fn is_subdomain(name: &str) -> bool {
+    (1..=NAME_LIMIT).contains(&name.len())
+        && name.split('.').all(|part| {
+            let bytes = part.as_bytes();
+            let is_plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+            bytes.first().is_some_and(is_plain)
+                && bytes.last().is_some_and(is_plain)
+                && bytes.iter().all(|byte| is_plain(byte) || *byte == b'-')
+        })
+}
+
+fn is_qualified(key: &str) -> bool {
+    match key.split_once('/') {
+        Some((prefix, name)) => is_subdomain(prefix) && is_label_text(name),
+        None => is_label_text(key),
+    }
+}
+
+fn is_label_text(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    (1..=LABEL_LIMIT).contains(&bytes.len())
+        && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+}
+
+fn quoted(text: &str) -> String {
+    match text.char_indices().nth(QUOTED) {
+        Some((end, _)) => format!("{:?}...", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(key: &str, value: &str) -> StringMap {
+        [(key.to_owned(), value.to_owned())].into()
+    }
+
+    #[test]
+    fn names() {
+        let longest = "a".repeat(253);
+        for name in ["a", "a-b.c9", "0", &longest] {
+            assert_eq!(check_name(name), Ok(()), "{name}");
+        }
+        let too_long = "a".repeat(254);
+        for name in ["", "-a", "a-", "a..b", ".a", "a.", "A", "a_b", "a/b", "é", "a.-b", &too_long] {
+            assert!(check_name(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn labels() {
+        let (name, value) = ("n".repeat(63), "v".repeat(63));
+        for (key, value) in [("a", ""), ("a.b/C_d-e", "v.-_9"), (name.as_str(), value.as_str())] {
+            assert_eq!(check_labels(&map(key, value)), Ok(()), "{key}");
+        }
+        let (long_name, long_value) = ("n".repeat(64), "v".repeat(64));
+        for (key, value) in [
+            ("", "v"),
+            ("/a", "v"),
+            ("a/", "v"),
+            ("a/b/c", "v"),
+            ("A/b", "v"),
+            ("-a", "v"),
+            (long_name.as_str(), "v"),
+            ("a", "-v"),
+            ("a", "v v"),
+            ("a", long_value.as_str()),
+        ] {
+            assert!(check_labels(&map(key, value)).is_err(), "{key}={value}");
+        }
+    }
+
+    #[test]
+    fn annotations() {
+        assert_eq!(check_annotations(&map("a/B", &"any\n".repeat(1000))), Ok(()));
+        assert_eq!(check_annotations(&map("A.b/C", "x")), Ok(()));
+        assert_eq!(check_annotations(&map("k", &"x".repeat(ANNOTATIONS_LIMIT - 1))), Ok(()));
+        assert!(check_annotations(&map("k", &"x".repeat(ANNOTATIONS_LIMIT))).is_err());
+        assert!(check_annotations(&map("k ", "x")).is_err());
+    }
+}

@@ -1,0 +1,232 @@
+//! From documents to Secrets, and whether a Secret that is already there may be changed (pure).
+//!
+//! Promises: a Secret that is not this QuarksJob's is never changed; labels, annotations and other metadata that others put on
+//! one of ours stay. Not for versions: see `versions`.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::document::Document;
+use super::plan::{ContainerPlan, Plan, SecretPlan};
+use super::rules;
+use crate::api::{
+    ANNOTATION_WRITTEN_BY, LABEL_CONTAINER_NAME, LABEL_REMOTE_ID, OwnerReference, ResourceVersion, StringMap, Uid, null_as_default,
+};
+
+/// The Secret that a document has to become. `Debug` does not print the data.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Desired {
+    /// Full name; versioned, `-v<N>` follows.
+    pub name: String,
+    /// Whether each content gets a Secret of its own.
+    pub versioned: bool,
+    /// All labels but those of a version.
+    pub labels: StringMap,
+    /// All annotations.
+    pub annotations: StringMap,
+    /// Values in base64.
+    pub data: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Desired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Desired").field("name", &self.name).field("keys", &self.data.len()).finish_non_exhaustive()
+    }
+}
+
+impl Desired {
+    /// Builds it and checks the rules for name, labels and annotations. The document is used up: only one copy is in memory.
+    pub fn build(source: &Source<'_>, name: String, document: Document) -> Result<Self, String> {
+        let Source { plan, container, container_plan, secret_plan } = *source;
+        let mut labels = secret_plan.labels.clone();
+        labels.insert(LABEL_CONTAINER_NAME.to_owned(), container.to_owned());
+        if let Some(remote_id) = &container_plan.remote_id {
+            labels.insert(LABEL_REMOTE_ID.to_owned(), remote_id.clone());
+        }
+        let mut annotations = secret_plan.annotations.clone();
+        annotations.insert(ANNOTATION_WRITTEN_BY.to_owned(), plan.quarks_job.clone());
+        rules::check_name(&name)?;
+        rules::check_labels(&labels)?;
+        rules::check_annotations(&annotations)?;
+        let data = document.into_iter().map(|(key, value)| (key, BASE64.encode(value))).collect();
+        Ok(Self { name, versioned: secret_plan.versioned, labels, annotations, data })
+    }
+
+    /// The body of a create, one-to-one.
+    pub fn to_new(&self) -> NewSecret<'_> {
+        let (labels, annotations) = (Cow::Borrowed(&self.labels), Cow::Borrowed(&self.annotations));
+        self.new_secret(NewMeta { name: Cow::Borrowed(&self.name), labels, annotations, owner_references: Vec::new() }, None)
+    }
+
+    /// The body of a create with the given metadata.
+    pub fn new_secret<'a>(&'a self, metadata: NewMeta<'a>, immutable: Option<bool>) -> NewSecret<'a> {
+        NewSecret { api_version: "v1", kind: "Secret", metadata, secret_type: "Opaque", immutable, data: &self.data }
+    }
+
+    /// True if the Secret holds this content, whatever else others put on it.
+    pub fn is_held_by(&self, live: &LiveSecret) -> bool {
+        live.data == self.data && is_within(&self.labels, &live.metadata.labels) && is_within(&self.annotations, &live.metadata.annotations)
+    }
+}
+
+/// Where in the plan a document comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'p> {
+    /// The whole plan.
+    pub plan: &'p Plan,
+    /// Name of the container.
+    pub container: &'p str,
+    /// The container's part of the plan.
+    pub container_plan: &'p ContainerPlan,
+    /// The file's part of the plan.
+    pub secret_plan: &'p SecretPlan,
+}
+
+/// Name of the Secret of a file, or what comes before `-<key>` with fan-out.
+pub fn base_name(secret_plan: &SecretPlan, index: Option<u32>) -> String {
+    match index {
+        Some(index) => format!("{}-{index}", secret_plan.name),
+        None => secret_plan.name.clone(),
+    }
+}
+
+/// The body of a create.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct NewSecret<'a> {
+    pub api_version: &'static str,
+    pub kind: &'static str,
+    pub metadata: NewMeta<'a>,
+    #[serde(rename = "type")]
+    pub secret_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub immutable: Option<bool>,
+    pub data: &'a BTreeMap<String, String>,
+}
+
+/// Metadata of a [`NewSecret`].
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct NewMeta<'a> {
+    pub name: Cow<'a, str>,
+    pub labels: Cow<'a, StringMap>,
+    pub annotations: Cow<'a, StringMap>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub owner_references: Vec<OwnerReference>,
+}
+
+/// A Secret as the API server has it, with everything in its metadata, so that an update loses nothing.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LiveSecret {
+    /// Always `v1`.
+    #[serde(default)]
+    pub api_version: String,
+    /// Always `Secret`.
+    #[serde(default)]
+    pub kind: String,
+    /// Its metadata.
+    pub metadata: LiveMeta,
+    /// Values in base64.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub data: BTreeMap<String, String>,
+    /// Never changes.
+    #[serde(default, rename = "type")]
+    pub secret_type: String,
+    /// True if its data can never change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub immutable: Option<bool>,
+}
+
+/// Metadata of a [`LiveSecret`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LiveMeta {
+    /// Its name.
+    #[serde(default)]
+    pub name: String,
+    /// Its UID.
+    #[serde(default, skip_serializing_if = "Uid::is_empty")]
+    pub uid: Uid,
+    /// Sent back with an update, which fails if someone was faster.
+    #[serde(default)]
+    pub resource_version: ResourceVersion,
+    /// Set while it is being deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_timestamp: Option<String>,
+    /// Labels, of whomever.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub labels: StringMap,
+    /// Annotations, of whomever.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub annotations: StringMap,
+    /// The server's own notes; it keeps them if they are not sent.
+    #[serde(default, skip_serializing)]
+    managed_fields: IgnoredAny,
+    /// Everything else.
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+impl fmt::Debug for LiveSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LiveSecret").field("metadata", &self.metadata).field("keys", &self.data.len()).finish_non_exhaustive()
+    }
+}
+
+/// What to do when a Secret of the wanted name is already there.
+#[derive(Debug, PartialEq)]
+pub enum Existing {
+    /// It already is what it has to be.
+    Same,
+    /// It is ours: send this back.
+    Update(Box<LiveSecret>),
+    /// It must stay as it is; the text says why.
+    Conflict(String),
+    /// It is ours and being deleted: wait.
+    BeingDeleted,
+}
+
+/// Decides about a Secret that is already there.
+pub fn decide_existing(live: LiveSecret, desired: &Desired, quarks_job: &str, container: &str) -> Existing {
+    match live.metadata.annotations.get(ANNOTATION_WRITTEN_BY) {
+        Some(writer) if writer != quarks_job => {
+            return Existing::Conflict(format!("Secret {} belongs to the QuarksJob {writer:?}", desired.name));
+        }
+        None if live.metadata.labels.get(LABEL_CONTAINER_NAME).map(String::as_str) != Some(container) => {
+            return Existing::Conflict(format!("Secret {} exists and was not written by this QuarksJob", desired.name));
+        }
+        Some(_) | None => {}
+    }
+    if live.metadata.deletion_timestamp.is_some() {
+        return Existing::BeingDeleted;
+    }
+    if desired.is_held_by(&live) {
+        return Existing::Same;
+    }
+    if live.immutable == Some(true) && live.data != desired.data {
+        return Existing::Conflict(format!("Secret {} is immutable and has other content", desired.name));
+    }
+    let mut update = Box::new(live);
+    update.data.clone_from(&desired.data);
+    update.metadata.labels.extend(desired.labels.clone());
+    update.metadata.annotations.extend(desired.annotations.clone());
+    Existing::Update(update)
+}
+
+fn is_within(part: &StringMap, whole: &StringMap) -> bool {
+    part.iter().all(|(key, value)| whole.get(key) == Some(value))
+}
+
+#[cfg(test)]
+#[path = "secrets_tests.rs"]
+mod tests;

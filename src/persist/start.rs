@@ -1,0 +1,145 @@
+//! Starts the sidecar's threads, lets the loop run, and ends them.
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals};
+
+use super::api::KubeApi;
+use super::environment::Environment;
+use super::pod_watch::PodWatch;
+use super::report::Report;
+use super::retry::Backoff;
+use super::run::{Channels, Ending, Event, Files, Finish, refuse, run_loop, stopped_early};
+use super::store::Store;
+use super::storer::run_storer;
+use crate::kube::{Client, ClientOptions, Config};
+use crate::threads::Thread;
+
+/// Largest answer, in bytes: a Secret, or a page of metadata.
+const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
+/// How long threads are waited for at the end.
+const THREADS_LIMIT: Duration = Duration::from_millis(200);
+/// Pause between two looks at them.
+const THREADS_LOOK: Duration = Duration::from_millis(2);
+/// How long a missing or half-written credential is waited for: its volume may be changing just now.
+const CREDENTIAL_LIMIT: Duration = Duration::from_secs(60);
+
+/// The sidecar with everything real.
+pub(super) fn run_all(environment: &Environment) -> Finish {
+    if environment.plan.containers.is_empty() {
+        return Finish { report: Report { stored: true, ..Report::default() }, limit: super::REPORT_LIMIT, ending: Ending::Done };
+    }
+    let channels = Channels::new();
+    let signals = match Listener::start(channels.events.0.clone(), &channels.panics.0) {
+        Ok(signals) => signals,
+        Err(error) => return refuse(format!("signals cannot be heard: {error}")),
+    };
+    let seed = u64::from(std::process::id()) ^ u64::from_le_bytes(seed_bytes(environment.pod_uid.as_str()));
+    let client = match connect(&channels.events.1, Backoff::new(seed)) {
+        Ok(client) => client,
+        Err(Refusal::Stopped) => return stopped_early(environment),
+        Err(Refusal::Config(text)) => return refuse(text),
+    };
+    match run_with(environment, &client, channels, seed) {
+        Ok(finish) => {
+            signals.stop();
+            finish
+        }
+        Err(error) => refuse(format!("threads cannot be started: {error}")),
+    }
+}
+
+/// Threads around the loop; the client is the only way out.
+pub(super) fn run_with(environment: &Environment, client: &Client, channels: Channels, seed: u64) -> io::Result<Finish> {
+    let Channels { events: (event_sender, events), orders: (order_sender, orders), panics: (panic_sender, panics) } = channels;
+    let api = KubeApi::new(client.clone(), environment.pod.namespace.clone(), environment.plan.quarks_job.clone());
+    let store = Store::new(api, environment.plan.clone(), environment.root.clone(), environment.index, seed);
+    let files = Files::start(environment, &event_sender, &panic_sender);
+    let pod_watch = PodWatch::start(client, environment.pod.clone(), seed, event_sender.clone(), &panic_sender)?;
+    let storer = Thread::spawn("storer", &panic_sender, move || run_storer(store, &orders, &event_sender))?;
+    let finish = run_loop(environment, &events, &panics, &order_sender, files);
+    // Nobody listens from here on, so a full channel holds up no thread; the client ends calls that are under way.
+    drop((events, order_sender));
+    client.shutdown();
+    join_within(THREADS_LIMIT, pod_watch.stop().into_iter().chain([storer]).collect());
+    Ok(finish)
+}
+
+/// Joins the threads that end in time. One that hangs in a TCP connect ends with the process: the report cannot wait for it.
+fn join_within(limit: Duration, threads: Vec<Thread>) {
+    let start = Instant::now();
+    while threads.iter().any(|thread| !thread.is_finished()) && start.elapsed() < limit {
+        thread::sleep(THREADS_LOOK);
+    }
+    threads.into_iter().filter(Thread::is_finished).for_each(Thread::join);
+}
+
+enum Refusal {
+    Stopped,
+    Config(String),
+}
+
+/// A client of the cluster that we run in. Connects to nothing yet.
+fn connect(events: &Receiver<Event>, mut backoff: Backoff) -> Result<Client, Refusal> {
+    let start = Instant::now();
+    let options = || ClientOptions { max_connections: 1, max_body: ANSWER_LIMIT, ..ClientOptions::default() };
+    for tries in 0.. {
+        let error = match Config::in_cluster().and_then(|config| Client::new(&config, options())) {
+            Ok(client) => return Ok(client),
+            Err(error) => error.to_string(),
+        };
+        if start.elapsed() >= CREDENTIAL_LIMIT {
+            return Err(Refusal::Config(error));
+        }
+        log::warn!("no access to the cluster yet: error={error:?}");
+        match events.recv_timeout(backoff.delay(tries, None)) {
+            Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return Err(Refusal::Stopped),
+            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+    Err(Refusal::Stopped)
+}
+
+/// The thread that turns signals into events.
+struct Listener {
+    handle: Handle,
+    thread: Thread,
+}
+
+impl Listener {
+    fn start(events: Sender<Event>, panics: &Sender<&'static str>) -> io::Result<Self> {
+        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+        let handle = signals.handle();
+        let run = move || {
+            for _ in signals.forever() {
+                if events.send(Event::Stop).is_err() {
+                    return;
+                }
+            }
+        };
+        let thread = Thread::spawn("signals", panics, run)?;
+        Ok(Self { handle, thread })
+    }
+
+    fn stop(self) {
+        self.handle.close();
+        join_within(THREADS_LIMIT, vec![self.thread]);
+    }
+}
+
+/// The first bytes of the pod's UID: sidecars that start together get different waits.
+fn seed_bytes(uid: &str) -> [u8; 8] {
+    let mut bytes = [0; 8];
+    for (to, from) in bytes.iter_mut().zip(uid.bytes()) {
+        *to = from;
+    }
+    bytes
+}
+
+#[cfg(test)]
+#[path = "run_tests.rs"]
+mod tests;

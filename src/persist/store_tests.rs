@@ -1,0 +1,409 @@
+//! The store against a scripted API server: what is asked, what is written, what comes of it.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fs;
+use std::rc::Rc;
+
+use serde_json::{Value, json};
+
+use super::super::secrets::{LiveSecret, NewSecret};
+use super::super::versions::{VersionMeta, highest};
+use super::*;
+use crate::api::{ANNOTATION_WRITTEN_BY, LABEL_SECRET_KIND, LABEL_SECRET_VERSION, ObjectMeta, Resource, Status};
+use crate::kube::Result;
+
+const CANARY: &str = "CANARY-s3cr3t";
+
+/// What happens to the next call of a verb, instead of success.
+#[derive(Clone, Copy)]
+enum Trouble {
+    Answer(u16, &'static str),
+    Unsent,
+    ReplyLost,
+}
+
+#[derive(Default)]
+struct Server {
+    owner: Option<Value>,
+    secrets: BTreeMap<String, Value>,
+    calls: Vec<String>,
+    trouble: VecDeque<(&'static str, Trouble)>,
+    always: Option<(&'static str, Trouble)>,
+    version: u64,
+}
+
+#[derive(Clone)]
+struct Fake(Rc<RefCell<Server>>);
+
+fn error(verb: &'static str, trouble: Trouble) -> Error {
+    let resource = Resource::SECRETS;
+    match trouble {
+        Trouble::Answer(code, reason) => {
+            let status = Status { code, reason: reason.into(), message: format!("quotes {CANARY}"), ..Status::default() };
+            Error::Status { verb, resource, code, status: Box::new(status), retry_after: None }
+        }
+        Trouble::Unsent => Error::Transport { verb, resource, sent: false, timed_out: false, message: "refused".into() },
+        Trouble::ReplyLost => Error::Transport { verb, resource, sent: true, timed_out: false, message: "reset".into() },
+    }
+}
+
+impl Fake {
+    /// Notes the call, does it unless trouble forbids, and tells of the trouble.
+    fn call<T>(&self, verb: &'static str, name: &str, act: impl FnOnce(&mut Server) -> Result<T>) -> Result<T> {
+        let mut server = self.0.borrow_mut();
+        server.calls.push(format!("{verb} {name}"));
+        let mut trouble = server.always.filter(|(at, _)| *at == verb).map(|(_, trouble)| trouble);
+        if trouble.is_none() && server.trouble.front().is_some_and(|(at, _)| *at == verb) {
+            trouble = server.trouble.pop_front().map(|(_, trouble)| trouble);
+        }
+        match trouble {
+            Some(Trouble::ReplyLost) => act(&mut server).and(Err(error(verb, Trouble::ReplyLost))),
+            Some(trouble) => Err(error(verb, trouble)),
+            None => act(&mut server),
+        }
+    }
+}
+
+impl Api for Fake {
+    fn owner(&self) -> Result<ObjectMeta> {
+        self.call("get", "quarksjob", |server| match &server.owner {
+            Some(value) => Ok(serde_json::from_value(value.clone()).unwrap()),
+            None => Err(error("get", Trouble::Answer(404, "NotFound"))),
+        })
+    }
+
+    fn read(&self, name: &str) -> Result<LiveSecret> {
+        self.call("get", name, |server| match server.secrets.get(name) {
+            Some(value) => Ok(serde_json::from_value(value.clone()).unwrap()),
+            None => Err(error("get", Trouble::Answer(404, "NotFound"))),
+        })
+    }
+
+    fn create(&self, secret: &NewSecret<'_>) -> Result<()> {
+        self.call("create", &secret.metadata.name, |server| {
+            if server.secrets.contains_key(&*secret.metadata.name) {
+                return Err(error("create", Trouble::Answer(409, "AlreadyExists")));
+            }
+            server.put(secret.metadata.name.to_string(), serde_json::to_value(secret).unwrap());
+            Ok(())
+        })
+    }
+
+    fn update(&self, secret: &LiveSecret) -> Result<()> {
+        self.call("update", &secret.metadata.name, |server| {
+            let live = server.secrets.get(&secret.metadata.name).ok_or(error("update", Trouble::Answer(404, "NotFound")))?;
+            if live["metadata"]["resourceVersion"] != json!(secret.metadata.resource_version) {
+                return Err(error("update", Trouble::Answer(409, "Conflict")));
+            }
+            server.put(secret.metadata.name.clone(), serde_json::to_value(secret).unwrap());
+            Ok(())
+        })
+    }
+
+    fn highest_version(&self, base: &str) -> Result<Option<u64>> {
+        self.call("list", base, |server| {
+            let metas: Vec<VersionMeta> =
+                server.secrets.values().map(|value| serde_json::from_value(value["metadata"].clone()).unwrap()).collect();
+            Ok(highest(base, &metas))
+        })
+    }
+}
+
+impl Server {
+    fn put(&mut self, name: String, mut value: Value) {
+        self.version += 1;
+        value["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        self.secrets.insert(name, value);
+    }
+}
+
+struct Bench {
+    server: Rc<RefCell<Server>>,
+    store: Store<Fake>,
+    root: PathBuf,
+    now: Instant,
+}
+
+impl Bench {
+    /// `files` of the container `main`: name, plan, content if it is there.
+    fn new(name: &str, files: &[(&str, Value, Option<&str>)]) -> Self {
+        let root = std::env::temp_dir().join(format!("quarks-store-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&root);
+        fs::create_dir_all(root.join("main")).unwrap();
+        for (file, _, content) in files {
+            if let Some(content) = content {
+                fs::write(root.join("main").join(file), content).unwrap();
+            }
+        }
+        let files: BTreeMap<_, _> = files.iter().map(|(file, plan, _)| (*file, plan.clone())).collect();
+        let plan = json!({"quarksJob": "q", "uid": "u", "run": 1, "containers": {"main": {"files": files}}});
+        let owner = Some(json!({"name": "q", "uid": "u"}));
+        let server = Rc::new(RefCell::new(Server { owner, ..Server::default() }));
+        let store = Store::new(Fake(Rc::clone(&server)), serde_json::from_value(plan).unwrap(), root.clone(), None, 7);
+        Self { server, store, root, now: Instant::now() }
+    }
+
+    fn one(name: &str) -> Self {
+        Self::new(name, &[("f", json!({"name": "s"}), Some(r#"{"k":"CANARY-s3cr3t"}"#))])
+    }
+
+    fn versioned(name: &str) -> Self {
+        Self::new(name, &[("f", json!({"name": "s", "versioned": true}), Some(r#"{"k":"CANARY-s3cr3t"}"#))])
+    }
+
+    fn trouble(self, verb: &'static str, trouble: Trouble) -> Self {
+        self.server.borrow_mut().trouble.push_back((verb, trouble));
+        self
+    }
+
+    fn secret(self, name: &str, value: Value) -> Self {
+        self.server.borrow_mut().put(name.to_owned(), value);
+        self
+    }
+
+    /// Runs until nothing is left or the time is over; time passes as the store waits.
+    fn run_for(&mut self, lenient: bool, limit: Duration) -> Vec<Outcome> {
+        let end = self.now + limit;
+        let mut outcomes = self.store.accept(Ended { container: "main".into(), lenient, documents: 1 }, self.now);
+        while let Some(due) = self.store.next_due().filter(|due| *due <= end) {
+            self.now = self.now.max(due);
+            outcomes.extend(self.store.step(self.now));
+        }
+        outcomes
+    }
+
+    fn run(&mut self) -> Vec<Outcome> {
+        let outcomes = self.run_for(false, Duration::from_secs(3600));
+        let shown = format!("{outcomes:?}");
+        assert!(!shown.contains("CANARY") && !shown.contains("s3cr3t"), "{shown}");
+        outcomes
+    }
+
+    fn calls(&self) -> String {
+        self.server.borrow().calls.join(", ")
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.root);
+    }
+}
+
+fn stored(name: &str, version: Option<u64>, file: &str) -> Outcome {
+    Outcome::Stored(StoredSecret { name: name.into(), version, container: "main".into(), file: file.into() })
+}
+
+fn finished() -> Outcome {
+    Outcome::Finished("main".into())
+}
+
+/// Reason and message of the only error.
+fn failure(outcomes: &[Outcome]) -> (OutputErrorReason, String) {
+    match outcomes {
+        [Outcome::Failed(error), Outcome::Finished(_)] => (error.reason, error.message.clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_new_secret_costs_one_read_and_one_write() {
+    let mut bench = Bench::one("new");
+    assert_eq!(bench.run(), [stored("s", None, "f"), finished()]);
+    assert_eq!(bench.calls(), "get quarksjob, create s");
+    let secret = bench.server.borrow().secrets["s"].clone();
+    assert_eq!(secret["metadata"]["annotations"][ANNOTATION_WRITTEN_BY], "q");
+    assert_eq!(secret["metadata"].get("ownerReferences"), None);
+}
+
+#[test]
+fn nothing_is_written_for_an_owner_that_is_gone() {
+    for (owner, text) in [
+        (None, "is gone"),
+        (Some(json!({"uid": "other"})), "another one"),
+        (Some(json!({"uid": "u", "deletionTimestamp": "t"})), "being deleted"),
+    ] {
+        let mut bench = Bench::new("owner", &[("f", json!({"name": "s"}), Some("{}")), ("g", json!({"name": "t"}), Some("{}"))]);
+        bench.server.borrow_mut().owner = owner;
+        let outcomes = bench.run();
+        assert_eq!(outcomes.len(), 3, "{outcomes:?}");
+        for outcome in &outcomes[..2] {
+            let Outcome::Failed(error) = outcome else { panic!("{outcome:?}") };
+            assert!(error.reason == OutputErrorReason::OwnerGone && error.message.contains(text), "{error:?}");
+        }
+        assert_eq!(bench.calls(), "get quarksjob");
+    }
+}
+
+#[test]
+fn a_secret_of_ours_is_updated_and_a_foreign_one_is_left() {
+    let ours = json!({"metadata": {"name": "s", "annotations": {ANNOTATION_WRITTEN_BY: "q"}}, "data": {"k": "eA=="}});
+    let mut bench = Bench::one("ours").secret("s", ours);
+    assert_eq!(bench.run(), [stored("s", None, "f"), finished()]);
+    assert_eq!(bench.calls(), "get quarksjob, create s, get s, update s");
+    let foreign = json!({"metadata": {"name": "s", "annotations": {ANNOTATION_WRITTEN_BY: "p"}}, "data": {"k": "eA=="}});
+    let mut bench = Bench::one("foreign").secret("s", foreign);
+    let before = bench.server.borrow().secrets.clone();
+    assert_eq!(failure(&bench.run()).0, OutputErrorReason::OutputConflict);
+    assert_eq!(bench.server.borrow().secrets, before);
+    assert_eq!(bench.calls(), "get quarksjob, create s, get s");
+}
+
+#[test]
+fn a_lost_reply_is_followed_by_a_read() {
+    let mut bench = Bench::one("lost-create").trouble("create", Trouble::ReplyLost);
+    assert_eq!(bench.run(), [stored("s", None, "f"), finished()]);
+    assert_eq!(bench.calls(), "get quarksjob, create s, get s");
+    let mut bench = Bench::one("unsent").trouble("create", Trouble::Unsent);
+    assert_eq!(bench.run(), [stored("s", None, "f"), finished()]);
+    assert_eq!(bench.calls(), "get quarksjob, create s, create s");
+    let ours = || json!({"metadata": {"name": "s", "annotations": {ANNOTATION_WRITTEN_BY: "q"}}});
+    let mut bench = Bench::one("lost-update").secret("s", ours()).trouble("update", Trouble::ReplyLost);
+    assert_eq!(bench.run(), [stored("s", None, "f"), finished()]);
+    assert_eq!(bench.calls(), "get quarksjob, create s, get s, update s, get s");
+    let mut bench = Bench::one("conflict").secret("s", ours()).trouble("update", Trouble::Answer(409, "Conflict"));
+    assert_eq!(bench.run(), [stored("s", None, "f"), finished()]);
+    assert_eq!(bench.calls(), "get quarksjob, create s, get s, update s, get s, update s");
+    let mut bench = Bench::one("gone").trouble("create", Trouble::Answer(500, "InternalError"));
+    assert_eq!(bench.run(), [stored("s", None, "f"), finished()]);
+    assert_eq!(bench.calls(), "get quarksjob, create s, get s, create s");
+}
+
+#[test]
+fn final_answers_are_retried_for_a_minute() {
+    for (verb, code, reason, text) in [
+        ("create", 403, "Forbidden", "Secret s: create secrets: 403 Forbidden"),
+        ("create", 422, "Invalid", "Secret s: create secrets: 422 Invalid"),
+        ("get", 403, "Forbidden", "Secret s: get secrets: 403 Forbidden"),
+    ] {
+        let mut bench = Bench::one("refused");
+        bench.server.borrow_mut().always = Some((verb, Trouble::Answer(code, reason)));
+        let start = bench.now;
+        assert_eq!(failure(&bench.run()), (OutputErrorReason::OutputNotStored, text.to_owned()));
+        let took = bench.now - start;
+        assert!(took >= Duration::from_secs(60) && took <= Duration::from_secs(90), "{took:?}");
+    }
+}
+
+#[test]
+fn a_right_granted_in_time_helps() {
+    let mut bench =
+        Bench::one("granted").trouble("create", Trouble::Answer(403, "Forbidden")).trouble("create", Trouble::Answer(401, "Unauthorized"));
+    assert_eq!(bench.run(), [stored("s", None, "f"), finished()]);
+}
+
+#[test]
+fn trouble_that_may_pass_is_retried_until_the_pod_stops() {
+    let mut bench = Bench::one("down");
+    bench.server.borrow_mut().always = Some(("create", Trouble::Unsent));
+    assert_eq!(bench.run(), []);
+    assert!(bench.store.next_due().is_some());
+    bench.store.hurry(bench.now);
+    let outcomes = bench.store.step(bench.now);
+    assert_eq!(failure(&outcomes), (OutputErrorReason::OutputNotStored, "Secret s: create secrets: refused".to_owned()));
+    assert_eq!(bench.store.next_due(), None);
+}
+
+#[test]
+fn one_secrets_trouble_holds_up_no_other() {
+    let files = [("f", json!({"name": "s"}), Some("{}")), ("g", json!({"name": "t"}), Some("{}"))];
+    let mut bench = Bench::new("two", &files).trouble("create", Trouble::Answer(503, "ServiceUnavailable"));
+    assert_eq!(bench.run(), [stored("t", None, "g"), stored("s", None, "f"), finished()]);
+}
+
+#[test]
+fn a_bad_file_is_an_error_and_the_others_are_stored() {
+    let bad = r#"{"k":["CANARY-s3cr3t"]}"#;
+    let files = || {
+        [
+            ("a", json!({"name": "s-a"}), None),
+            ("b", json!({"name": "s-b"}), Some(bad)),
+            ("c", json!({"name": "s-c"}), Some(r#"{"k":"v"}"#)),
+            ("d", json!({"name": "s_d"}), Some("{}")),
+        ]
+    };
+    let mut bench = Bench::new("bad", &files());
+    let invalid = |file: &str, message: &str| {
+        let (container, file, message) = ("main".into(), file.into(), message.into());
+        Outcome::Failed(OutputError { reason: OutputErrorReason::OutputInvalid, container, file, message })
+    };
+    let outcomes = bench.run();
+    assert_eq!(
+        outcomes[..3],
+        [
+            invalid("a", "the container ended without writing it"),
+            invalid("b", "key \"k\" holds an array; expected a string"),
+            stored("s-c", None, "c"),
+        ]
+    );
+    assert!(matches!(&outcomes[3], Outcome::Failed(error) if error.message.contains("no name of a Secret")));
+    assert_eq!(outcomes[4..], [finished()]);
+    // Of a failed container, what is there and valid, without errors.
+    let mut bench = Bench::new("lenient", &files());
+    assert_eq!(bench.run_for(true, Duration::from_secs(1)), [stored("s-c", None, "c"), finished()]);
+}
+
+#[test]
+fn fan_out_makes_one_secret_an_entry() {
+    let files = [
+        ("f", json!({"name": "s", "fanOut": true}), Some(r#"{"a":{"k":"1"},"b":"{\"k\":\"2\"}"}"#)),
+        ("g", json!({"name": "s-a"}), Some("{}")),
+        ("h", json!({"name": "t", "fanOut": true}), Some(r#"{"a":{},"B":{}}"#)),
+        ("i", json!({"name": "e", "fanOut": true}), Some("{}")),
+    ];
+    let mut bench = Bench::new("fan-out", &files);
+    let outcomes = bench.run();
+    assert_eq!(outcomes[..2], [stored("s-a", None, "f"), stored("s-b", None, "f")]);
+    assert!(
+        matches!(&outcomes[2], Outcome::Failed(error) if error.reason == OutputErrorReason::OutputConflict && error.message.contains("container main, file f"))
+    );
+    // One entry's name is wrong: nothing of the file is written.
+    assert!(matches!(&outcomes[3], Outcome::Failed(error) if error.message.contains("t-B")));
+    assert_eq!(outcomes[4..], [finished()]);
+    assert_eq!(bench.server.borrow().secrets.len(), 2);
+}
+
+#[test]
+fn versions_count_up_and_equal_content_makes_none() {
+    let mut bench = Bench::versioned("versions");
+    assert_eq!(bench.run(), [stored("s-v1", Some(1), "f"), finished()]);
+    assert_eq!(bench.calls(), "get quarksjob, list s, create s-v1");
+    // The same again, as after a crash.
+    bench.store.claimed.clear();
+    assert_eq!(bench.run(), [stored("s-v1", Some(1), "f"), finished()]);
+    fs::write(bench.root.join("main/f"), r#"{"k":"other"}"#).unwrap();
+    bench.store.claimed.clear();
+    assert_eq!(bench.run(), [stored("s-v2", Some(2), "f"), finished()]);
+    let secret = bench.server.borrow().secrets["s-v2"].clone();
+    assert_eq!((&secret["immutable"], &secret["metadata"]["ownerReferences"][0]["uid"]), (&json!(true), &json!("u")));
+}
+
+#[test]
+fn a_version_is_never_changed_and_taken_names_are_skipped() {
+    let version = |name: &str, number: &str| json!({"metadata": {"name": name, "labels": {LABEL_SECRET_KIND: "versionedSecret", LABEL_SECRET_VERSION: number}}});
+    let mut bench = Bench::versioned("taken")
+        .secret("s-v9", version("s-v9", "9"))
+        .secret("s-v10", version("s-v10", "ten"))
+        .secret("s-v11", json!({"metadata": {"name": "s-v11"}}));
+    let before = bench.server.borrow().secrets.clone();
+    assert_eq!(bench.run(), [stored("s-v12", Some(12), "f"), finished()]);
+    let after = &bench.server.borrow().secrets;
+    assert!(before.iter().all(|(name, value)| after[name] == *value));
+}
+
+#[test]
+fn a_lost_reply_makes_no_second_version() {
+    let mut bench = Bench::versioned("lost-version").trouble("create", Trouble::ReplyLost);
+    assert_eq!(bench.run(), [stored("s-v1", Some(1), "f"), finished()]);
+    assert_eq!(bench.server.borrow().secrets.len(), 1);
+}
+
+#[test]
+fn no_further_number_is_a_conflict() {
+    let last = u64::MAX.to_string();
+    let name = format!("s-v{last}");
+    let labels = json!({LABEL_SECRET_KIND: "versionedSecret", LABEL_SECRET_VERSION: last});
+    let mut bench = Bench::versioned("overflow").secret(&name, json!({"metadata": {"name": name, "labels": labels}}));
+    assert_eq!(failure(&bench.run()).0, OutputErrorReason::OutputConflict);
+}

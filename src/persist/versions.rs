@@ -1,0 +1,164 @@
+//! Which version of a Secret comes next (pure).
+//!
+//! Promises: exact names only, numbers compared as numbers, a malformed label on one object blocks nobody.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::plan::Plan;
+use super::rules;
+use super::secrets::{Desired, LiveSecret, NewMeta, NewSecret};
+use crate::api::{
+    ANNOTATION_SOURCE_DESCRIPTION, API_VERSION, KIND, LABEL_SECRET_KIND, LABEL_SECRET_VERSION, OwnerReference, StringMap, null_as_default,
+};
+
+/// Value of the label that marks a versioned Secret.
+pub const VERSIONED_KIND: &str = "versionedSecret";
+/// Value of the annotation that says where a version came from, as the original wrote it.
+const SOURCE_DESCRIPTION: &str = "created by quarksJob";
+
+/// A labelled Secret, without content.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct VersionMeta {
+    /// Its name.
+    #[serde(default)]
+    pub name: String,
+    /// Its labels.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub labels: StringMap,
+}
+
+/// Name of a version.
+pub fn version_name(base: &str, version: u64) -> String {
+    format!("{base}-v{version}")
+}
+
+/// The highest version among labelled Secrets, whose name and label have to agree.
+pub fn highest<'a>(base: &str, labelled: impl IntoIterator<Item = &'a VersionMeta>) -> Option<u64> {
+    labelled.into_iter().filter_map(|meta| version_of(base, &meta.name, &meta.labels)).max()
+}
+
+/// The version that a Secret is, by name and labels.
+pub fn version_of(base: &str, name: &str, labels: &StringMap) -> Option<u64> {
+    if labels.get(LABEL_SECRET_KIND).map(String::as_str) != Some(VERSIONED_KIND) {
+        return None;
+    }
+    let version: u64 = labels.get(LABEL_SECRET_VERSION)?.parse().ok()?;
+    (version > 0 && version_name(base, version) == name).then_some(version)
+}
+
+/// The labels and annotations that a version of this content has, whatever its number.
+pub fn marks(desired: &Desired) -> (StringMap, StringMap) {
+    let mut labels = desired.labels.clone();
+    labels.insert(LABEL_SECRET_KIND.to_owned(), VERSIONED_KIND.to_owned());
+    labels.remove(LABEL_SECRET_VERSION);
+    let mut annotations = desired.annotations.clone();
+    annotations.insert(ANNOTATION_SOURCE_DESCRIPTION.to_owned(), SOURCE_DESCRIPTION.to_owned());
+    (labels, annotations)
+}
+
+/// True if the highest version already says all of this, so that no new one is needed.
+pub fn is_same(desired: &Desired, live: &LiveSecret) -> bool {
+    let (labels, annotations) = marks(desired);
+    let is_equal = |ours: &BTreeMap<String, String>, theirs: &StringMap, own: &[&str]| {
+        let rest = theirs.iter().filter(|(key, _)| !own.contains(&key.as_str()));
+        ours.iter().eq(rest)
+    };
+    live.metadata.deletion_timestamp.is_none()
+        && live.data == desired.data
+        && is_equal(&labels, &live.metadata.labels, &[LABEL_SECRET_VERSION])
+        && is_equal(&annotations, &live.metadata.annotations, &[])
+}
+
+/// The body that creates a version: immutable, owned by the QuarksJob.
+pub fn build_version<'a>(desired: &'a Desired, plan: &Plan, version: u64) -> Result<NewSecret<'a>, String> {
+    let name = version_name(&desired.name, version);
+    rules::check_name(&name)?;
+    let (mut labels, annotations) = marks(desired);
+    labels.insert(LABEL_SECRET_VERSION.to_owned(), version.to_string());
+    let owner = OwnerReference {
+        api_version: API_VERSION.to_owned(),
+        kind: KIND.to_owned(),
+        name: plan.quarks_job.clone(),
+        uid: plan.uid.clone(),
+        controller: true,
+    };
+    let metadata =
+        NewMeta { name: Cow::Owned(name), labels: Cow::Owned(labels), annotations: Cow::Owned(annotations), owner_references: vec![owner] };
+    Ok(desired.new_secret(metadata, Some(true)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn meta(name: &str, version: &str) -> VersionMeta {
+        let labels = [(LABEL_SECRET_KIND, VERSIONED_KIND), (LABEL_SECRET_VERSION, version)];
+        VersionMeta { name: name.into(), labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into() }
+    }
+
+    fn desired() -> Desired {
+        let one = |key: &str, value: &str| StringMap::from([(key.to_owned(), value.to_owned())]);
+        Desired { name: "s".into(), versioned: true, labels: one("l", "1"), annotations: one("a", "2"), data: one("k", "eA==") }
+    }
+
+    #[test]
+    fn the_highest_is_found_by_exact_name_and_number() {
+        let none: &[VersionMeta] = &[];
+        assert_eq!(highest("s", none), None);
+        for (metas, expected) in [
+            (vec![meta("s-v1", "1")], Some(1)),
+            (vec![meta("s-v9", "9"), meta("s-v10", "10"), meta("s-v2", "2")], Some(10)),
+            (vec![meta("other-s-v7", "7"), meta("s-v1-v7", "7"), meta("s-v07", "7")], None),
+            (vec![meta("s-v3", "three"), meta("s-v1", "1")], Some(1)),
+            (vec![meta("s-v3", "99999999999999999999"), meta("s-v1", "1")], Some(1)),
+            (vec![meta("s-v3", "4"), meta("s-v1", "-1"), meta("s-v0", "0")], None),
+            (vec![VersionMeta { name: "s-v3".into(), labels: StringMap::new() }], None),
+        ] {
+            assert_eq!(highest("s", &metas), expected, "{metas:?}");
+        }
+    }
+
+    #[test]
+    fn a_version_is_immutable_and_owned() {
+        let plan = Plan { quarks_job: "q".into(), uid: "u".into(), ..Plan::default() };
+        let desired = desired();
+        let body = serde_json::to_value(build_version(&desired, &plan, 12).unwrap()).unwrap();
+        assert_eq!(
+            body,
+            json!({
+                "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "immutable": true, "data": {"k": "eA=="},
+                "metadata": {
+                    "name": "s-v12",
+                    "labels": {"l": "1", LABEL_SECRET_KIND: VERSIONED_KIND, LABEL_SECRET_VERSION: "12"},
+                    "annotations": {"a": "2", ANNOTATION_SOURCE_DESCRIPTION: SOURCE_DESCRIPTION},
+                    "ownerReferences": [{"apiVersion": API_VERSION, "kind": "QuarksJob", "name": "q", "uid": "u", "controller": true}],
+                },
+            })
+        );
+        let live = |value| serde_json::from_value::<LiveSecret>(value).unwrap();
+        assert!(is_same(&desired, &live(body.clone())));
+        for (path, value) in
+            [("/data/k", json!("eQ==")), ("/metadata/labels/l", json!("2")), ("/metadata/annotations", json!({})), ("/data", json!({}))]
+        {
+            let mut other = body.clone();
+            *other.pointer_mut(path).unwrap() = value;
+            assert!(!is_same(&desired, &live(other)), "{path}");
+        }
+        let mut more = body;
+        more["metadata"]["labels"]["gone-from-spec"] = json!("x");
+        assert!(!is_same(&desired, &live(more)));
+    }
+
+    #[test]
+    fn names_that_grow_too_long_are_refused() {
+        let long = Desired { name: "s".repeat(251), ..desired() };
+        let plan = Plan::default();
+        assert!(build_version(&long, &plan, 1).is_err());
+        assert!(build_version(&Desired { name: "s".repeat(250), ..desired() }, &plan, 1).is_ok());
+    }
+}
