@@ -1,0 +1,81 @@
+# shellcheck shell=bash
+# Read by scripts/demo, scripts/test and .ci/run: what all of them need.
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/quarks-job
+program=$(basename "$0")
+# shellcheck disable=SC2034 # read by the scripts
+image=localhost/quarks-job:dev
+# Outside the checkout, so that a fresh clone on the same machine builds fast.
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
+
+die() { printf '%s: %s\n' "$program" "$*" >&2; exit 1; }
+bad_usage() { printf '%s: %s (see --help)\n' "$program" "$*" >&2; exit 2; }
+
+# The scripts end at different places; a build that was told to stop should not go on alone.
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+at_least() { [[ $(printf '%s\n' "$1" "$2" | sort -V | head -n 1) == "$1" ]]; }
+
+# need rust|go|root...: one line that names all that is not there and that only a person can put there.
+need() {
+  local what want have missing=()
+  for what; do
+    case $what in
+      root)
+        [[ $(uname -s) == Linux ]] || missing+=("Linux (this is $(uname -s))")
+        ((EUID == 0)) || missing+=("root (network namespaces, mounts and containers are made)")
+        ;;
+      rust)
+        want=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$here/Cargo.toml")
+        if have=$(cargo --version 2>/dev/null); then
+          read -r _ have _ <<<"$have"
+          at_least "$want" "$have" || missing+=("Rust $want or newer (found $have)")
+        else
+          missing+=("Rust $want or newer (no working cargo in PATH)")
+        fi
+        ;;
+      go)
+        # Only the first cluster of a machine is built; afterwards scripts/cluster knows better.
+        if compgen -G "$cache/cluster-bin/*/kube-apiserver" >/dev/null; then continue; fi
+        want=$(awk '$1 == "go" {print $2}' "$here/tests/cluster/go.mod")
+        if have=$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null); then
+          have=${have#go}
+          at_least "$want" "$have" || missing+=("Go $want or newer (found $have)")
+        else
+          missing+=("Go $want or newer (no go in PATH)")
+        fi
+        ;;
+      fmt) cargo fmt --version >/dev/null 2>&1 || missing+=("rustfmt (rustup component add rustfmt)") ;;
+      clippy) cargo clippy --version >/dev/null 2>&1 || missing+=("clippy (rustup component add clippy)") ;;
+    esac
+  done
+  ((${#missing[@]} == 0)) || die "please install first: $(printf '%s; ' "${missing[@]}" | sed 's/; $//')"
+}
+
+# need_packages COMMAND=PACKAGE...: installs the Debian packages of the commands that are not there.
+need_packages() {
+  local pair packages=()
+  for pair; do
+    command -v "${pair%%=*}" >/dev/null || packages+=("${pair#*=}")
+  done
+  ((${#packages[@]})) || return 0
+  command -v apt-get >/dev/null || die "please install first: ${packages[*]} (there is no apt-get here)"
+  ((EUID == 0)) || die "please install first: apt-get install ${packages[*]}"
+  printf 'installing %s\n' "${packages[*]}" >&2
+  mkdir -p "$cache"
+  local log=$cache/apt-$program.log
+  {
+    # An installation that was killed leaves half-configured packages behind.
+    dpkg --configure -a &&
+      apt-get -o DPkg::Lock::Timeout=300 update &&
+      DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "${packages[@]}"
+  } >"$log" 2>&1 </dev/null || { tail -n 25 "$log" >&2; die "the packages could not be installed"; }
+}
+
+# What building the program takes beside Rust: a linker, the static C library, and a C compiler for ring.
+need_compiler() { need_packages cc=gcc cc=libc6-dev; }
+
+# manifest_with_image REF: the operator's manifest; the placeholder stands in it twice.
+manifest_with_image() { sed "s|quarks-job:dev|$1|" "$here/manifests/operator.yaml"; }
