@@ -1,0 +1,88 @@
+//! The API server's audit log: who asked for what.
+
+use std::fmt;
+
+use serde_json::Value;
+
+const OPERATOR: &str = "system:serviceaccount:quarks-job:quarks-job";
+const SIDECAR: &str = "quarks-job-sidecar";
+
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub time: String,
+    pub user: String,
+    pub verb: String,
+    /// With the subresource: `quarksjobs/status`.
+    pub resource: String,
+    pub namespace: String,
+    pub name: String,
+    pub code: u64,
+}
+
+impl Entry {
+    pub fn is_operator(&self) -> bool {
+        self.user == OPERATOR
+    }
+
+    pub fn is_sidecar(&self) -> bool {
+        self.user.rsplit(':').next() == Some(SIDECAR)
+    }
+
+    pub fn is_job_created(&self) -> bool {
+        self.is_operator() && self.verb == "create" && self.resource == "jobs" && self.code == 201
+    }
+
+    pub fn is_read(&self) -> bool {
+        matches!(self.verb.as_str(), "get" | "list" | "watch")
+    }
+
+    pub fn is_event(&self) -> bool {
+        self.resource == "events"
+    }
+
+    /// `verb resource`.
+    pub fn what(&self) -> String {
+        format!("{} {}", self.verb, self.resource)
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {} {}/{} {}", self.time, self.user, self.what(), self.namespace, self.name, self.code)
+    }
+}
+
+/// Requests in the namespaces that `wanted` names, in the order of their answers; a watch counts when it starts.
+pub fn entries(wanted: impl Fn(&str) -> bool) -> Vec<Entry> {
+    let path = std::env::var("AUDIT_LOG").expect("these tests need a cluster: run them with scripts/test");
+    let log = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    // The last line may be half written.
+    log.lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .filter_map(|line| entry(&line))
+        .filter(|entry| wanted(&entry.namespace))
+        .collect()
+}
+
+fn entry(line: &Value) -> Option<Entry> {
+    let text = |pointer: &str| line.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (verb, stage) = (text("/verb"), text("/stage"));
+    let counted = if verb == "watch" { "ResponseStarted" } else { "ResponseComplete" };
+    if stage != counted {
+        return None;
+    }
+    let mut resource = text("/objectRef/resource");
+    let subresource = text("/objectRef/subresource");
+    if !subresource.is_empty() {
+        resource = format!("{resource}/{subresource}");
+    }
+    Some(Entry {
+        time: text("/requestReceivedTimestamp"),
+        user: text("/user/username"),
+        verb,
+        resource,
+        namespace: text("/objectRef/namespace"),
+        name: text("/objectRef/name"),
+        code: line.pointer("/responseStatus/code").and_then(Value::as_u64).unwrap_or(0),
+    })
+}

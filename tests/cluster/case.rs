@@ -1,0 +1,323 @@
+//! One case: a namespace, kubectl in it, and waiting for conditions with a limit.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::audit::{self, Entry};
+
+/// Reached only when a case fails; machines are slow and shared.
+pub const LIMIT: Duration = Duration::from_secs(120);
+/// Between two looks; each is a kubectl process.
+const POLL: Duration = Duration::from_millis(250);
+
+const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests");
+pub const MONITORED: &str = "quarks.cloudfoundry.org/monitored";
+const MONITORED_DEFAULT: &str = "quarks.cloudfoundry.org/monitored=default";
+const SIDECAR_ACCOUNT: &str = "quarks.cloudfoundry.org/qjob-service-account=quarks-job-sidecar";
+
+/// Cases that stop the operator run alone, all others at the same time.
+static OPERATOR: RwLock<()> = RwLock::new(());
+
+#[expect(dead_code, reason = "held, not read")]
+enum Turn {
+    Shared(RwLockReadGuard<'static, ()>),
+    Alone(RwLockWriteGuard<'static, ()>),
+}
+
+pub struct Case {
+    pub namespace: String,
+    _turn: Turn,
+}
+
+impl Case {
+    /// In a namespace that is ready for QuarksJobs.
+    pub fn new(name: &str) -> Self {
+        let case = Self::unlabelled(name);
+        case.label();
+        case
+    }
+
+    /// The same, while no other case runs.
+    pub fn alone(name: &str) -> Self {
+        let turn = Turn::Alone(OPERATOR.write().unwrap_or_else(PoisonError::into_inner));
+        let case = Self::with(name, turn);
+        case.label();
+        case
+    }
+
+    /// In a namespace that has the accounts and rights, but not the label that makes the operator look at it.
+    pub fn unlabelled(name: &str) -> Self {
+        Self::with(name, Turn::Shared(OPERATOR.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn with(name: &str, turn: Turn) -> Self {
+        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos();
+        let namespace = format!("t-{name}-{:06x}", nanos / 1_000 % 0x100_0000);
+        cluster(&["create", "namespace", &namespace]);
+        let case = Self { namespace, _turn: turn };
+        case.kubectl(&["apply", "-f", &format!("{MANIFESTS}/monitored-namespace.yaml")]);
+        case
+    }
+
+    /// Makes the operator serve the namespace.
+    pub fn label(&self) {
+        self.label_namespace(&[MONITORED_DEFAULT, SIDECAR_ACCOUNT]);
+    }
+
+    pub fn label_namespace(&self, labels: &[&str]) {
+        cluster(&[&["label", "--overwrite", "namespace", &self.namespace], labels].concat());
+    }
+
+    // ------------------------------------------------------------------------------------------------ kubectl
+
+    /// kubectl in this namespace, its output; it has to work.
+    #[track_caller]
+    pub fn kubectl(&self, args: &[&str]) -> String {
+        self.try_kubectl(args, None).unwrap_or_else(|error| panic!("kubectl {}: {error}", args.join(" ")))
+    }
+
+    /// Its output, or its error messages.
+    pub fn try_kubectl(&self, args: &[&str], input: Option<&Value>) -> Result<String, String> {
+        run(&[&["--namespace", &self.namespace], args].concat(), input)
+    }
+
+    #[track_caller]
+    pub fn apply(&self, object: &Value) {
+        self.try_apply(object).unwrap_or_else(|error| panic!("kubectl apply: {error}"));
+    }
+
+    pub fn try_apply(&self, object: &Value) -> Result<String, String> {
+        self.try_kubectl(&["apply", "-f", "-"], Some(object))
+    }
+
+    #[track_caller]
+    pub fn apply_example(&self, file: &str) {
+        self.kubectl(&["apply", "-f", &example(file)]);
+    }
+
+    #[track_caller]
+    pub fn set_now(&self, name: &str) {
+        self.patch(name, &json!({"spec": {"trigger": {"strategy": "now"}}}));
+    }
+
+    #[track_caller]
+    pub fn patch(&self, name: &str, patch: &Value) {
+        self.kubectl(&["patch", "qjob", name, "--type", "merge", "-p", &patch.to_string()]);
+    }
+
+    #[track_caller]
+    pub fn get(&self, kind: &str, name: &str) -> Value {
+        serde_json::from_str(&self.kubectl(&["get", kind, name, "-o", "json"])).expect("JSON")
+    }
+
+    #[track_caller]
+    pub fn list(&self, kind: &str, selector: &str) -> Vec<Value> {
+        let list: Value = serde_json::from_str(&self.kubectl(&["get", kind, "-l", selector, "-o", "json"])).expect("JSON");
+        list["items"].as_array().expect("a list").clone()
+    }
+
+    #[track_caller]
+    pub fn qjob(&self, name: &str) -> Value {
+        self.get("qjob", name)
+    }
+
+    #[track_caller]
+    pub fn jobs(&self) -> Vec<Value> {
+        self.list("jobs", "")
+    }
+
+    /// The data of a Secret, decoded.
+    #[track_caller]
+    pub fn secret(&self, name: &str) -> BTreeMap<String, String> {
+        decoded(&self.get("secret", name))
+    }
+
+    /// Names of the Secrets that Jobs have written.
+    #[track_caller]
+    pub fn output_secrets(&self) -> Vec<String> {
+        self.list("secrets", "quarks.cloudfoundry.org/container-name").iter().map(|secret| text(&secret["metadata"]["name"])).collect()
+    }
+
+    // ------------------------------------------------------------------------------------------------ waiting
+
+    /// `kubectl wait`, as a user would: `condition=Succeeded`, `condition=Running=false`.
+    #[track_caller]
+    pub fn wait(&self, name: &str, condition: &str) {
+        let limit = format!("--timeout={}s", LIMIT.as_secs());
+        self.kubectl(&["wait", &format!("qjob/{name}"), &format!("--for={condition}"), &limit]);
+    }
+
+    /// Until the QuarksJob is as `check` wants it.
+    #[track_caller]
+    pub fn wait_qjob(&self, name: &str, what: &str, check: impl Fn(&Value) -> bool) -> Value {
+        until(what, || Some(self.qjob(name)).filter(|qjob| check(qjob)))
+    }
+
+    /// Until so many runs are settled; the last of them.
+    #[track_caller]
+    pub fn wait_runs(&self, name: &str, runs: u64) -> Value {
+        let qjob = self.wait_qjob(name, &format!("{runs} runs"), |qjob| qjob["status"]["lastRun"]["run"].as_u64() >= Some(runs));
+        assert_eq!(qjob["status"]["lastRun"]["run"], runs, "more runs than asked for");
+        qjob["status"]["lastRun"].clone()
+    }
+
+    #[track_caller]
+    pub fn wait_no_jobs(&self) {
+        until("the Jobs to be gone", || self.jobs().is_empty().then_some(()));
+    }
+
+    /// Until there is an Event with this reason on the QuarksJob; its text.
+    #[track_caller]
+    pub fn wait_event(&self, name: &str, reason: &str) -> String {
+        until(&format!("Event {reason}"), || self.events(name).into_iter().find(|event| event.0 == reason)).1
+    }
+
+    /// Reason and text of all Events on the QuarksJob.
+    #[track_caller]
+    pub fn events(&self, name: &str) -> Vec<(String, String)> {
+        let selector = format!("regarding.kind=QuarksJob,regarding.name={name}");
+        let list = self.kubectl(&["get", "events.v1.events.k8s.io", "--field-selector", &selector, "-o", "json"]);
+        let list: Value = serde_json::from_str(&list).expect("JSON");
+        list["items"].as_array().expect("a list").iter().map(|event| (text(&event["reason"]), text(&event["note"]))).collect()
+    }
+
+    /// Until the condition has this status and reason; its message.
+    #[track_caller]
+    pub fn wait_condition(&self, name: &str, kind: &str, status: &str, reason: &str) -> String {
+        let matches = |qjob: &Value| condition(qjob, kind).is_some_and(|found| found["status"] == status && found["reason"] == reason);
+        let qjob = self.wait_qjob(name, &format!("{kind}={status}, {reason}"), matches);
+        text(&condition(&qjob, kind).expect("just seen")["message"])
+    }
+
+    // -------------------------------------------------------------------------------------------------- audit
+
+    /// What was asked of the API server in this namespace.
+    pub fn audit(&self) -> Vec<Entry> {
+        audit::entries(|namespace| namespace == self.namespace)
+    }
+
+    /// Jobs that the operator has created here, whether they are still there or not.
+    pub fn jobs_created(&self) -> usize {
+        self.audit().iter().filter(|entry| entry.is_job_created()).count()
+    }
+
+    fn diagnosis(&self) -> String {
+        let mut text = String::new();
+        for args in [
+            &["get", "qjob,job,pod,secret", "-o", "wide"][..],
+            &["get", "qjob", "-o", "yaml"],
+            &["get", "events", "--sort-by=.metadata.creationTimestamp"],
+            &["logs", "-l", "quarks.cloudfoundry.org/qjob-name", "--all-containers", "--prefix", "--tail=20"],
+            &["--namespace=quarks-job", "logs", "deployment/quarks-job", "--tail=40"],
+        ] {
+            let output = self.try_kubectl(args, None).unwrap_or_else(|error| error);
+            let _ = writeln!(text, "--- kubectl {}\n{output}", args.join(" "));
+        }
+        for entry in self.audit() {
+            let _ = writeln!(text, "{entry}");
+        }
+        text
+    }
+}
+
+impl Drop for Case {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("namespace {} is left as it is\n{}", self.namespace, self.diagnosis());
+        } else {
+            cluster(&["delete", "namespace", &self.namespace, "--wait=false"]);
+        }
+    }
+}
+
+/// A QuarksJob with one container `main` that runs `script`. Its pod goes with the Job.
+pub fn quarks_job(name: &str, strategy: &str, script: &str) -> Value {
+    json!({
+        "apiVersion": "quarks.cloudfoundry.org/v1alpha1",
+        "kind": "QuarksJob",
+        "metadata": {"name": name},
+        "spec": {
+            "trigger": {"strategy": strategy},
+            "template": {"spec": {"backoffLimit": 0, "template": {
+                "metadata": {"labels": {"delete": "pod"}},
+                "spec": {"restartPolicy": "Never", "terminationGracePeriodSeconds": 1, "containers": [{
+                    "name": "main", "image": "busybox:1.36", "imagePullPolicy": "IfNotPresent",
+                    "command": ["/bin/sh", "-c", script],
+                }]},
+            }}},
+        },
+    })
+}
+
+/// The same with `output.json` of the container stored in the Secret `secret`.
+pub fn with_output(name: &str, strategy: &str, script: &str, secret: &str) -> Value {
+    let mut object = quarks_job(name, strategy, script);
+    object["spec"]["output"] = json!({"outputMap": {"main": {"output.json": {"name": secret}}}});
+    object
+}
+
+pub fn example(file: &str) -> String {
+    format!("{MANIFESTS}/examples/{file}")
+}
+
+pub fn condition<'a>(qjob: &'a Value, kind: &str) -> Option<&'a Value> {
+    qjob["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
+}
+
+pub fn decoded(secret: &Value) -> BTreeMap<String, String> {
+    let data = secret["data"].as_object().cloned().unwrap_or_default();
+    data.into_iter().map(|(key, value)| (key, String::from_utf8(STANDARD.decode(text(&value)).expect("base64")).expect("UTF-8"))).collect()
+}
+
+pub fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+#[track_caller]
+pub fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("no string: {value}")).to_owned()
+}
+
+#[track_caller]
+pub fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = check() {
+            return found;
+        }
+        assert!(start.elapsed() < LIMIT, "waited {LIMIT:?} for: {what}");
+        thread::park_timeout(POLL);
+    }
+}
+
+/// kubectl outside of any namespace; it has to work.
+#[track_caller]
+pub fn cluster(args: &[&str]) -> String {
+    run(args, None).unwrap_or_else(|error| panic!("kubectl {}: {error}", args.join(" ")))
+}
+
+fn run(args: &[&str], input: Option<&Value>) -> Result<String, String> {
+    // Never a cluster that happens to be the user's current one.
+    assert!(std::env::var("QUARKS_CLUSTER").is_ok(), "these tests need a cluster: run them with scripts/test");
+    let mut child = Command::new("kubectl")
+        .args(args)
+        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("kubectl starts");
+    if let (Some(input), Some(mut pipe)) = (input, child.stdin.take()) {
+        pipe.write_all(input.to_string().as_bytes()).expect("kubectl reads");
+    }
+    let Output { status, stdout, stderr } = child.wait_with_output().expect("our child");
+    if status.success() { Ok(String::from_utf8_lossy(&stdout).into_owned()) } else { Err(String::from_utf8_lossy(&stderr).into_owned()) }
+}

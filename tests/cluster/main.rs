@@ -1,0 +1,20 @@
+//! The operator in its pod on a real cluster, looked at from outside: through kubectl, and through the API server's
+//! audit log, which tells what the operator and the sidecar really asked for.
+//!
+//! Run by `scripts/test`, which makes the cluster and installs the operator from `manifests/`. Not a default target:
+//! `cargo test` alone does not need a cluster. Each case has a namespace of its own and runs alone by its name; a case
+//! that fails leaves its namespace behind and prints what is in it.
+#![forbid(unsafe_code)]
+
+mod audit;
+mod bad_input;
+mod budgets;
+mod case;
+mod examples;
+mod namespaces;
+mod outputs;
+mod runs;
+mod stops;
+
+// Last: looks at what all others have caused. `scripts/test` runs it after them.
+mod report;

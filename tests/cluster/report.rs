@@ -1,0 +1,68 @@
+//! What the operator and the sidecars asked for in all cases since the cluster started.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::audit::{self, Entry};
+use crate::case::cluster;
+
+#[derive(Default)]
+struct Account {
+    runs: usize,
+    operator: BTreeMap<String, usize>,
+    sidecar: BTreeMap<String, usize>,
+}
+
+fn line(counts: &BTreeMap<String, usize>) -> String {
+    let parts: Vec<String> = counts.iter().map(|(verb, number)| format!("{verb} {number}")).collect();
+    if parts.is_empty() { "-".to_owned() } else { parts.join(", ") }
+}
+
+#[test]
+fn requests_stay_within_bounds_in_every_case() {
+    let entries = audit::entries(|_| true);
+    let mut accounts: BTreeMap<&str, Account> = BTreeMap::new();
+    for entry in entries.iter().filter(|entry| entry.namespace.starts_with("t-")) {
+        let account = accounts.entry(&entry.namespace).or_default();
+        account.runs += usize::from(entry.is_job_created());
+        let verb = if entry.is_event() { "event".to_owned() } else { entry.verb.clone() };
+        if entry.is_operator() {
+            *account.operator.entry(verb).or_default() += 1;
+        } else if entry.is_sidecar() {
+            *account.sidecar.entry(verb).or_default() += 1;
+        }
+    }
+    println!("{:<34} {:>4}  requests of the operator | of the sidecars", "namespace", "runs");
+    for (namespace, account) in &accounts {
+        println!("{namespace:<34} {:>4}  {} | {}", account.runs, line(&account.operator), line(&account.sidecar));
+    }
+    for (namespace, account) in &accounts {
+        // The read of each run, of the token's Secret, and some more after conflicts and restarts: no polling has room.
+        let gets = account.operator.get("get").copied().unwrap_or(0);
+        assert!(gets <= 6 + 4 * account.runs, "{namespace}: {gets} GET for {} runs", account.runs);
+        let reads: usize = ["get", "list", "watch"].iter().filter_map(|verb| account.sidecar.get(*verb)).sum();
+        // Up to six pods a run.
+        assert!(reads <= 24 * account.runs, "{namespace}: {reads} reads by the sidecars for {} runs", account.runs);
+    }
+}
+
+#[test]
+fn nobody_asked_for_what_it_may_not_do() {
+    // One case takes the operator's rights away.
+    let refused: BTreeSet<String> = audit::entries(|namespace| !namespace.starts_with("t-binding"))
+        .iter()
+        .filter(|entry| (entry.is_operator() || entry.is_sidecar()) && matches!(entry.code, 401 | 403))
+        .map(Entry::to_string)
+        .collect();
+    assert!(refused.is_empty(), "{refused:#?}");
+}
+
+#[test]
+fn the_operator_has_not_crashed_and_logs_no_output() {
+    let restarts =
+        cluster(&["--namespace", "quarks-job", "get", "pods", "-o", "jsonpath={.items[*].status.containerStatuses[*].restartCount}"]);
+    assert_eq!(restarts, "0");
+    let log = cluster(&["--namespace", "quarks-job", "logs", "deployment/quarks-job", "--tail=-1"]);
+    for word in ["panic", "not a good one", "hidden-value", "eyJ"] {
+        assert!(!log.contains(word), "the log has {word:?}");
+    }
+}
