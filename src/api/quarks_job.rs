@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::{Condition, ObjectMeta};
 
@@ -209,6 +210,6 @@ pub struct StoredOutput {
 }
 
 fn lenient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<QuarksJobStatus, D::Error> {
-    let value = Value::deserialize(deserializer)?;
-    Ok(serde_json::from_value(value).unwrap_or_default())
+    let text = Box::<RawValue>::deserialize(deserializer)?;
+    Ok(serde_json::from_slice(text.get().as_bytes()).unwrap_or_default())
 }

@@ -265,7 +265,8 @@ impl<'a> PodTemplate<'a> {
 
 impl Output {
     fn parse(value: &Value, pod: &PodTemplate<'_>) -> Result<Self, SpecError> {
-        let raw = RawOutput::deserialize(value).map_err(|error| SpecError::new("spec.output", error.to_string()))?;
+        let raw: RawOutput =
+            serde_json::from_slice(value.to_string().as_bytes()).map_err(|error| SpecError::new("spec.output", error.to_string()))?;
         if let Some(other) = raw.output_type.filter(|kind| kind != "json" && !kind.is_empty()) {
             return Err(SpecError::new("spec.output.outputType", format!("{:?} is not supported; use json", shorten(&other))));
         }

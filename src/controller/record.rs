@@ -58,7 +58,7 @@ impl Marker {
     }
 
     fn parse(text: &str, uid: &Uid) -> Option<Self> {
-        serde_json::from_str(text).ok().filter(|marker: &Self| marker.uid == *uid && marker.runs < RUN_MAX)
+        serde_json::from_slice(text.as_bytes()).ok().filter(|marker: &Self| marker.uid == *uid && marker.runs < RUN_MAX)
     }
 
     /// The text of the annotation.
@@ -115,7 +115,7 @@ pub struct RunRecord {
 impl RunRecord {
     /// The record in the annotation's text, if it is one.
     pub fn parse(text: &str) -> Option<Self> {
-        serde_json::from_str(text).ok().filter(|record: &Self| record.run >= 1 && record.run < RUN_MAX)
+        serde_json::from_slice(text.as_bytes()).ok().filter(|record: &Self| record.run >= 1 && record.run < RUN_MAX)
     }
 
     /// The text of the annotation.

@@ -230,7 +230,7 @@ impl Client {
         if (200..300).contains(&code) {
             return Ok(response);
         }
-        let header = response.retry_after.as_deref().and_then(|value| parse_retry_after(value, jiff::Timestamp::now()));
+        let header = response.retry_after.as_deref().and_then(|value| parse_retry_after(value, std::time::SystemTime::now()));
         // An error body that cannot be read changes nothing: the code is known.
         let body = self.read_body(request, response, ERROR_BODY_MAX).unwrap_or_default();
         let status = read_status(code, &body);

@@ -1,23 +1,20 @@
 //! Response headers that carry meaning: `Retry-After` and `Warning`. Pure.
 
-use std::time::Duration;
-
-use jiff::Timestamp;
+use std::time::{Duration, SystemTime};
 
 /// A server that asks for more is not believed: the next try would be too far away to notice a recovery.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
 /// `Retry-After`: seconds, or an HTTP date seen from `now`.
-pub(crate) fn parse_retry_after(value: &str, now: Timestamp) -> Option<Duration> {
+pub(crate) fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         // A number too large for u64 is as good as the limit.
         let seconds = value.parse::<u64>().unwrap_or(u64::MAX);
         return Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
     }
-    let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
-    let left = at.duration_since(now);
-    Some(Duration::try_from(left).unwrap_or(Duration::ZERO).min(RETRY_AFTER_MAX))
+    let at = httpdate::parse_http_date(value).ok()?;
+    Some(at.duration_since(now).unwrap_or(Duration::ZERO).min(RETRY_AFTER_MAX))
 }
 
 /// Bounds a delay that came from elsewhere (`details.retryAfterSeconds`).
@@ -64,7 +61,7 @@ mod tests {
 
     #[test]
     fn retry_after_is_seconds_or_a_date_and_bounded() {
-        let now: Timestamp = "2015-10-21T07:28:00Z".parse().expect("a time");
+        let now = humantime::parse_rfc3339("2015-10-21T07:28:00Z").expect("a time");
         let cases = [
             ("5", Some(5)),
             (" 0 ", Some(0)),

@@ -125,13 +125,13 @@ pub(crate) fn parse_frame<T: DeserializeOwned>(line: &[u8], resource: Resource) 
             Err(skipped) => Frame::Skipped(skipped, version()),
         },
         "BOOKMARK" => Frame::Bookmark(version()),
-        "ERROR" => Frame::Error(serde_json::from_str(object.get()).map_err(describe)?),
+        "ERROR" => Frame::Error(serde_json::from_slice(object.get().as_bytes()).map_err(describe)?),
         other => Frame::Unknown(one_line(other, 40)),
     })
 }
 
 fn parse_object<T: DeserializeOwned>(raw: &RawValue, resource: Resource) -> Result<T, Skipped> {
-    serde_json::from_str(raw.get()).map_err(|error| {
+    serde_json::from_slice(raw.get().as_bytes()).map_err(|error| {
         let AnyMeta { name, namespace, resource_version: _ } = read_any(raw).metadata;
         let reason = if resource == Resource::SECRETS { "not as expected".to_owned() } else { one_line(&describe_decode(&error), 300) };
         Skipped { key: ObjectKey::new(namespace.unwrap_or_default(), name.unwrap_or_default()), reason }
@@ -139,7 +139,7 @@ fn parse_object<T: DeserializeOwned>(raw: &RawValue, resource: Resource) -> Resu
 }
 
 fn read_any(raw: &RawValue) -> AnyObject {
-    serde_json::from_str(raw.get()).unwrap_or_default()
+    serde_json::from_slice(raw.get().as_bytes()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -118,6 +118,5 @@ pub fn now() -> String {
 
 /// RFC 3339 in whole seconds, so long from now.
 pub fn time_after(ahead: Duration) -> String {
-    let time = jiff::Timestamp::now() + ahead;
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    humantime::format_rfc3339_seconds(std::time::SystemTime::now() + ahead).to_string()
 }
