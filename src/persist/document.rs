@@ -15,6 +15,10 @@ pub const SECRET_LIMIT: usize = 1024 * 1024;
 const ETCD_LIMIT: usize = 1536 * 1024;
 /// Least that one key costs in etcd beside the value and twice the key (in the data and in `managedFields`), in bytes.
 const ENTRY_COST: usize = 14;
+/// Secrets that one file may become by fan-out. With [`KEYS_LIMIT`] it keeps the sidecar within its memory limit.
+const FAN_OUT_LIMIT: usize = 1000;
+/// Keys that these Secrets may have together.
+const KEYS_LIMIT: usize = 50_000;
 /// A key may have at most this many bytes.
 const KEY_LIMIT: usize = 253;
 /// Characters of a key that an error quotes.
@@ -59,6 +63,8 @@ pub enum DocumentError {
     Key(String),
     /// More than one Secret takes.
     TooLarge,
+    /// Fan-out: more Secrets, or more keys in all of them, than one file may have.
+    TooMany,
     /// Something after the last document that may be there.
     Trailing {
         /// Line where it begins or goes wrong.
@@ -121,6 +127,7 @@ impl fmt::Display for DocumentError {
                 )
             }
             Self::TooLarge => f.write_str("too large: a Secret takes 1 MiB of values, and 1.5 MiB with its keys"),
+            Self::TooMany => write!(f, "too large: a file may become at most {FAN_OUT_LIMIT} Secrets with {KEYS_LIMIT} keys together"),
             Self::Trailing { line, column, documents } => {
                 write!(f, "trailing data at line {line} column {column}; expected at most {documents} JSON objects (restarts + 1)")
             }
@@ -276,6 +283,7 @@ impl Sink for Flat {
 #[derive(Default)]
 struct FanOut {
     entries: BTreeMap<String, Document>,
+    keys: usize,
     error: Option<DocumentError>,
 }
 
@@ -292,6 +300,10 @@ impl FanOut {
         };
         if self.entries.contains_key(&key) {
             return Err(DocumentError::Duplicate(key));
+        }
+        self.keys += document.len();
+        if self.entries.len() >= FAN_OUT_LIMIT || self.keys > KEYS_LIMIT {
+            return Err(DocumentError::TooMany);
         }
         self.entries.insert(key, document);
         Ok(())

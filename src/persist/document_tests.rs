@@ -127,6 +127,20 @@ fn fan_out_takes_objects_and_objects_as_strings() {
 }
 
 #[test]
+fn fan_out_is_bounded() {
+    let file = |secrets: usize, keys: usize| {
+        let entry: Vec<_> = (0..keys).map(|key| format!("\"{key}\":\"\"")).collect();
+        let entries: Vec<_> = (0..secrets).map(|secret| format!("\"{secret}\":{{{}}}", entry.join(","))).collect();
+        format!("{{{}}}", entries.join(","))
+    };
+    for (secrets, keys, expected) in
+        [(1000, 1, Ok(1000)), (1001, 1, Err(DocumentError::TooMany)), (5, 10_000, Ok(5)), (6, 10_000, Err(DocumentError::TooMany))]
+    {
+        assert_eq!(parse_fan_out(file(secrets, keys).as_bytes(), 1).map(|entries| entries.len()), expected, "{secrets} {keys}");
+    }
+}
+
+#[test]
 fn no_error_shows_a_value() {
     let good = format!(r#"{{"a":"{CANARY}"}}"#);
     let mut malformed = vec![
