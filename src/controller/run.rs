@@ -4,7 +4,6 @@
 //! Bounded channels point one way. Keys go only to idle workers and there is room for every worker's answer, so
 //! nobody waits in a circle.
 
-use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -124,7 +123,7 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
     let index = SharedIndex::new(Index::new(monitored_id));
     let pulse = Pulse::new();
     let (changes, changes_in) = bounded::<Change>(CHANNEL);
-    let (dirty, dirty_in) = bounded::<(BTreeSet<ObjectKey>, Lane)>(CHANNEL);
+    let (dirty, dirty_in) = bounded::<(Vec<ObjectKey>, Lane)>(CHANNEL);
     let (work, work_in) = bounded::<Work>(max_workers);
     let (done, done_in) = bounded::<Done>(max_workers);
     let (events, poster) = events::pair(instance);
@@ -209,7 +208,7 @@ where
 }
 
 /// The only writer of the index.
-fn keep_index(index: &SharedIndex, changes: &Receiver<Change>, dirty: &Sender<(BTreeSet<ObjectKey>, Lane)>) {
+fn keep_index(index: &SharedIndex, changes: &Receiver<Change>, dirty: &Sender<(Vec<ObjectKey>, Lane)>) {
     let mut was_synced = false;
     for change in changes {
         // A Job's progress never starts a run by itself; everything else may.
@@ -254,7 +253,7 @@ struct Controller {
     idle: usize,
     work: Sender<Work>,
     done: Receiver<Done>,
-    dirty: Receiver<(BTreeSet<ObjectKey>, Lane)>,
+    dirty: Receiver<(Vec<ObjectKey>, Lane)>,
 }
 
 impl Controller {

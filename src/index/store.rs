@@ -99,8 +99,8 @@ impl Index {
         (self.quarks_jobs.len(), self.jobs.len())
     }
 
-    /// Takes a change in and names the QuarksJobs that it may matter to.
-    pub fn apply(&mut self, change: Change) -> BTreeSet<ObjectKey> {
+    /// Takes a change in and names the QuarksJobs that it may matter to, some perhaps twice.
+    pub fn apply(&mut self, change: Change) -> Vec<ObjectKey> {
         match change {
             Change::QuarksJob(event) => self.apply_quarks_job(event),
             Change::Job(event) => self.apply_job(event),
@@ -108,11 +108,12 @@ impl Index {
         }
     }
 
-    fn apply_quarks_job(&mut self, event: WatchEvent<QuarksJobView>) -> BTreeSet<ObjectKey> {
+    fn apply_quarks_job(&mut self, event: WatchEvent<QuarksJobView>) -> Vec<ObjectKey> {
         match event {
             WatchEvent::Replaced(views) => {
-                let mut dirty: BTreeSet<_> = self.quarks_jobs.keys().cloned().collect();
-                self.quarks_jobs = views.into_iter().map(|view| (view.key.clone(), Arc::new(view))).collect();
+                let mut dirty = self.keys();
+                self.quarks_jobs.clear();
+                self.quarks_jobs.extend(views.into_iter().map(|view| (view.key.clone(), Arc::new(view))));
                 self.synced.quarks_jobs = true;
                 dirty.extend(self.quarks_jobs.keys().cloned());
                 dirty
@@ -120,19 +121,19 @@ impl Index {
             WatchEvent::Applied(view) => {
                 let key = view.key.clone();
                 self.quarks_jobs.insert(key.clone(), Arc::new(view));
-                BTreeSet::from([key])
+                vec![key]
             }
             WatchEvent::Deleted(view) => {
                 self.quarks_jobs.remove(&view.key);
-                BTreeSet::from([view.key])
+                vec![view.key]
             }
         }
     }
 
-    fn apply_job(&mut self, event: WatchEvent<JobView>) -> BTreeSet<ObjectKey> {
+    fn apply_job(&mut self, event: WatchEvent<JobView>) -> Vec<ObjectKey> {
         match event {
             WatchEvent::Replaced(views) => {
-                let mut dirty: BTreeSet<_> = self.jobs.values().filter_map(|job| owner_key(job)).collect();
+                let mut dirty: Vec<_> = self.jobs.values().filter_map(|job| owner_key(job)).collect();
                 self.jobs.clear();
                 self.jobs_by_owner.clear();
                 for view in views {
@@ -143,13 +144,13 @@ impl Index {
                 dirty
             }
             WatchEvent::Applied(view) => {
-                let mut dirty: BTreeSet<_> = self.remove_job(&view.key).into_iter().collect();
+                let mut dirty: Vec<_> = self.remove_job(&view.key).into_iter().collect();
                 dirty.extend(owner_key(&view));
                 self.insert_job(view);
                 dirty
             }
             WatchEvent::Deleted(view) => {
-                let mut dirty: BTreeSet<_> = self.remove_job(&view.key).into_iter().collect();
+                let mut dirty: Vec<_> = self.remove_job(&view.key).into_iter().collect();
                 dirty.extend(owner_key(&view));
                 dirty
             }
@@ -177,23 +178,24 @@ impl Index {
         owner_key(&job)
     }
 
-    fn apply_namespace(&mut self, event: WatchEvent<NamespaceView>) -> BTreeSet<ObjectKey> {
-        let changed: BTreeSet<String> = match event {
+    fn apply_namespace(&mut self, event: WatchEvent<NamespaceView>) -> Vec<ObjectKey> {
+        let changed: Vec<String> = match event {
             WatchEvent::Replaced(views) => {
-                let fresh: BTreeMap<_, _> = views.into_iter().map(|view| (view.name.clone(), view)).collect();
-                let old = std::mem::replace(&mut self.namespaces, fresh);
+                let old = std::mem::take(&mut self.namespaces);
+                self.namespaces.extend(views.into_iter().map(|view| (view.name.clone(), view)));
                 self.synced.namespaces = true;
-                let names: BTreeSet<&String> = old.keys().chain(self.namespaces.keys()).collect();
-                names.into_iter().filter(|name| old.get(*name) != self.namespaces.get(*name)).cloned().collect()
+                let gone = old.keys().filter(|name| !self.namespaces.contains_key(*name));
+                let differs = |name: &&String| old.get(*name) != self.namespaces.get(*name);
+                self.namespaces.keys().filter(differs).chain(gone).cloned().collect()
             }
             WatchEvent::Applied(view) => {
                 let name = view.name.clone();
                 let old = self.namespaces.insert(name.clone(), view);
-                if old.as_ref() == self.namespaces.get(&name) { BTreeSet::new() } else { BTreeSet::from([name]) }
+                if old.as_ref() == self.namespaces.get(&name) { Vec::new() } else { vec![name] }
             }
             WatchEvent::Deleted(view) => {
                 self.namespaces.remove(&view.name);
-                BTreeSet::from([view.name])
+                vec![view.name]
             }
         };
         changed.iter().flat_map(|namespace| self.keys_in(namespace)).collect()
