@@ -49,6 +49,8 @@ pub struct StartedRun {
 pub struct Hold {
     /// The generation that was refused; another one may be tried at once.
     pub generation: i64,
+    /// The namespace as it was; other labels may mend it.
+    pub namespace: NamespaceView,
     /// When to try again.
     pub until: Instant,
 }
@@ -223,7 +225,9 @@ pub fn decide(snapshot: &Snapshot<'_>, now: Instant) -> Decision {
     let readiness = readiness(view, namespace, pending.is_some());
     match (readiness, pending) {
         (Readiness::Ready, Some(pending)) => match hold {
-            Some(hold) if hold.generation == view.generation && now < hold.until => Decision::Wait(hold.until - now),
+            Some(hold) if hold.generation == view.generation && hold.namespace == *namespace && now < hold.until => {
+                Decision::Wait(hold.until - now)
+            }
             _ => Decision::Do(Step::Start(pending)),
         },
         (Readiness::Ready | Readiness::AlreadyRan, None) if needs_baseline(view) => Decision::Do(Step::TakeBaseline),
@@ -241,7 +245,8 @@ fn needs_baseline(view: &QuarksJobView) -> bool {
     view.strategy == Some(Strategy::Done) && view.marker.once.is_none()
 }
 
-fn readiness(view: &QuarksJobView, namespace: &NamespaceView, has_trigger: bool) -> Readiness {
+/// Whether the QuarksJob could run now.
+pub fn readiness(view: &QuarksJobView, namespace: &NamespaceView, has_trigger: bool) -> Readiness {
     if view.spec_error.is_some() {
         Readiness::InvalidSpec
     } else if view.is_suspended {

@@ -17,7 +17,7 @@ use crate::queue::{Backoff, Lane};
 
 use super::action::Action;
 use super::credential::{CredentialError, Credentials};
-use super::decide::{Decision, Hold, Pending, Readiness, Snapshot, StartedRun, Step, decide};
+use super::decide::{Decision, Hold, Pending, Readiness, Snapshot, StartedRun, Step, decide, pending, readiness};
 use super::events::{EventSender, Note};
 use super::memory::{Known, Memories, Memory};
 use super::names::{job_name, label_value, run_of_job_name};
@@ -31,7 +31,7 @@ const STEPS_MAX: usize = 16;
 /// A template that the API server refuses is tried again after this long, besides on every change of the spec.
 const INVALID_TEMPLATE_RETRY: Duration = Duration::from_secs(600);
 /// Refusals for reasons outside the object (quota, admission, rights): how long until the next try.
-const REFUSAL_BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), max: Duration::from_secs(300) };
+const REFUSAL_BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), max: Duration::from_secs(60) };
 /// A Job that the index does not show but the API server does: how long until the next look.
 const UNSEEN_JOB_RETRY: Duration = Duration::from_secs(5);
 
@@ -96,6 +96,14 @@ struct Context<'a> {
     namespace: Option<&'a NamespaceView>,
     /// The whole object, if it was read for this step.
     object: Option<&'a QuarksJob>,
+}
+
+impl Context<'_> {
+    /// What condition `Ready` says beside a run.
+    fn ready(&self) -> (Readiness, String) {
+        let readiness = self.namespace.map_or(Readiness::Ready, |namespace| readiness(self.view, namespace, pending(self.view).is_some()));
+        (readiness, ready_message(readiness, self.view))
+    }
 }
 
 impl Reconciler {
@@ -325,7 +333,8 @@ impl Reconciler {
     ) -> Result<Flow, Failed> {
         memory.refusals = memory.refusals.saturating_add(1);
         let wait = retry.unwrap_or_else(|| REFUSAL_BACKOFF.delay(memory.refusals, 0.0));
-        memory.hold = Some(Hold { generation: context.view.generation, until: Instant::now() + wait });
+        let namespace = context.namespace.cloned().unwrap_or_default();
+        memory.hold = Some(Hold { generation: context.view.generation, namespace, until: Instant::now() + wait });
         warn!("no run started key={} reason={reason} retry_seconds={} message={message:?}", context.key, wait.as_secs());
         let Some(Known { status, .. }) = memory.known().cloned() else { return Err(Failed::Stale) };
         let now = clock::now_seconds();
@@ -358,7 +367,7 @@ impl Reconciler {
             start_time: job.created.clone(),
         };
         let now = clock::now_seconds();
-        let new = StatusBuilder::new(context.view, &status, &now).running(active);
+        let new = StatusBuilder::new(context.view, &status, &now).running(active, context.ready());
         self.write_status(context, &status, &new, memory)?;
         Ok(Flow::Continue)
     }
@@ -454,14 +463,14 @@ impl Reconciler {
         let recorded = status.last_run.clone().filter(|last| last.run >= marker.runs);
         let is_news = recorded.is_none() && marker.runs > 0;
         let new = match recorded {
-            Some(last) => builder.ended(last),
-            None if marker.runs == 0 => builder.idle(Readiness::Ready, "can run"),
+            Some(last) => builder.ended(last, context.ready()),
+            None if marker.runs == 0 => builder.idle(Readiness::Ready, &ready_message(Readiness::Ready, context.view)),
             None => {
                 let verdict = match memory.verdict.clone() {
                     Some((run, verdict)) if run == marker.runs => verdict,
                     _ => self.remembered_verdict(context, job, memory)?,
                 };
-                builder.ended(last_run(context, marker, job, verdict, &status))
+                builder.ended(last_run(context, marker, job, verdict, &status), context.ready())
             }
         };
         self.write_status(context, &status, &new, memory)?;
@@ -508,7 +517,7 @@ impl Reconciler {
 
     fn clean_up(&self, context: &Context<'_>, job: &JobView, memory: &mut Memory) -> Result<Flow, Failed> {
         let is_deleting_pods = job.record.as_ref().is_some_and(|record| record.delete_pods);
-        if is_deleting_pods || context.view.pod_history_limit == 0 {
+        if is_deleting_pods {
             memory.pods = None;
             return self.delete_job(job, Propagation::Background, memory);
         }
@@ -523,7 +532,8 @@ impl Reconciler {
             uid: context.view.uid.clone(),
             controller: false,
         };
-        for pod in pods.iter().filter(|pod| is_pod_of(pod, &job.uid)) {
+        let limit = context.view.pod_history_limit;
+        for pod in pods.iter().filter(|pod| limit > 0 && is_pod_of(pod, &job.uid)) {
             if pod.metadata.owner_references.iter().any(|known| known.uid == owner.uid) {
                 continue;
             }
@@ -532,10 +542,10 @@ impl Reconciler {
             let action = Action::SetPodOwners { key: &pod.metadata.key(), uid: &pod.metadata.uid, owners: &owners };
             ignore_gone(self.client.call_unit(&action.request()))?;
         }
-        for pod in pods_beyond(&pods, &context.view.uid, &job.key.name, context.view.pod_history_limit) {
+        for pod in pods_beyond(&pods, &context.view.uid, &job.key.name, limit) {
             ignore_gone(self.client.call_unit(&Action::DeletePod { key: &pod.metadata.key(), uid: &pod.metadata.uid }.request()))?;
         }
-        self.delete_job(job, Propagation::Orphan, memory)
+        self.delete_job(job, if limit > 0 { Propagation::Orphan } else { Propagation::Background }, memory)
     }
 
     fn delete_job(&self, job: &JobView, propagation: Propagation, memory: &mut Memory) -> Result<Flow, Failed> {
@@ -566,14 +576,7 @@ impl Reconciler {
 
     fn report(&self, context: &Context<'_>, readiness: Readiness, memory: &mut Memory) -> Result<Flow, Failed> {
         let Known { status, view, .. } = memory.known().cloned().ok_or(Failed::Stale)?;
-        let spec_error = view.spec_error.as_ref().map(ToString::to_string).unwrap_or_default();
-        let message = match readiness {
-            Readiness::Ready => "can run".to_owned(),
-            Readiness::AlreadyRan => "has run once for this template".to_owned(),
-            Readiness::Suspended => "spec.suspend is true: no run starts; triggers wait".to_owned(),
-            Readiness::InvalidSpec => spec_error,
-            Readiness::NamespaceNotReady => no_account_message(&context.key.namespace),
-        };
+        let message = ready_message(readiness, &view);
         let now = clock::now_seconds();
         let new = StatusBuilder::new(&view, &status, &now).idle(readiness, &message);
         let is_new_generation = status.observed_generation != new.observed_generation;
@@ -596,6 +599,16 @@ impl Reconciler {
 
 fn ready_of(status: &QuarksJobStatus) -> Option<(&str, &str)> {
     status.condition("Ready").map(|Condition { status, reason, .. }| (status.as_str(), reason.as_str()))
+}
+
+fn ready_message(readiness: Readiness, view: &QuarksJobView) -> String {
+    match readiness {
+        Readiness::Ready => "can run".to_owned(),
+        Readiness::AlreadyRan => "has run once for this template".to_owned(),
+        Readiness::Suspended => "spec.suspend is true: no run starts; triggers wait".to_owned(),
+        Readiness::InvalidSpec => view.spec_error.as_ref().map(ToString::to_string).unwrap_or_default(),
+        Readiness::NamespaceNotReady => no_account_message(&view.key.namespace),
+    }
 }
 
 fn no_account_message(namespace: &str) -> String {
@@ -675,8 +688,8 @@ fn pods_beyond<'a>(pods: &'a [Pod], quarks_job: &Uid, newest_job: &str, limit: u
     let mut runs: Vec<u64> = kept.iter().map(|(run, _)| *run).chain(run_of_job_name(newest_job)).collect();
     runs.sort_unstable_by(|a, b| b.cmp(a));
     runs.dedup();
-    let Some(oldest) = runs.get((limit as usize).saturating_sub(1)) else { return Vec::new() };
-    kept.into_iter().filter(|(run, _)| run < oldest).map(|(_, pod)| pod).collect()
+    runs.truncate(limit as usize);
+    kept.into_iter().filter(|(run, _)| !runs.contains(run)).map(|(_, pod)| pod).collect()
 }
 
 /// A write to an object that is gone, or is another one by now, has nothing left to do.
@@ -761,6 +774,7 @@ mod tests {
             names.sort();
             names.join(" ")
         };
-        assert_eq!([beyond(1), beyond(2), beyond(3), beyond(4), beyond(9)], ["p1 p2 p2 p3", "p1 p2 p2", "p1", "", ""]);
+        let expected = ["p1 p2 p2 p3", "p1 p2 p2 p3", "p1 p2 p2", "p1", "", ""];
+        assert_eq!([beyond(0), beyond(1), beyond(2), beyond(3), beyond(4), beyond(9)], expected);
     }
 }

@@ -254,9 +254,13 @@ fn a_refused_start_is_left_alone_for_its_generation() {
     let view = view(json!({"spec": {"trigger": {"strategy": "now"}}}));
     let now = Instant::now();
     let ask = |generation, until| {
-        let hold = Hold { generation, until };
+        let hold = Hold { generation, namespace: namespace(), until };
         decide(&Snapshot { view: &view, jobs: &[], namespace: Some(&namespace()), started: None, hold: Some(&hold) }, now)
     };
+    let relabelled = NamespaceView { service_account: Some("a".into()), ..namespace() };
+    let hold = Hold { generation: 3, namespace: namespace(), until: now + Duration::from_secs(5) };
+    let snapshot = Snapshot { view: &view, jobs: &[], namespace: Some(&relabelled), started: None, hold: Some(&hold) };
+    assert!(matches!(decide(&snapshot, now), Decision::Do(Step::Start(_))), "other labels may mend it");
     let later = now + Duration::from_secs(5);
     assert_eq!(ask(3, later), Decision::Wait(Duration::from_secs(5)));
     assert!(matches!(ask(2, later), Decision::Do(Step::Start(_))));
