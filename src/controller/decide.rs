@@ -263,9 +263,8 @@ pub fn readiness(view: &QuarksJobView, namespace: &NamespaceView, has_trigger: b
 /// What is left of runs that are over and recorded.
 fn clean_up(view: &QuarksJobView, ours: &[(&Arc<JobView>, &RunRecord)]) -> Option<Step> {
     let (last, outcome) = view.last_run?;
-    let mut kept: Vec<_> = ours.iter().filter(|(job, record)| record.run <= last && job.end.is_some() && !job.is_being_deleted).collect();
-    kept.sort_by_key(|(_, record)| record.run);
-    if let Some((job, record)) = kept.last().filter(|(_, record)| record.run == last) {
+    let kept = || ours.iter().filter(|(job, record)| record.run <= last && job.end.is_some() && !job.is_being_deleted);
+    if let Some((job, record)) = kept().find(|(_, record)| record.run == last) {
         if outcome == Outcome::Succeeded {
             return Some(Step::CleanUp(Arc::clone(job)));
         }
@@ -273,8 +272,8 @@ fn clean_up(view: &QuarksJobView, ours: &[(&Arc<JobView>, &RunRecord)]) -> Optio
             return Some(Step::ReleaseTtl(Arc::clone(job)));
         }
     }
-    let is_over_limit = kept.len() > view.failed_jobs_history_limit as usize;
-    kept.first().filter(|_| is_over_limit).map(|(job, _)| Step::DeleteOldest(Arc::clone(job)))
+    let is_over_limit = kept().count() > view.failed_jobs_history_limit as usize;
+    kept().min_by_key(|(_, record)| record.run).filter(|_| is_over_limit).map(|(job, _)| Step::DeleteOldest(Arc::clone(job)))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What this process remembers of one QuarksJob between two steps. Losing it costs a read, never correctness:
 //! everything that must survive is in the API server.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::api::{ObjectKey, Pod, QuarksJob, QuarksJobStatus, ResourceVersion, Uid};
@@ -39,7 +39,7 @@ pub struct Memory {
     /// Pods of the run that is about to be cleaned up.
     pub pods: Option<Vec<Pod>>,
     /// Jobs that were written to, and the version at which: the watch has not shown the result yet.
-    acted: BTreeMap<Uid, ResourceVersion>,
+    acted: Vec<(Uid, ResourceVersion)>,
 }
 
 impl Memory {
@@ -61,7 +61,7 @@ impl Memory {
         {
             started.is_seen = true;
         }
-        self.acted.retain(|uid, version| jobs.iter().any(|job| job.uid == *uid && job.resource_version == *version));
+        self.acted.retain(|(uid, version)| jobs.iter().any(|job| job.uid == *uid && job.resource_version == *version));
     }
 
     /// The newest extract of the two.
@@ -96,12 +96,13 @@ impl Memory {
 
     /// Remembers that a write to this Job was acknowledged.
     pub fn acted_on(&mut self, job: &JobView) {
-        self.acted.insert(job.uid.clone(), job.resource_version.clone());
+        self.acted.push((job.uid.clone(), job.resource_version.clone()));
     }
 
     /// The Jobs whose extract says what is there now.
     pub fn current_jobs(&self, jobs: Vec<Arc<JobView>>) -> Vec<Arc<JobView>> {
-        jobs.into_iter().filter(|job| self.acted.get(&job.uid) != Some(&job.resource_version)).collect()
+        let is_acted_on = |job: &JobView| self.acted.iter().any(|(uid, version)| *uid == job.uid && *version == job.resource_version);
+        jobs.into_iter().filter(|job| !is_acted_on(job)).collect()
     }
 
     /// True if forgetting all of it changes nothing: the index has caught up and no run goes on.

@@ -686,10 +686,10 @@ fn pods_beyond<'a>(pods: &'a [Pod], quarks_job: &Uid, newest_job: &str, limit: u
         .filter_map(|pod| Some((run_of_job_name(pod.metadata.labels.get("batch.kubernetes.io/job-name")?)?, pod)))
         .collect();
     let mut runs: Vec<u64> = kept.iter().map(|(run, _)| *run).chain(run_of_job_name(newest_job)).collect();
-    runs.sort_unstable_by(|a, b| b.cmp(a));
+    runs.sort_unstable();
     runs.dedup();
-    runs.truncate(limit as usize);
-    kept.into_iter().filter(|(run, _)| !runs.contains(run)).map(|(_, pod)| pod).collect()
+    let oldest_kept = runs.len().saturating_sub(limit as usize);
+    kept.into_iter().filter(|(run, _)| runs[..oldest_kept].contains(run)).map(|(_, pod)| pod).collect()
 }
 
 /// A write to an object that is gone, or is another one by now, has nothing left to do.

@@ -75,10 +75,13 @@ pub fn verdict(end: &JobEnd, succeeded: u32, pods: Option<&[Pod]>) -> Verdict {
     if more > 0 {
         message.push_str(&format!("; and {more} more"));
     }
-    seen.outputs.sort();
-    seen.outputs.dedup();
-    seen.outputs.truncate(OUTPUTS_MAX);
-    Verdict { outcome, reason, message, outputs: seen.outputs }
+    let mut outputs: Vec<StoredOutput> = Vec::new();
+    for output in seen.outputs {
+        if outputs.len() < OUTPUTS_MAX && !outputs.contains(&output) {
+            outputs.push(output);
+        }
+    }
+    Verdict { outcome, reason, message, outputs }
 }
 
 fn describe(error: &OutputError) -> String {

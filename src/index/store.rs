@@ -1,6 +1,6 @@
 //! The store. Each change returns the keys of the QuarksJobs that must be looked at.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{JobView, NamespaceView, QuarksJobView};
@@ -33,7 +33,7 @@ pub struct Index {
     quarks_jobs: BTreeMap<ObjectKey, Arc<QuarksJobView>>,
     jobs: BTreeMap<ObjectKey, Arc<JobView>>,
     /// Keys of the Jobs of each QuarksJob: exactly the entries of `jobs`, by owner.
-    jobs_by_owner: HashMap<Uid, BTreeSet<ObjectKey>>,
+    jobs_by_owner: HashMap<Uid, Vec<ObjectKey>>,
     namespaces: BTreeMap<Arc<str>, NamespaceView>,
     synced: Synced,
 }
@@ -168,7 +168,7 @@ impl Index {
     /// Jobs of others are not kept.
     fn insert_job(&mut self, view: JobView) {
         if let Some((_, owner)) = &view.owner {
-            self.jobs_by_owner.entry(owner.clone()).or_default().insert(view.key.clone());
+            self.jobs_by_owner.entry(owner.clone()).or_default().push(view.key.clone());
             self.jobs.insert(view.key.clone(), Arc::new(view));
         }
     }
@@ -178,7 +178,7 @@ impl Index {
         if let Some((_, owner)) = &job.owner
             && let Some(keys) = self.jobs_by_owner.get_mut(owner)
         {
-            keys.remove(key);
+            keys.retain(|other| other != key);
             if keys.is_empty() {
                 self.jobs_by_owner.remove(owner);
             }
