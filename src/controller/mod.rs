@@ -1,9 +1,10 @@
 //! The operator's own logic: from what the API server says to what we write.
 //!
 //! Pure: `decide`, `names`, `record`, `status`, `template`, `verdict`. `action` lists every write.
-//! `reconcile` carries decisions out, `run` gives keys to workers.
+//! `reconcile` and `cleanup` carry decisions out, `run` gives keys to workers.
 
 mod action;
+mod cleanup;
 mod credential;
 mod decide;
 mod events;

@@ -1,0 +1,114 @@
+//! What is left to do for a run that is settled and recorded: pods are kept for their logs or go, Jobs are deleted.
+
+use log::debug;
+
+use crate::api::{OwnerReference, Pod, Uid};
+use crate::index::JobView;
+use crate::kube::{Error, Propagation};
+
+use super::action::Action;
+use super::memory::Memory;
+use super::names::run_of_job_name;
+use super::reconcile::{Context, Failed, Flow, Reconciler, is_pod_of};
+
+impl Reconciler {
+    pub(super) fn clean_up(&self, context: &Context<'_>, job: &JobView, memory: &mut Memory) -> Result<Flow, Failed> {
+        let is_deleting_pods = job.record.as_ref().is_some_and(|record| record.delete_pods);
+        if is_deleting_pods || context.view.pod_history_limit == 0 {
+            memory.pods = None;
+            return self.delete_job(job, Propagation::Background, memory);
+        }
+        let pods = match memory.pods.take() {
+            Some(pods) => pods,
+            None => self.pods(context.key)?,
+        };
+        let owner = OwnerReference {
+            api_version: crate::api::API_VERSION.to_owned(),
+            kind: crate::api::KIND.to_owned(),
+            name: context.key.name.clone(),
+            uid: context.view.uid.clone(),
+            controller: false,
+        };
+        for pod in pods.iter().filter(|pod| is_pod_of(pod, &job.uid)) {
+            if pod.metadata.owner_references.iter().any(|known| known.uid == owner.uid) {
+                continue;
+            }
+            let mut owners = pod.metadata.owner_references.clone();
+            owners.push(owner.clone());
+            let action = Action::SetPodOwners { key: &pod.metadata.key(), uid: &pod.metadata.uid, owners: &owners };
+            ignore_gone(self.client.call_unit(&action.request()))?;
+        }
+        for pod in pods_beyond(&pods, &context.view.uid, &job.key.name, context.view.pod_history_limit) {
+            ignore_gone(self.client.call_unit(&Action::DeletePod { key: &pod.metadata.key(), uid: &pod.metadata.uid }.request()))?;
+        }
+        self.delete_job(job, Propagation::Orphan, memory)
+    }
+
+    pub(super) fn delete_job(&self, job: &JobView, propagation: Propagation, memory: &mut Memory) -> Result<Flow, Failed> {
+        let action = Action::DeleteJob { key: &job.key, uid: &job.uid, version: None, propagation };
+        ignore_gone(self.client.call_unit(&action.request()))?;
+        memory.acted_on(job);
+        Ok(Flow::Continue)
+    }
+
+    pub(super) fn release_ttl(&self, job: &JobView, memory: &mut Memory) -> Result<Flow, Failed> {
+        if let Some(seconds) = job.record.as_ref().and_then(|record| record.ttl) {
+            ignore_gone(self.client.call_unit(&Action::ReleaseTtl { key: &job.key, uid: &job.uid, seconds }.request()))?;
+        }
+        memory.acted_on(job);
+        Ok(Flow::Continue)
+    }
+}
+
+/// Pods kept for their logs, of runs older than the newest `limit`; `newest_job` is the run that is cleaned up now.
+fn pods_beyond<'a>(pods: &'a [Pod], quarks_job: &Uid, newest_job: &str, limit: u32) -> Vec<&'a Pod> {
+    let kept: Vec<(u64, &Pod)> = pods
+        .iter()
+        .filter(|pod| pod.metadata.controller().is_none() && pod.metadata.owner_references.iter().any(|owner| owner.uid == *quarks_job))
+        .filter_map(|pod| Some((run_of_job_name(pod.metadata.labels.get("batch.kubernetes.io/job-name")?)?, pod)))
+        .collect();
+    let mut runs: Vec<u64> = kept.iter().map(|(run, _)| *run).chain(run_of_job_name(newest_job)).collect();
+    runs.sort_unstable_by(|a, b| b.cmp(a));
+    runs.dedup();
+    let Some(oldest) = runs.get((limit as usize).saturating_sub(1)) else { return Vec::new() };
+    kept.into_iter().filter(|(run, _)| run < oldest).map(|(_, pod)| pod).collect()
+}
+
+/// A write to an object that is gone, or is another one by now, has nothing left to do.
+fn ignore_gone(result: Result<(), Error>) -> Result<(), Failed> {
+    match result {
+        // 422 is what a patch for another UID answers. A delete answers 409, but so may a busy server: that is tried again.
+        Err(error) if error.is_not_found() || error.is_invalid() => {
+            debug!("nothing left to write to error={error}");
+            Ok(())
+        }
+        Err(error) => Err(Failed::Api(error)),
+        Ok(()) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn pods_of_the_newest_runs_are_kept() {
+        let pod = |run: u64| -> Pod {
+            serde_json::from_value(json!({"metadata": {
+                "name": format!("p{run}"),
+                "labels": {"batch.kubernetes.io/job-name": format!("q-x-{run}")},
+                "ownerReferences": [{"apiVersion": "v", "kind": "QuarksJob", "name": "q", "uid": "u"}]
+            }}))
+            .expect("decodes")
+        };
+        let pods = [pod(1), pod(2), pod(3), pod(2)];
+        let beyond = |limit| {
+            let mut names: Vec<_> =
+                pods_beyond(&pods, &Uid::from("u"), "q-x-4", limit).iter().map(|pod| pod.metadata.name.clone()).collect();
+            names.sort();
+            names.join(" ")
+        };
+        assert_eq!([beyond(1), beyond(2), beyond(3), beyond(4), beyond(9)], ["p1 p2 p2 p3", "p1 p2 p2", "p1", "", ""]);
+    }
+}
