@@ -1,6 +1,6 @@
 //! The operator's own logic: from what the API server says to what we write.
 //!
-//! Pure: `decide`, `names`, `record`, `status`, `template`, `verdict`. `action` lists every write.
+//! Pure: `decide`, `names`, `record`, `references`, `status`, `template`, `verdict`. `action` lists every write.
 //! `reconcile` and `cleanup` carry decisions out, `run` gives keys to workers.
 
 mod action;
@@ -12,6 +12,7 @@ mod memory;
 pub mod names;
 mod reconcile;
 pub mod record;
+pub mod references;
 mod run;
 mod status;
 pub mod template;
