@@ -1,18 +1,42 @@
-//! What is left to do for a run that is settled and recorded: pods are kept for their logs or go, Jobs are deleted.
+//! What is left to do for a run that is settled and recorded: versions beyond `keepVersions` are pruned, pods are kept for
+//! their logs or go, Jobs are deleted.
+//!
+//! Pruning comes before the deletion of the succeeded Job, whose presence is what makes a restarted operator clean up: a crash
+//! in between prunes again. A failure holds nothing up: it is tried again from memory, and after the next success at the latest,
+//! since all versions of an output are looked at each time, not only those of the last run.
 
-use log::debug;
+use std::time::{Duration, Instant};
 
-use crate::api::{OwnerReference, Pod, Uid};
+use log::{debug, info, warn};
+use serde_json::Value;
+
+use crate::api::{ObjectKey, ObjectMeta, OwnerReference, Pod, Spec, Uid};
 use crate::index::JobView;
 use crate::kube::{Error, Propagation};
+use crate::queue::Backoff;
 
 use super::action::Action;
-use super::memory::Memory;
+use super::memory::{Memory, PruneRetry};
 use super::names::run_of_job_name;
 use super::reconcile::{Context, Failed, Flow, Reconciler, is_pod_of};
+use super::versions::{Version, is_of_output, is_own, surplus};
+
+/// Pruning that did not work: how long until the next try.
+const PRUNE_BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), max: Duration::from_secs(300) };
+
+/// What came of pruning.
+enum Pruned {
+    /// There are no more versions than wanted, but for referenced ones.
+    Done,
+    /// A Job that may refer to one is just being made.
+    NotNow,
+}
 
 impl Reconciler {
     pub(super) fn clean_up(&self, context: &Context<'_>, job: &JobView, memory: &mut Memory) -> Result<Flow, Failed> {
+        if context.view.prunes_versions {
+            self.prune_or_postpone(context, memory);
+        }
         let is_deleting_pods = job.record.as_ref().is_some_and(|record| record.delete_pods);
         if is_deleting_pods || context.view.pod_history_limit == 0 {
             memory.pods = None;
@@ -42,6 +66,53 @@ impl Reconciler {
             ignore_gone(self.client.call_unit(&Action::DeletePod { key: &pod.metadata.key(), uid: &pod.metadata.uid }.request()))?;
         }
         self.delete_job(job, Propagation::Orphan, memory)
+    }
+
+    /// Prunes versions; if that does not work, not all of it or not now, it is tried again later.
+    pub(super) fn prune_or_postpone(&self, context: &Context<'_>, memory: &mut Memory) {
+        let failures = memory.prune.map_or(0, |retry| retry.failures).saturating_add(1);
+        memory.prune = match self.prune(context) {
+            Ok(Pruned::Done) => None,
+            Ok(Pruned::NotNow) => Some(PruneRetry { at: Instant::now() + PRUNE_BACKOFF.first, failures: failures - 1 }),
+            Err(error) => {
+                let wait = PRUNE_BACKOFF.delay(failures, 0.0);
+                if !error.is_shutdown() {
+                    warn!("versions not pruned, will be tried again key={} error={error} retry_seconds={}", context.key, wait.as_secs());
+                }
+                Some(PruneRetry { at: Instant::now() + wait, failures })
+            }
+        };
+    }
+
+    fn prune(&self, context: &Context<'_>) -> Result<Pruned, Error> {
+        let Context { key, view, .. } = context;
+        // The limit as it is now, and no deletion for a QuarksJob that is gone.
+        let Some(object) = self.read(key)?.filter(|object| object.metadata.uid == view.uid && !object.metadata.is_being_deleted()) else {
+            return Ok(Pruned::Done);
+        };
+        let Ok(Spec { template, output: Some(output), .. }) = Spec::parse(&object.spec) else { return Ok(Pruned::Done) };
+        let Some(keep) = output.keep_versions else { return Ok(Pruned::Done) };
+        let is_indexed = template.pointer("/spec/completionMode").and_then(Value::as_str) == Some("Indexed");
+        let is_ours =
+            |metadata: &ObjectMeta, version: &Version| is_own(metadata, key, &view.uid) && is_of_output(&output, is_indexed, &version.base);
+        let versions = self.versions(&key.namespace, &is_ours)?;
+        if surplus(versions.clone(), keep, &[]).is_empty() {
+            return Ok(Pruned::Done);
+        }
+        // In this order: a start that is not seen here chooses after the list above or has its Job in the list below.
+        if self.choices.is_any_in(&key.namespace) {
+            return Ok(Pruned::NotNow);
+        }
+        let referenced = self.references_of_active_jobs(&key.namespace)?;
+        for version in surplus(versions, keep, &referenced) {
+            let secret = ObjectKey::new(key.namespace.clone(), version.name());
+            match self.client.call_unit(&Action::DeleteVersion { key: &secret, uid: &version.uid }.request()) {
+                Ok(()) => info!("version deleted key={key} secret={} keep={keep}", secret.name),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Pruned::Done)
     }
 
     pub(super) fn delete_job(&self, job: &JobView, propagation: Propagation, memory: &mut Memory) -> Result<Flow, Failed> {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use crate::api::{ObjectKey, Pod, QuarksJob, QuarksJobStatus, ResourceVersion, Uid};
 use crate::index::{JobView, QuarksJobView};
@@ -22,6 +23,15 @@ pub struct Known {
     pub status: QuarksJobStatus,
 }
 
+/// When versions are pruned again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PruneRetry {
+    /// Not before.
+    pub at: Instant,
+    /// Failures in a row.
+    pub failures: u32,
+}
+
 /// The memory of one key.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -38,6 +48,8 @@ pub struct Memory {
     pub verdict: Option<(u64, Verdict)>,
     /// Pods of the run that is about to be cleaned up.
     pub pods: Option<Vec<Pod>>,
+    /// Pruning of versions that did not work.
+    pub prune: Option<PruneRetry>,
     /// Jobs that were written to, and the version at which: the watch has not shown the result yet.
     acted: BTreeMap<Uid, ResourceVersion>,
 }
@@ -100,13 +112,13 @@ impl Memory {
 
     /// True if forgetting all of it changes nothing: the index has caught up and no run goes on.
     fn is_idle(&self, indexed: Option<&QuarksJobView>) -> bool {
-        let Self { known, versions: _, started, hold, refusals: _, verdict, pods: _, acted } = self;
+        let Self { known, versions: _, started, hold, refusals: _, verdict, pods: _, prune, acted } = self;
         let is_caught_up = match (known, indexed) {
             (Some(known), Some(indexed)) => known.view.resource_version == indexed.resource_version && known.view.active.is_none(),
             (None, _) => true,
             (Some(_), None) => true,
         };
-        is_caught_up && started.is_none() && hold.is_none() && verdict.is_none() && acted.is_empty()
+        is_caught_up && started.is_none() && hold.is_none() && verdict.is_none() && prune.is_none() && acted.is_empty()
     }
 }
 

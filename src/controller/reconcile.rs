@@ -16,9 +16,11 @@ use crate::kube::{Client, Error, Propagation, Request};
 use crate::queue::{Backoff, Lane};
 
 use super::action::Action;
+use super::choices::Choices;
 use super::credential::{CredentialError, Credentials};
 use super::decide::{Decision, Hold, Pending, Readiness, Snapshot, StartedRun, Step, decide};
 use super::events::{EventSender, Note};
+use super::lookup::may_not_list_message;
 use super::memory::{Known, Memories, Memory};
 use super::names::{job_name, label_value};
 use super::record::{Marker, RunRecord};
@@ -87,6 +89,8 @@ pub struct Reconciler {
     pub sidecar: SidecarSettings,
     /// What was learned between two steps.
     pub memories: Memories,
+    /// Starts that are about to name versions.
+    pub choices: Choices,
 }
 
 /// What a step works with.
@@ -140,6 +144,7 @@ impl Reconciler {
                 namespace: namespace.as_ref(),
                 started: memory.started.as_ref(),
                 hold: memory.hold.as_ref(),
+                prune_at: memory.prune.map(|retry| retry.at),
             };
             let step = match decide(&snapshot, Instant::now()) {
                 Decision::Nothing => return Next::Done,
@@ -182,13 +187,17 @@ impl Reconciler {
             Step::RecordEnd(job) => self.record_end(context, job.as_deref(), memory),
             Step::CleanUp(job) => self.clean_up(context, &job, memory),
             Step::ReleaseTtl(job) => self.release_ttl(&job, memory),
+            Step::Prune => {
+                self.prune_or_postpone(context, memory);
+                Ok(Flow::Continue)
+            }
             Step::DeleteOldest(job) => self.delete_job(&job, Propagation::Background, memory),
             Step::TakeBaseline => self.take_baseline(context, memory),
             Step::Report(readiness) => self.report(context, readiness, memory),
         }
     }
 
-    fn read(&self, key: &ObjectKey) -> Result<Option<QuarksJob>, Error> {
+    pub(super) fn read(&self, key: &ObjectKey) -> Result<Option<QuarksJob>, Error> {
         match self.client.call::<QuarksJob>(&Request::get(Resource::QUARKS_JOBS, key)) {
             Ok(object) => Ok(Some(object)),
             Err(error) if error.is_not_found() => Ok(None),
@@ -229,7 +238,7 @@ impl Reconciler {
     fn start(&self, context: &Context<'_>, pending: Pending, memory: &mut Memory) -> Result<Flow, Failed> {
         let Context { key, view, .. } = context;
         let object = context.object.ok_or(Failed::Stale)?;
-        let spec = Spec::parse(&object.spec).map_err(|_| Failed::Stale)?;
+        let mut spec = Spec::parse(&object.spec).map_err(|_| Failed::Stale)?;
         let record = RunRecord {
             run: view.marker.runs + 1,
             trigger: pending.trigger,
@@ -250,6 +259,13 @@ impl Reconciler {
                 CredentialError::NotReady(message) => self.refuse(context, memory, "NamespaceNotReady", &message, None),
             };
         }
+        let _choice = match self.use_highest_versions(&key.namespace, &mut spec.template) {
+            Ok(choice) => choice,
+            Err(error) if error.is_forbidden() => {
+                return self.refuse(context, memory, "NamespaceNotReady", &may_not_list_message(&key.namespace, &error), None);
+            }
+            Err(error) => return Err(error.into()),
+        };
         let name = job_name(&key.name, &view.uid, record.run);
         let job = build_job(key, &view.uid, &name, &spec, &record, &self.sidecar);
         let action = Action::CreateJob { namespace: &key.namespace, job: &job };
