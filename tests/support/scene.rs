@@ -1,6 +1,6 @@
 //! A scripted API server with one monitored namespace, the real operator in front of it, and what tests ask of both.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -18,6 +18,10 @@ impl Folder {
         let path = std::env::temp_dir().join(format!("quarks-job-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&path).expect("a temp folder");
         Folder(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 }
 
