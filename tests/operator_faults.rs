@@ -7,7 +7,7 @@ mod support;
 use serde_json::{Value, json};
 use support::play::{self, End, path};
 use support::scene::{NAMESPACE, Scene, condition, program};
-use support::{Fault, Gate, Operator, Request, When, wait_for};
+use support::{Command, Fault, Gate, Operator, Request, When, wait_for};
 
 const SETTLED: &str = "quarks.cloudfoundry.org/settled";
 const REQUESTED: &str = "quarks.cloudfoundry.org/run-requested";
@@ -218,6 +218,34 @@ fn a_create_that_arrives_after_its_run_is_over_is_undone() {
     let object = scene.quarks_job("q");
     assert_eq!((&object["status"]["runs"], &object["status"]["lastRun"]["run"]), (&json!(1), &json!(1)));
     assert_eq!(scene.created()[0], scene.created()[1], "the same name: a stray of run 1, not a run 2");
+}
+
+#[test]
+fn an_operator_whose_watch_is_behind_makes_no_second_run() {
+    let scene = Scene::new("behind");
+    let _jobs = play::auto_complete(scene.server.api());
+    let namespace = path("namespaces", "", NAMESPACE);
+    let label =
+        |value: Value| scene.server.api().patch(&namespace, &json!({"metadata": {"labels": {"quarks.cloudfoundry.org/monitored": value}}}));
+    label(Value::Null);
+    scene.create("q", "now", |_| {});
+    // The one that will be behind sees the trigger, and then nothing more of QuarksJobs.
+    let behind = program(&scene.server, &scene.folder);
+    behind.start();
+    behind.wait_for("its caches", || behind.log().contains("caches are in").then_some(()));
+    behind.wait_for("its watch", || (scene.server.command("/quarksjobs", &Command::Silence) > 0).then_some(()));
+    behind.signal("STOP");
+    scene.operator.start();
+    label(json!("default"));
+    scene.wait_settled("q", 1);
+    scene.wait_jobs(0);
+    let reads = || scene.server.requests().iter().filter(|entry| entry.is("GET", "/quarksjobs/q")).count();
+    let before = reads();
+    behind.signal("CONT");
+    behind.wait_for("its look at the QuarksJob", || (reads() > before).then_some(()));
+    scene.wait_quiet();
+    assert_eq!(scene.created().len(), 1, "{}", behind.log());
+    assert_eq!(scene.quarks_job("q")["status"]["runs"], 1);
 }
 
 #[test]

@@ -38,7 +38,7 @@ impl Reconciler {
             self.prune_or_postpone(context, memory);
         }
         let is_deleting_pods = job.record.as_ref().is_some_and(|record| record.delete_pods);
-        if is_deleting_pods || context.view.pod_history_limit == 0 {
+        if is_deleting_pods {
             memory.pods = None;
             return self.delete_job(job, Propagation::Background, memory);
         }
@@ -49,11 +49,12 @@ impl Reconciler {
         let owner = OwnerReference {
             api_version: crate::api::API_VERSION.to_owned(),
             kind: crate::api::KIND.to_owned(),
-            name: context.key.name.clone(),
+            name: context.key.name.to_string(),
             uid: context.view.uid.clone(),
             controller: false,
         };
-        for pod in pods.iter().filter(|pod| is_pod_of(pod, &job.uid)) {
+        let limit = context.view.pod_history_limit;
+        for pod in pods.iter().filter(|pod| limit > 0 && is_pod_of(pod, &job.uid)) {
             if pod.metadata.owner_references.iter().any(|known| known.uid == owner.uid) {
                 continue;
             }
@@ -62,10 +63,10 @@ impl Reconciler {
             let action = Action::SetPodOwners { key: &pod.metadata.key(), uid: &pod.metadata.uid, owners: &owners };
             ignore_gone(self.client.call_unit(&action.request()))?;
         }
-        for pod in pods_beyond(&pods, &context.view.uid, &job.key.name, context.view.pod_history_limit) {
+        for pod in pods_beyond(&pods, &context.view.uid, &job.key.name, limit) {
             ignore_gone(self.client.call_unit(&Action::DeletePod { key: &pod.metadata.key(), uid: &pod.metadata.uid }.request()))?;
         }
-        self.delete_job(job, Propagation::Orphan, memory)
+        self.delete_job(job, if limit > 0 { Propagation::Orphan } else { Propagation::Background }, memory)
     }
 
     /// Prunes versions; if that does not work, not all of it or not now, it is tried again later.
@@ -139,10 +140,10 @@ fn pods_beyond<'a>(pods: &'a [Pod], quarks_job: &Uid, newest_job: &str, limit: u
         .filter_map(|pod| Some((run_of_job_name(pod.metadata.labels.get("batch.kubernetes.io/job-name")?)?, pod)))
         .collect();
     let mut runs: Vec<u64> = kept.iter().map(|(run, _)| *run).chain(run_of_job_name(newest_job)).collect();
-    runs.sort_unstable_by(|a, b| b.cmp(a));
+    runs.sort_unstable();
     runs.dedup();
-    let Some(oldest) = runs.get((limit as usize).saturating_sub(1)) else { return Vec::new() };
-    kept.into_iter().filter(|(run, _)| run < oldest).map(|(_, pod)| pod).collect()
+    let oldest_kept = runs.len().saturating_sub(limit as usize);
+    kept.into_iter().filter(|(run, _)| runs[..oldest_kept].contains(run)).map(|(_, pod)| pod).collect()
 }
 
 /// A write to an object that is gone, or is another one by now, has nothing left to do.
@@ -180,6 +181,7 @@ mod tests {
             names.sort();
             names.join(" ")
         };
-        assert_eq!([beyond(1), beyond(2), beyond(3), beyond(4), beyond(9)], ["p1 p2 p2 p3", "p1 p2 p2", "p1", "", ""]);
+        let expected = ["p1 p2 p2 p3", "p1 p2 p2 p3", "p1 p2 p2", "p1", "", ""];
+        assert_eq!([beyond(0), beyond(1), beyond(2), beyond(3), beyond(4), beyond(9)], expected);
     }
 }

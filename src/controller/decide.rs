@@ -51,6 +51,8 @@ pub struct StartedRun {
 pub struct Hold {
     /// The generation that was refused; another one may be tried at once.
     pub generation: i64,
+    /// The namespace as it was; other labels may mend it.
+    pub namespace: NamespaceView,
     /// When to try again.
     pub until: Instant,
 }
@@ -177,7 +179,7 @@ pub fn pending(view: &QuarksJobView) -> Option<Pending> {
 
 /// `once` means once per template. A digest made by another algorithm cannot be compared and counts as equal.
 fn once_has_run(view: &QuarksJobView) -> bool {
-    view.marker.once.as_ref().is_some_and(|once| *once == view.template_digest || !digest::is_current(once))
+    view.marker.once.as_ref().is_some_and(|once| view.template_digest.is(once) || !digest::is_current(once))
 }
 
 /// The next step.
@@ -239,7 +241,9 @@ fn decide_run(snapshot: &Snapshot<'_>, namespace: &NamespaceView, now: Instant) 
     let readiness = readiness(view, namespace, pending.is_some());
     match (readiness, pending) {
         (Readiness::Ready, Some(pending)) => match hold {
-            Some(hold) if hold.generation == view.generation && now < hold.until => Decision::Wait(hold.until - now),
+            Some(hold) if hold.generation == view.generation && hold.namespace == *namespace && now < hold.until => {
+                Decision::Wait(hold.until - now)
+            }
             _ => Decision::Do(Step::Start(pending)),
         },
         (Readiness::Ready | Readiness::AlreadyRan, None) if needs_baseline(view) => Decision::Do(Step::TakeBaseline),
@@ -257,7 +261,8 @@ fn needs_baseline(view: &QuarksJobView) -> bool {
     view.strategy == Some(Strategy::Done) && view.marker.once.is_none()
 }
 
-fn readiness(view: &QuarksJobView, namespace: &NamespaceView, has_trigger: bool) -> Readiness {
+/// Whether the QuarksJob could run now.
+pub fn readiness(view: &QuarksJobView, namespace: &NamespaceView, has_trigger: bool) -> Readiness {
     if view.spec_error.is_some() {
         Readiness::InvalidSpec
     } else if view.is_suspended {
@@ -274,9 +279,8 @@ fn readiness(view: &QuarksJobView, namespace: &NamespaceView, has_trigger: bool)
 /// What is left of runs that are over and recorded.
 fn clean_up(view: &QuarksJobView, ours: &[(&Arc<JobView>, &RunRecord)]) -> Option<Step> {
     let (last, outcome) = view.last_run?;
-    let mut kept: Vec<_> = ours.iter().filter(|(job, record)| record.run <= last && job.end.is_some() && !job.is_being_deleted).collect();
-    kept.sort_by_key(|(_, record)| record.run);
-    if let Some((job, record)) = kept.last().filter(|(_, record)| record.run == last) {
+    let kept = || ours.iter().filter(|(job, record)| record.run <= last && job.end.is_some() && !job.is_being_deleted);
+    if let Some((job, record)) = kept().find(|(_, record)| record.run == last) {
         if outcome == Outcome::Succeeded {
             return Some(Step::CleanUp(Arc::clone(job)));
         }
@@ -284,8 +288,8 @@ fn clean_up(view: &QuarksJobView, ours: &[(&Arc<JobView>, &RunRecord)]) -> Optio
             return Some(Step::ReleaseTtl(Arc::clone(job)));
         }
     }
-    let is_over_limit = kept.len() > view.failed_jobs_history_limit as usize;
-    kept.first().filter(|_| is_over_limit).map(|(job, _)| Step::DeleteOldest(Arc::clone(job)))
+    let is_over_limit = kept().count() > view.failed_jobs_history_limit as usize;
+    kept().min_by_key(|(_, record)| record.run).filter(|_| is_over_limit).map(|(job, _)| Step::DeleteOldest(Arc::clone(job)))
 }
 
 #[cfg(test)]

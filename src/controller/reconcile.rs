@@ -18,7 +18,7 @@ use crate::queue::{Backoff, Lane};
 use super::action::Action;
 use super::choices::Choices;
 use super::credential::{CredentialError, Credentials};
-use super::decide::{Decision, Hold, Pending, Readiness, Snapshot, StartedRun, Step, decide};
+use super::decide::{Decision, Hold, Pending, Readiness, Snapshot, StartedRun, Step, decide, pending, readiness};
 use super::events::{EventSender, Note};
 use super::lookup::may_not_list_message;
 use super::memory::{Known, Memories, Memory};
@@ -33,7 +33,7 @@ const STEPS_MAX: usize = 16;
 /// A template that the API server refuses is tried again after this long, besides on every change of the spec.
 const INVALID_TEMPLATE_RETRY: Duration = Duration::from_secs(600);
 /// Refusals for reasons outside the object (quota, admission, rights): how long until the next try.
-const REFUSAL_BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), max: Duration::from_secs(300) };
+const REFUSAL_BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), max: Duration::from_secs(60) };
 /// A Job that the index does not show but the API server does: how long until the next look.
 const UNSEEN_JOB_RETRY: Duration = Duration::from_secs(5);
 
@@ -102,6 +102,14 @@ pub(super) struct Context<'a> {
     pub object: Option<&'a QuarksJob>,
 }
 
+impl Context<'_> {
+    /// What condition `Ready` says beside a run.
+    fn ready(&self) -> (Readiness, String) {
+        let readiness = self.namespace.map_or(Readiness::Ready, |namespace| readiness(self.view, namespace, pending(self.view).is_some()));
+        (readiness, ready_message(readiness, self.view))
+    }
+}
+
 impl Reconciler {
     /// Brings one QuarksJob as far as it goes now.
     pub fn reconcile(&self, key: &ObjectKey, lane: Lane) -> Next {
@@ -119,9 +127,10 @@ impl Reconciler {
         let mut must_read = false;
         for _ in 0..STEPS_MAX {
             if must_read {
+                let Some(before) = self.index.read().quarks_job(key).map(|view| view.resource_version.clone()) else { return Next::Done };
                 match self.read(key) {
                     Ok(Some(read)) => {
-                        memory.learn(&read);
+                        memory.learn(&before, &read);
                         object = Some(read);
                         must_read = false;
                     }
@@ -134,7 +143,7 @@ impl Reconciler {
                 let index = self.index.read();
                 let Some(indexed) = index.quarks_job(key) else { return Next::Done };
                 let jobs = index.jobs_of(&memory.view(&indexed).uid);
-                memory.observe(&indexed, &jobs);
+                memory.observe(&indexed, &jobs, object.is_some());
                 let view = memory.view(&indexed);
                 (view, memory.current_jobs(jobs), index.monitored(&key.namespace).cloned())
             };
@@ -225,7 +234,7 @@ impl Reconciler {
         }
         let action = Action::WriteStatus { key: context.key, version: &context.view.resource_version, status };
         let object: QuarksJob = self.client.call(&action.request())?;
-        memory.learn(&object);
+        memory.learn(&context.view.resource_version, &object);
         Ok(())
     }
 
@@ -243,7 +252,7 @@ impl Reconciler {
             run: view.marker.runs + 1,
             trigger: pending.trigger,
             strategy: pending.strategy,
-            template: Some(view.template_digest.clone()),
+            template: Some(view.template_digest.to_string()),
             config: None,
             request: pending.request,
             ttl: ttl_seconds(&spec.template),
@@ -340,7 +349,8 @@ impl Reconciler {
     ) -> Result<Flow, Failed> {
         memory.refusals = memory.refusals.saturating_add(1);
         let wait = retry.unwrap_or_else(|| REFUSAL_BACKOFF.delay(memory.refusals, 0.0));
-        memory.hold = Some(Hold { generation: context.view.generation, until: Instant::now() + wait });
+        let namespace = context.namespace.cloned().unwrap_or_default();
+        memory.hold = Some(Hold { generation: context.view.generation, namespace, until: Instant::now() + wait });
         warn!("no run started key={} reason={reason} retry_seconds={} message={message:?}", context.key, wait.as_secs());
         let Some(Known { status, .. }) = memory.known().cloned() else { return Err(Failed::Stale) };
         let now = clock::now_seconds();
@@ -367,13 +377,13 @@ impl Reconciler {
         let Known { status, .. } = memory.known().cloned().ok_or(Failed::Stale)?;
         let active = ActiveRun {
             run: record.run,
-            job_name: job.key.name.clone(),
+            job_name: job.key.name.to_string(),
             trigger: record.trigger,
             record: Some(record.encode()),
             start_time: job.created.clone(),
         };
         let now = clock::now_seconds();
-        let new = StatusBuilder::new(context.view, &status, &now).running(active);
+        let new = StatusBuilder::new(context.view, &status, &now).running(active, context.ready());
         self.write_status(context, &status, &new, memory)?;
         Ok(Flow::Continue)
     }
@@ -453,11 +463,11 @@ impl Reconciler {
         let view = context.view;
         let marker = view.marker.after(record, verdict.outcome, &verdict.reason);
         let strategy = strategy_after(view, record, &marker);
-        let action = Action::Settle { key: context.key, version: &view.resource_version, marker: &marker, strategy };
+        let action = Action::Settle { key: context.key, version: &view.resource_version, uid: &view.uid, marker: &marker, strategy };
         let object: QuarksJob = self.client.call(&action.request())?;
         info!("run settled key={} run={} outcome={} reason={}", context.key, record.run, verdict.outcome.as_str(), verdict.reason);
         memory.verdict = Some((record.run, verdict));
-        memory.learn(&object);
+        memory.learn(&context.view.resource_version, &object);
         Ok(Flow::Continue)
     }
 
@@ -469,14 +479,14 @@ impl Reconciler {
         let recorded = status.last_run.clone().filter(|last| last.run >= marker.runs);
         let is_news = recorded.is_none() && marker.runs > 0;
         let new = match recorded {
-            Some(last) => builder.ended(last),
-            None if marker.runs == 0 => builder.idle(Readiness::Ready, "can run"),
+            Some(last) => builder.ended(last, context.ready()),
+            None if marker.runs == 0 => builder.idle(Readiness::Ready, &ready_message(Readiness::Ready, context.view)),
             None => {
                 let verdict = match memory.verdict.clone() {
                     Some((run, verdict)) if run == marker.runs => verdict,
                     _ => self.remembered_verdict(context, job, memory)?,
                 };
-                builder.ended(last_run(context, marker, job, verdict, &status))
+                builder.ended(last_run(context, marker, job, verdict, &status), context.ready())
             }
         };
         self.write_status(context, &status, &new, memory)?;
@@ -523,23 +533,16 @@ impl Reconciler {
 
     fn take_baseline(&self, context: &Context<'_>, memory: &mut Memory) -> Result<Flow, Failed> {
         let view = context.view;
-        let marker = Marker { once: Some(view.template_digest.clone()), ..view.marker.clone() };
-        let action = Action::Settle { key: context.key, version: &view.resource_version, marker: &marker, strategy: None };
+        let marker = Marker { once: Some(view.template_digest.to_string()), ..view.marker.clone() };
+        let action = Action::Settle { key: context.key, version: &view.resource_version, uid: &view.uid, marker: &marker, strategy: None };
         let object: QuarksJob = self.client.call(&action.request())?;
-        memory.learn(&object);
+        memory.learn(&context.view.resource_version, &object);
         Ok(Flow::Continue)
     }
 
     fn report(&self, context: &Context<'_>, readiness: Readiness, memory: &mut Memory) -> Result<Flow, Failed> {
         let Known { status, view, .. } = memory.known().cloned().ok_or(Failed::Stale)?;
-        let spec_error = view.spec_error.as_ref().map(ToString::to_string).unwrap_or_default();
-        let message = match readiness {
-            Readiness::Ready => "can run".to_owned(),
-            Readiness::AlreadyRan => "has run once for this template".to_owned(),
-            Readiness::Suspended => "spec.suspend is true: no run starts; triggers wait".to_owned(),
-            Readiness::InvalidSpec => spec_error,
-            Readiness::NamespaceNotReady => no_account_message(&context.key.namespace),
-        };
+        let message = ready_message(readiness, &view);
         let now = clock::now_seconds();
         let new = StatusBuilder::new(&view, &status, &now).idle(readiness, &message);
         let is_new_generation = status.observed_generation != new.observed_generation;
@@ -564,6 +567,16 @@ fn ready_of(status: &QuarksJobStatus) -> Option<(&str, &str)> {
     status.condition("Ready").map(|Condition { status, reason, .. }| (status.as_str(), reason.as_str()))
 }
 
+fn ready_message(readiness: Readiness, view: &QuarksJobView) -> String {
+    match readiness {
+        Readiness::Ready => "can run".to_owned(),
+        Readiness::AlreadyRan => "has run once for this template".to_owned(),
+        Readiness::Suspended => "spec.suspend is true: no run starts; triggers wait".to_owned(),
+        Readiness::InvalidSpec => view.spec_error.as_ref().map(ToString::to_string).unwrap_or_default(),
+        Readiness::NamespaceNotReady => no_account_message(&view.key.namespace),
+    }
+}
+
 fn no_account_message(namespace: &str) -> String {
     format!(
         "spec.output needs an account for the sidecar; run: kubectl apply -n {namespace} -f manifests/monitored-namespace.yaml && \
@@ -576,7 +589,9 @@ fn strategy_after(view: &QuarksJobView, record: &RunRecord, marker: &Marker) -> 
     match (record.strategy?, view.strategy?) {
         (Strategy::Now, Strategy::Now) => Some(if marker.once.is_some() { Strategy::Done } else { Strategy::Manual }),
         // Another template since: `once` means that one too.
-        (Strategy::Once, Strategy::Once) if record.template.as_ref() == Some(&view.template_digest) => Some(Strategy::Done),
+        (Strategy::Once, Strategy::Once) if record.template.as_ref().is_some_and(|template| view.template_digest.is(template)) => {
+            Some(Strategy::Done)
+        }
         _ => None,
     }
 }
@@ -593,7 +608,7 @@ fn guessed_record(view: &QuarksJobView) -> Option<RunRecord> {
         run: active.run,
         trigger: active.trigger,
         strategy,
-        template: Some(view.template_digest.clone()),
+        template: Some(view.template_digest.to_string()),
         config: None,
         request: view.request.clone().filter(|_| active.trigger == Trigger::Request),
         ttl: None,
@@ -607,7 +622,7 @@ fn last_run(context: &Context<'_>, marker: &Marker, job: Option<&JobView>, verdi
     let end_time = job.and_then(|job| job.end.as_ref()).and_then(|end| end.time());
     LastRun {
         run: marker.runs,
-        job_name: job.map_or_else(|| job_name(&context.key.name, &context.view.uid, marker.runs), |job| job.key.name.clone()),
+        job_name: job.map_or_else(|| job_name(&context.key.name, &context.view.uid, marker.runs), |job| job.key.name.to_string()),
         trigger: marker.trigger,
         start_time: job
             .and_then(|job| job.started.clone().or_else(|| job.created.clone()))
@@ -645,7 +660,7 @@ mod tests {
 
     #[test]
     fn only_what_a_run_consumed_is_cleared() {
-        let template = view("once").template_digest;
+        let template = view("once").template_digest.to_string();
         let after = |current: &str, consumed: Option<Strategy>, digest: &str, once_ran: bool| {
             let record = RunRecord { strategy: consumed, template: Some(digest.to_owned()), ..guessed() };
             let marker = Marker { once: once_ran.then(|| "t".to_owned()), ..Marker::default() };

@@ -59,7 +59,7 @@ pub fn resolve(job_spec: &mut Value, versions: &[Version]) {
 
 /// True if this QuarksJob made the version: what names another writer, or another controller, is not its own.
 pub fn is_own(metadata: &ObjectMeta, quarks_job: &ObjectKey, uid: &Uid) -> bool {
-    let writer = metadata.annotations.get(ANNOTATION_WRITTEN_BY).map(|name| *name == quarks_job.name);
+    let writer = metadata.annotations.get(ANNOTATION_WRITTEN_BY).map(|name| name.as_str() == &*quarks_job.name);
     let controller = metadata.controller().map(|owner| owner.uid == *uid);
     // The original's versions have no writer; versions that survived their QuarksJob have no controller.
     matches!((writer, controller), (Some(true), Some(true) | None) | (None, Some(true)))

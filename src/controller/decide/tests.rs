@@ -36,8 +36,8 @@ fn merge(into: &mut serde_json::Value, change: serde_json::Value) {
 
 /// A marker with this many runs, in annotation and status.
 fn settled(runs: u64, once: Option<&str>, request: Option<&str>) -> serde_json::Value {
-    let marker = Marker { uid: UID.into(), runs, once: once.map(str::to_owned), request: request.map(str::to_owned), ..Marker::default() };
-    let text = marker.encode();
+    let marker = Marker { runs, once: once.map(str::to_owned), request: request.map(str::to_owned), ..Marker::default() };
+    let text = marker.encode(&UID.into());
     json!({
         "metadata": {"annotations": {"quarks.cloudfoundry.org/settled": text}},
         "status": {"settled": text, "lastRun": {"run": runs, "jobName": "j", "outcome": "Succeeded"}}
@@ -86,7 +86,7 @@ fn starts(view: &QuarksJobView) -> Option<(Trigger, Option<Strategy>, Option<Str
 
 #[test]
 fn triggers() {
-    let digest = view(json!({})).template_digest;
+    let digest = view(json!({})).template_digest.to_string();
     let strategy = |word: &str| json!({"spec": {"trigger": {"strategy": word}}});
     let request = |value: &str| json!({"metadata": {"annotations": {"quarks.cloudfoundry.org/run-requested": value}}});
     let now = Some((Trigger::Now, Some(Strategy::Now), None));
@@ -225,7 +225,7 @@ fn first_seen_as_done_takes_a_baseline() {
 
 #[test]
 fn what_cannot_run_is_reported_once() {
-    let digest = view(json!({})).template_digest;
+    let digest = view(json!({})).template_digest.to_string();
     let cases = [
         (json!({"spec": {"trigger": {"strategy": "never"}}}), Readiness::InvalidSpec),
         (json!({"spec": {"suspend": true, "trigger": {"strategy": "now"}}}), Readiness::Suspended),
@@ -254,9 +254,13 @@ fn a_refused_start_is_left_alone_for_its_generation() {
     let view = view(json!({"spec": {"trigger": {"strategy": "now"}}}));
     let now = Instant::now();
     let ask = |generation, until| {
-        let hold = Hold { generation, until };
+        let hold = Hold { generation, namespace: namespace(), until };
         decide(&Snapshot { view: &view, jobs: &[], namespace: Some(&namespace()), started: None, hold: Some(&hold), prune_at: None }, now)
     };
+    let relabelled = NamespaceView { service_account: Some("a".into()), ..namespace() };
+    let hold = Hold { generation: 3, namespace: namespace(), until: now + Duration::from_secs(5) };
+    let snapshot = Snapshot { view: &view, jobs: &[], namespace: Some(&relabelled), started: None, hold: Some(&hold), prune_at: None };
+    assert!(matches!(decide(&snapshot, now), Decision::Do(Step::Start(_))), "other labels may mend it");
     let later = now + Duration::from_secs(5);
     assert_eq!(ask(3, later), Decision::Wait(Duration::from_secs(5)));
     assert!(matches!(ask(2, later), Decision::Do(Step::Start(_))));
@@ -284,7 +288,7 @@ fn pruning_again_waits_for_its_time_and_for_everything_else() {
     assert_eq!(ask(&view(json!({"metadata": {"deletionTimestamp": "2020-01-01T00:00:00Z"}})), now, Some(&here), None), Decision::Nothing);
     assert!(matches!(ask(&triggered, now, Some(&here), None), Decision::Do(Step::Start(_))));
     for (until, at, expected) in [(3, later, 3), (9, later, 7)] {
-        let hold = Hold { generation: 3, until: now + Duration::from_secs(until) };
+        let hold = Hold { generation: 3, namespace: namespace(), until: now + Duration::from_secs(until) };
         assert_eq!(ask(&triggered, at, Some(&here), Some(&hold)), Decision::Wait(Duration::from_secs(expected)));
     }
 }
