@@ -147,21 +147,10 @@ pub struct OwnerReference {
 /// One page of a list, or a whole short one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct List<T> {
-    /// Says whether more follows.
-    #[serde(default, deserialize_with = "null_as_default")]
-    pub metadata: ListMeta,
     /// The objects.
     #[serde(default = "Vec::new", deserialize_with = "null_as_default")]
     #[serde(bound(deserialize = "T: Deserialize<'de>"))]
     pub items: Vec<T>,
-}
-
-/// `metadata` of a list.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListMeta {
-    /// Asks for the next page; empty on the last.
-    #[serde(default, rename = "continue", skip_serializing_if = "String::is_empty")]
-    pub next: String,
 }
 
 /// An entry of `status.conditions` (`meta/v1` Condition; Job and Pod conditions have the same core).

@@ -97,7 +97,7 @@ impl Reconciler {
         let is_ours =
             |metadata: &ObjectMeta, version: &Version| is_own(metadata, key, &view.uid) && is_of_output(&output, is_indexed, &version.base);
         let versions = self.versions(&key.namespace, &is_ours)?;
-        if surplus(versions.clone(), keep, &[]).is_empty() {
+        if surplus(&versions, keep, &[]).is_empty() {
             return Ok(Pruned::Done);
         }
         // In this order: a start that is not seen here chooses after the list above or has its Job in the list below.
@@ -105,7 +105,7 @@ impl Reconciler {
             return Ok(Pruned::NotNow);
         }
         let referenced = self.references_of_active_jobs(&key.namespace)?;
-        for version in surplus(versions, keep, &referenced) {
+        for version in surplus(&versions, keep, &referenced) {
             let secret = ObjectKey::new(key.namespace.clone(), version.name());
             match self.client.call_unit(&Action::DeleteVersion { key: &secret, uid: &version.uid }.request()) {
                 Ok(()) => info!("version deleted key={key} secret={} keep={keep}", secret.name),

@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::api::{JobStatus, LABEL_SECRET_KIND, ObjectMeta, Resource, null_as_default};
 use crate::kube::{Error, Request};
 use crate::persist::versions::VERSIONED_KIND;
+use crate::watch::{Listed, list_all};
 
 use super::choices::Choice;
 use super::reconcile::Reconciler;
@@ -48,14 +49,36 @@ impl Reconciler {
     pub(super) fn versions(&self, namespace: &str, is_wanted: &dyn Fn(&ObjectMeta, &Version) -> bool) -> Result<Vec<Version>, Error> {
         let selector = format!("{LABEL_SECRET_KIND}={VERSIONED_KIND}");
         let list = Request::list(Resource::SECRETS, namespace).metadata_only().label_selector(&selector).limit(PAGE);
-        self.client.list_all(&list, &|MetadataOnly { metadata }| Version::of(&metadata).filter(|version| is_wanted(&metadata, version)))
+        let mut found = Vec::new();
+        list_all(&self.client, list, &mut |listed| {
+            match listed {
+                Listed::Begin => found.clear(),
+                Listed::Object(json) => {
+                    let MetadataOnly { metadata } = serde_json::from_slice(json)?;
+                    found.extend(Version::of(&metadata).filter(|version| is_wanted(&metadata, version)));
+                }
+            }
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     /// What Jobs that have not ended refer to, whoever made them.
     pub(super) fn references_of_active_jobs(&self, namespace: &str) -> Result<Vec<Reference>, Error> {
-        let list = Request::list(Resource::JOBS, namespace).limit(PAGE);
-        let jobs = self.client.list_all(&list, &|AnyJob { spec, status }| status.end().is_none().then(|| collect(&spec)))?;
-        Ok(jobs.into_iter().flatten().collect())
+        let mut found = Vec::new();
+        list_all(&self.client, Request::list(Resource::JOBS, namespace).limit(PAGE), &mut |listed| {
+            match listed {
+                Listed::Begin => found.clear(),
+                Listed::Object(json) => {
+                    let AnyJob { spec, status } = serde_json::from_slice(json)?;
+                    if status.end().is_none() {
+                        found.append(&mut collect(&spec));
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        Ok(found)
     }
 }
 

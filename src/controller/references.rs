@@ -15,7 +15,7 @@ pub enum ReferenceKind {
 }
 
 /// One ConfigMap or Secret, however often it is named.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
     /// Which of the two.
     pub kind: ReferenceKind,
@@ -44,10 +44,13 @@ const IN_POD: [(&str, ReferenceKind); 4] = [
 
 /// All references, each once, in a stable order.
 pub fn collect(job_spec: &Value) -> Vec<Reference> {
-    let mut references: Vec<Reference> = uses(job_spec).into_iter().map(|found| found.reference).collect();
-    references.sort_unstable();
-    // `false` sorts first, so one use that is not optional decides.
-    references.dedup_by(|later, first| (later.kind, &later.name) == (first.kind, &first.name));
+    let mut references: Vec<Reference> = Vec::new();
+    for Use { reference, .. } in uses(job_spec) {
+        match references.binary_search_by(|known| (known.kind, &known.name).cmp(&(reference.kind, &reference.name))) {
+            Ok(at) => references[at].is_optional &= reference.is_optional,
+            Err(at) => references.insert(at, reference),
+        }
+    }
     references
 }
 

@@ -11,7 +11,7 @@ use crate::persist::versions::{version_name, version_of};
 use super::references::{Reference, ReferenceKind, collect, rewrite};
 
 /// A Secret that is a version, by name and labels.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
     /// `X` of `X-vN`.
     pub base: String,
@@ -74,16 +74,16 @@ pub fn is_of_output(output: &Output, is_indexed: bool, base: &str) -> bool {
 }
 
 /// The versions beyond the newest `keep` of each name, oldest first, without those that are referenced.
-pub fn surplus(mut versions: Vec<Version>, keep: u32, referenced: &[Reference]) -> Vec<Version> {
-    versions.sort_unstable();
-    let mut surplus = Vec::new();
-    for (index, version) in versions.iter().enumerate() {
-        // Sorted by name, then number: so many places on, the same name means that there are enough newer ones.
-        let is_beyond = versions.get(index.saturating_add(keep as usize)).is_some_and(|newer| newer.base == version.base);
+pub fn surplus(versions: &[Version], keep: u32, referenced: &[Reference]) -> Vec<Version> {
+    let mut surplus: Vec<Version> = Vec::new();
+    for version in versions {
+        let newer = versions.iter().filter(|other| other.number > version.number && other.base == version.base);
+        let is_beyond = newer.take(keep as usize).count() == keep as usize;
         let name = version.name();
         let is_referenced = || referenced.iter().any(|reference| reference.kind == ReferenceKind::Secret && reference.name == name);
         if keep > 0 && is_beyond && !is_referenced() {
-            surplus.push(version.clone());
+            let at = surplus.partition_point(|older| older.number <= version.number);
+            surplus.insert(at, version.clone());
         }
     }
     surplus
@@ -251,20 +251,20 @@ mod tests {
     fn the_newest_of_each_name_and_the_referenced_ones_are_kept() {
         let all = ["a-v1", "a-v2", "a-v9", "a-v10", "a-v11", "b-v7", "c-v1", "c-v2"];
         for (keep, referenced, expected) in [
-            (1, vec![], "a-v1 a-v2 a-v9 a-v10 c-v1"),
+            (1, vec![], "c-v1 a-v1 a-v2 a-v9 a-v10"),
             (2, vec![], "a-v1 a-v2 a-v9"),
             (4, vec![], "a-v1"),
             (5, vec![], ""),
             (u32::MAX, vec![], ""),
             (0, vec![], ""),
-            (1, vec![(ReferenceKind::Secret, "a-v2"), (ReferenceKind::Secret, "a")], "a-v1 a-v9 a-v10 c-v1"),
+            (1, vec![(ReferenceKind::Secret, "a-v2"), (ReferenceKind::Secret, "a")], "c-v1 a-v1 a-v9 a-v10"),
             (1, vec![(ReferenceKind::ConfigMap, "a-v2"), (ReferenceKind::Secret, "c-v1")], "a-v1 a-v2 a-v9 a-v10"),
         ] {
             let of = |(kind, name): (ReferenceKind, &str)| Reference { kind, name: name.to_owned(), is_optional: true };
             let referenced: Vec<Reference> = referenced.into_iter().map(of).collect();
             let mut known = versions(&all);
             known.reverse();
-            let names: Vec<String> = surplus(known, keep, &referenced).iter().map(Version::name).collect();
+            let names: Vec<String> = surplus(&known, keep, &referenced).iter().map(Version::name).collect();
             assert_eq!(names.join(" "), expected, "{keep} {referenced:?}");
         }
     }

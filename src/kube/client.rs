@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use crate::api::{List, Resource, Status};
+use crate::api::{Resource, Status};
 
 use super::config::{Auth, Config, ConfigError};
 use super::error::{Error, Result, describe_decode, one_line};
@@ -26,9 +26,6 @@ pub type Observer = Arc<dyn Fn(&Request, u16) + Send + Sync>;
 
 /// Largest error body that is looked at; a `Status` is far smaller.
 const ERROR_BODY_MAX: usize = 256 * 1024;
-
-/// How often a list begins anew because a page token has expired. Servers keep tokens for minutes.
-const LIST_RESTARTS: u32 = 3;
 
 /// How a [`Client`] behaves.
 #[derive(Clone)]
@@ -125,30 +122,6 @@ impl Client {
         let warnings = response.warnings.iter().flat_map(|value| parse_warnings(value)).collect();
         let body = self.read_body(request, response, self.inner.options.max_body)?;
         Ok((decode(request, &body)?, warnings))
-    }
-
-    /// A whole list, page by page if `first` has a limit. Only what `keep` makes of each object stays in memory.
-    pub fn list_all<T: DeserializeOwned, K>(&self, first: &Request, keep: &dyn Fn(T) -> Option<K>) -> Result<Vec<K>> {
-        let (mut kept, mut restarts) = (Vec::new(), 0);
-        let mut request = first.clone();
-        loop {
-            match self.call::<List<T>>(&request) {
-                Ok(page) => {
-                    kept.extend(page.items.into_iter().filter_map(keep));
-                    if page.metadata.next.is_empty() {
-                        return Ok(kept);
-                    }
-                    request = first.clone().continue_token(&page.metadata.next);
-                }
-                // The page token is too old. What follows would not go with what came before.
-                Err(error) if error.is_gone() && restarts < LIST_RESTARTS => {
-                    restarts += 1;
-                    kept.clear();
-                    request = first.clone();
-                }
-                Err(error) => return Err(error),
-            }
-        }
     }
 
     /// Sends the request; the answer's body does not matter.

@@ -215,25 +215,3 @@ fn the_observer_sees_each_exchange() {
     assert!(client.call_unit(&get()).expect_err("not found").is_not_found());
     assert_eq!(*codes.lock().expect("no panic"), [("get", "jobs", 0), ("get", "jobs", 404)]);
 }
-
-#[test]
-fn a_list_comes_in_pages_and_begins_anew_when_a_page_has_expired() {
-    let page = |names: &[&str], next: &str| {
-        let items: Vec<Value> = names.iter().map(|name| json!({"metadata": {"name": name}})).collect();
-        Reply::json(200, &json!({"metadata": {"continue": next}, "items": items}))
-    };
-    let request = Request::list(Resource::JOBS, "ns").limit(2);
-    let keep = |job: Job| Some(job.metadata.name).filter(|name| name != "skipped");
-    let script = Script::new([page(&["a", "b"], "t1"), status(410, "Expired"), page(&["c", "skipped"], "t2"), page(&["d"], "")]);
-    assert_eq!(client(&script, &Auth::None).list_all(&request, &keep).expect("a list"), ["c", "d"]);
-    let queries: Vec<_> = script.seen().iter().map(|seen| seen.path_and_query.rsplit_once('?').expect("a query").1.to_owned()).collect();
-    assert_eq!(queries, ["limit=2", "limit=2&continue=t1", "limit=2", "limit=2&continue=t2"]);
-
-    let script = Script::new([Reply::json(200, &json!({"metadata": null, "items": null}))]);
-    assert!(client(&script, &Auth::None).list_all(&request, &keep).expect("a list").is_empty());
-
-    let expired = (0..4).flat_map(|_| [page(&["a"], "t"), status(410, "Expired")]);
-    let script = Script::new(expired);
-    assert!(client(&script, &Auth::None).list_all(&request, &keep).expect_err("not for ever").is_gone());
-    assert_eq!(script.seen().len(), 8);
-}
