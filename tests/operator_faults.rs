@@ -4,122 +4,17 @@
 
 mod support;
 
-use std::path::PathBuf;
-
 use serde_json::{Value, json};
 use support::play::{self, End, path};
-use support::{Command, Fault, Gate, Operator, Request, Server, When, wait_for};
+use support::scene::{NAMESPACE, Scene, condition, program};
+use support::{Command, Fault, Gate, Operator, Request, When, wait_for};
 
-const NAMESPACE: &str = "team";
 const SETTLED: &str = "quarks.cloudfoundry.org/settled";
 const REQUESTED: &str = "quarks.cloudfoundry.org/run-requested";
-
-/// A folder of this test, removed when it ends well.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("quarks-job-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a temp folder");
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-struct Scene {
-    server: Server,
-    operator: Operator,
-    folder: Folder,
-}
-
-impl Scene {
-    fn new(name: &str) -> Scene {
-        let folder = Folder::new(name);
-        let server = Server::start();
-        play::monitored_namespace(server.api(), NAMESPACE);
-        let operator = program(&server, &folder);
-        Scene { server, operator, folder }
-    }
-
-    fn create(&self, name: &str, strategy: &str, change: impl FnOnce(&mut Value)) {
-        let mut object = play::quarks_job(name, strategy);
-        object["spec"]["template"]["spec"]["template"]["metadata"]["labels"]["delete"] = json!("pod");
-        change(&mut object);
-        self.server.api().create(&path("quarksjobs", NAMESPACE, ""), object);
-    }
-
-    fn quarks_job(&self, name: &str) -> Value {
-        self.server.api().get(&path("quarksjobs", NAMESPACE, name)).expect("the QuarksJob is there")
-    }
-
-    fn patch(&self, name: &str, patch: Value) {
-        self.server.api().patch(&path("quarksjobs", NAMESPACE, name), &patch);
-    }
-
-    fn jobs(&self) -> Vec<Value> {
-        self.server.api().list(&path("jobs", NAMESPACE, ""))
-    }
-
-    /// Names of all Jobs that were ever created, in order.
-    fn created(&self) -> Vec<String> {
-        let created = self.server.mutations().into_iter().filter(|entry| entry.is("POST", "/jobs") && entry.status == Some(201));
-        created
-            .filter_map(|entry| Some(serde_json::from_slice::<Value>(&entry.request.body).ok()?["metadata"]["name"].as_str()?.to_owned()))
-            .collect()
-    }
-
-    fn wait_settled(&self, name: &str, runs: u64) -> Value {
-        self.operator.wait_for(&format!("run {runs} of {name} in status"), || {
-            let object = self.quarks_job(name);
-            let is_over = object["status"]["lastRun"]["run"] == runs && object["status"]["active"].is_null();
-            is_over.then_some(object)
-        })
-    }
-
-    fn wait_jobs(&self, count: usize) -> Vec<Value> {
-        self.operator.wait_for(&format!("{count} Jobs"), || {
-            let jobs = self.jobs();
-            (jobs.len() == count).then_some(jobs)
-        })
-    }
-
-    /// Waits until the operator has answered a change made after all others: what it does by itself is done.
-    fn wait_quiet(&self) {
-        let sentinel = "sentinel";
-        if self.server.api().get(&path("quarksjobs", NAMESPACE, sentinel)).is_none() {
-            self.create(sentinel, "manual", |_| {});
-        } else {
-            self.patch(sentinel, json!({"spec": {"suspend": self.quarks_job(sentinel)["spec"]["suspend"] != true}}));
-        }
-        self.operator.wait_for("the sentinel's status", || {
-            let object = self.quarks_job(sentinel);
-            (object["status"]["observedGeneration"] == object["metadata"]["generation"]).then_some(())
-        });
-    }
-}
-
-fn program(server: &Server, folder: &Folder) -> Operator {
-    Operator::new(env!("CARGO_BIN_EXE_quarks-job"))
-        .kubeconfig(&server.kubeconfig(&folder.0))
-        .arg("--log-level=debug")
-        .arg("--ctx-timeout=2")
-        .arg("--image=quarks-job:test")
-}
 
 /// Writes that matter: everything but Events.
 fn writes() -> When {
     When::matching(|request: &Request| request.method != "GET" && !request.path.contains("/events"))
-}
-
-fn condition(object: &Value, kind: &str) -> String {
-    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    let found = conditions.into_iter().find(|condition| condition["type"] == kind);
-    found.map(|condition| condition["status"].as_str().unwrap_or_default().to_owned()).unwrap_or_default()
 }
 
 /// One run of an errand, disturbed at its k-th write; returns how many writes that matter there were.

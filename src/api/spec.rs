@@ -264,6 +264,12 @@ impl<'a> PodTemplate<'a> {
 }
 
 impl Output {
+    /// True if there can be versions beyond `keepVersions`.
+    pub fn prunes_versions(&self) -> bool {
+        let is_any_versioned = || self.files.values().flat_map(BTreeMap::values).any(|file| file.versioned);
+        self.keep_versions.is_some() && (self.versioned || is_any_versioned())
+    }
+
     fn parse(value: &Value, pod: &PodTemplate<'_>) -> Result<Self, SpecError> {
         let raw: RawOutput =
             serde_json::from_slice(value.to_string().as_bytes()).map_err(|error| SpecError::new("spec.output", error.to_string()))?;

@@ -29,6 +29,8 @@ pub struct Snapshot<'a> {
     pub started: Option<&'a StartedRun>,
     /// A start that was refused, and until when it is left alone.
     pub hold: Option<&'a Hold>,
+    /// Versions beyond `keepVersions` were not pruned after a run: when to try again.
+    pub prune_at: Option<Instant>,
 }
 
 /// A run that this process created a Job for.
@@ -86,10 +88,12 @@ pub enum Step {
     },
     /// The run is settled: say in status how it ended.
     RecordEnd(Option<Arc<JobView>>),
-    /// The run succeeded and status says so: let the pods go or keep them, delete the Job.
+    /// The run succeeded and status says so: prune versions, let the pods go or keep them, delete the Job.
     CleanUp(Arc<JobView>),
     /// The run failed and status says so: give the Job the time to live that was held back.
     ReleaseTtl(Arc<JobView>),
+    /// Prune versions, which did not work after the run.
+    Prune,
     /// More failed Jobs than the history limit.
     DeleteOldest(Arc<JobView>),
     /// First seen as `done`: record that the one-off counts as having run.
@@ -110,6 +114,7 @@ impl Step {
             Self::RecordEnd(_) => "RecordEnd",
             Self::CleanUp(_) => "CleanUp",
             Self::ReleaseTtl(_) => "ReleaseTtl",
+            Self::Prune => "Prune",
             Self::DeleteOldest(_) => "DeleteOldest",
             Self::TakeBaseline => "TakeBaseline",
             Self::Report(_) => "Report",
@@ -179,8 +184,19 @@ fn once_has_run(view: &QuarksJobView) -> bool {
 
 /// The next step.
 pub fn decide(snapshot: &Snapshot<'_>, now: Instant) -> Decision {
-    let Snapshot { view, jobs, namespace, started, hold } = snapshot;
-    let Some(namespace) = namespace.filter(|_| !view.is_being_deleted) else { return Decision::Nothing };
+    let Some(namespace) = snapshot.namespace.filter(|_| !snapshot.view.is_being_deleted) else { return Decision::Nothing };
+    let decision = decide_run(snapshot, namespace, now);
+    // Old versions hold up nothing.
+    match (&decision, snapshot.prune_at) {
+        (Decision::Do(_), _) | (_, None) => decision,
+        (_, Some(at)) if at <= now => Decision::Do(Step::Prune),
+        (Decision::Wait(duration), Some(at)) => Decision::Wait((*duration).min(at - now)),
+        (Decision::Nothing, Some(at)) => Decision::Wait(at - now),
+    }
+}
+
+fn decide_run(snapshot: &Snapshot<'_>, namespace: &NamespaceView, now: Instant) -> Decision {
+    let Snapshot { view, jobs, namespace: _, started, hold, prune_at: _ } = snapshot;
     let settled = view.marker.runs;
     let ours = || jobs.iter().filter_map(|job| job.record_of(&view.uid).map(|record| (job, record)));
 

@@ -53,21 +53,23 @@ pub(crate) enum Frame<T> {
     Unknown(String),
 }
 
+/// A page of a list, its objects not yet decoded.
 #[derive(Deserialize)]
-struct RawPage<'a> {
+pub(crate) struct RawPage<'a> {
     #[serde(default)]
-    metadata: PageMeta,
+    pub(crate) metadata: PageMeta,
     #[serde(borrow, default)]
-    items: Option<Vec<&'a RawValue>>,
+    pub(crate) items: Option<Vec<&'a RawValue>>,
 }
 
+/// `metadata` of a list.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct PageMeta {
+pub(crate) struct PageMeta {
     #[serde(default)]
     resource_version: ResourceVersion,
     #[serde(default, rename = "continue")]
-    token: Option<String>,
+    pub(crate) token: Option<String>,
 }
 
 #[derive(Deserialize)]
