@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::api::Api;
+use super::environment::Environment;
 use super::plan::Plan;
 use super::read::read_file;
 use super::report::{OutputError, OutputErrorReason, StoredSecret};
@@ -50,6 +51,7 @@ pub struct Store<A> {
     claimed: BTreeMap<String, (String, String)>,
     open: BTreeMap<String, usize>,
     backoff: Backoff,
+    refused_limit: Duration,
     last_try: bool,
 }
 
@@ -74,8 +76,9 @@ enum Work {
 }
 
 impl<A: Api> Store<A> {
-    /// Nothing to do yet. `index` is the pod's completion index, in an Indexed Job.
-    pub fn new(api: A, plan: Plan, root: PathBuf, index: Option<u32>, seed: u64) -> Self {
+    /// Nothing to do yet.
+    pub fn new(api: A, environment: &Environment, seed: u64) -> Self {
+        let Environment { plan, root, index, refused_limit, pod: _, pod_uid: _ } = environment.clone();
         Self {
             api,
             plan,
@@ -86,6 +89,7 @@ impl<A: Api> Store<A> {
             claimed: BTreeMap::new(),
             open: BTreeMap::new(),
             backoff: Backoff::new(seed),
+            refused_limit,
             last_try: false,
         }
     }
@@ -103,7 +107,7 @@ impl<A: Api> Store<A> {
             file,
             work: Work::Read { lenient, documents },
             tries: 0,
-            patience: Patience::default(),
+            patience: Patience::new(self.refused_limit),
             due: now,
         }));
         Vec::new()
@@ -158,7 +162,7 @@ impl<A: Api> Store<A> {
             file: file.clone(),
             work: Work::Write { desired, step: Step::Create },
             tries: 0,
-            patience: Patience::default(),
+            patience: Patience::new(self.refused_limit),
             due: now,
         });
         // Written before the next file is read, so that contents do not pile up in memory.

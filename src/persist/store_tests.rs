@@ -140,7 +140,7 @@ impl Bench {
         let plan = json!({"quarksJob": "q", "uid": "u", "run": 1, "containers": {"main": {"files": files}}});
         let owner = Some(json!({"name": "q", "uid": "u"}));
         let server = Rc::new(RefCell::new(Server { owner, ..Server::default() }));
-        let store = Store::new(Fake(Rc::clone(&server)), serde_json::from_value(plan).unwrap(), root.clone(), None, 7);
+        let store = Store::new(Fake(Rc::clone(&server)), &Environment::for_tests(plan, &root), 7);
         Self { server, store, root, now: Instant::now() }
     }
 
