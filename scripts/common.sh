@@ -47,8 +47,9 @@ need() {
           missing+=("Go $want or newer (no go in PATH)")
         fi
         ;;
-      fmt) cargo fmt --version >/dev/null 2>&1 || missing+=("rustfmt (rustup component add rustfmt)") ;;
-      clippy) cargo clippy --version >/dev/null 2>&1 || missing+=("clippy (rustup component add clippy)") ;;
+      fmt | clippy)
+        cargo "$what" --version >/dev/null 2>&1 || missing+=("cargo $what (rustup component add ${what/#fmt/rustfmt})")
+        ;;
     esac
   done
   ((${#missing[@]} == 0)) || die "please install first: $(printf '%s; ' "${missing[@]}" | sed 's/; $//')"

@@ -2,6 +2,8 @@
 //!
 //! Not for secrets: whoever can guess the input can test the guess.
 
+use std::fmt;
+
 use ring::digest::{SHA256, digest};
 use serde_json::Value;
 
@@ -15,10 +17,31 @@ pub fn short_hex(bytes: &[u8], length: usize) -> String {
     hex
 }
 
-/// Digest of a JSON value, tagged. Keys are compared in sorted order, so their order in the manifest does not matter.
-pub fn of_json(value: &Value) -> String {
-    // serde_json keeps objects in a BTreeMap (no `preserve_order`), so the text is canonical.
-    format!("{TAG}{}", short_hex(value.to_string().as_bytes(), 32))
+/// The first half of a SHA-256. `Display` is what is stored: tag and hex digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest([u8; 16]);
+
+impl Digest {
+    /// Of a JSON value. Keys are compared in sorted order, so their order in the manifest does not matter.
+    pub fn of_json(value: &Value) -> Self {
+        // serde_json keeps objects in a BTreeMap (no `preserve_order`), so the text is canonical.
+        let whole = digest(&SHA256, value.to_string().as_bytes());
+        let mut half = [0; 16];
+        half.copy_from_slice(&whole.as_ref()[..16]);
+        Self(half)
+    }
+
+    /// True if `stored` is this digest.
+    pub fn is(&self, stored: &str) -> bool {
+        self.to_string() == stored
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(TAG)?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
 }
 
 /// True if the digest was made with today's algorithm.
@@ -35,9 +58,10 @@ mod tests {
     fn key_order_does_not_change_the_digest() {
         let one: Value = serde_json::from_str(r#"{"a":1,"b":{"c":2,"d":3}}"#).expect("valid JSON");
         let two: Value = serde_json::from_str(r#"{"b":{"d":3,"c":2},"a":1}"#).expect("valid JSON");
-        assert_eq!(of_json(&one), of_json(&two));
-        assert_ne!(of_json(&one), of_json(&json!({"a": 1})));
-        assert!(is_current(&of_json(&one)));
+        assert_eq!(Digest::of_json(&one), Digest::of_json(&two));
+        assert_ne!(Digest::of_json(&one), Digest::of_json(&json!({"a": 1})));
+        let stored = Digest::of_json(&one).to_string();
+        assert!(is_current(&stored) && Digest::of_json(&two).is(&stored) && stored.len() == TAG.len() + 32);
         assert!(!is_current("md5:00"));
     }
 

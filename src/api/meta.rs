@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -50,18 +51,19 @@ opaque_string! {
     ResourceVersion
 }
 
-/// Namespace and name of an object; the namespace is empty for cluster-scoped kinds.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// Namespace and name of an object; the namespace is empty for cluster-scoped kinds. Clones share the text:
+/// keys are in many places at once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey {
     /// Empty for cluster-scoped kinds.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// `metadata.name`.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 impl ObjectKey {
     /// The key of a namespaced object.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
 }
@@ -111,7 +113,7 @@ pub struct ObjectMeta {
 impl ObjectMeta {
     /// Namespace and name.
     pub fn key(&self) -> ObjectKey {
-        ObjectKey::new(self.namespace.clone(), self.name.clone())
+        ObjectKey::new(self.namespace.as_str(), self.name.as_str())
     }
 
     /// The owner whose reference says `controller: true`, if any.

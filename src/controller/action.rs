@@ -27,6 +27,8 @@ pub enum Action<'a> {
         key: &'a ObjectKey,
         /// What the decision was made on.
         version: &'a ResourceVersion,
+        /// Its UID, which goes into the marker.
+        uid: &'a Uid,
         /// The new marker.
         marker: &'a Marker,
         /// The new strategy, if it changes.
@@ -127,8 +129,8 @@ impl Action<'_> {
         match self {
             // `Warn` is what kubectl asks for: unknown fields come back as warnings and not as silence.
             Self::CreateJob { namespace, job } => Request::create(Resource::JOBS, namespace, job).with_query("fieldValidation", "Warn"),
-            Self::Settle { key, version, marker, strategy } => {
-                let mut body = json!({"metadata": {"resourceVersion": version, "annotations": {ANNOTATION_SETTLED: marker.encode()}}});
+            Self::Settle { key, version, uid, marker, strategy } => {
+                let mut body = json!({"metadata": {"resourceVersion": version, "annotations": {ANNOTATION_SETTLED: marker.encode(uid)}}});
                 if let Some(strategy) = strategy {
                     body["spec"] = json!({"trigger": {"strategy": strategy}});
                 }
@@ -193,14 +195,15 @@ mod tests {
     #[test]
     fn settling_is_one_patch_with_a_version() {
         let key = ObjectKey::new("ns", "q");
-        let marker = Marker { uid: Uid::from("u"), runs: 1, ..Marker::default() };
+        let (uid, marker) = (Uid::from("u"), Marker { runs: 1, ..Marker::default() });
         let version = ResourceVersion::from("7");
-        let (line, body) = body(&Action::Settle { key: &key, version: &version, marker: &marker, strategy: Some(Strategy::Manual) });
+        let (line, body) =
+            body(&Action::Settle { key: &key, version: &version, uid: &uid, marker: &marker, strategy: Some(Strategy::Manual) });
         assert_eq!(line, "PATCH /apis/quarks.cloudfoundry.org/v1alpha1/namespaces/ns/quarksjobs/q");
         assert_eq!(body["metadata"]["resourceVersion"], "7");
         assert_eq!(body["spec"], json!({"trigger": {"strategy": "manual"}}));
-        assert_eq!(body["metadata"]["annotations"][ANNOTATION_SETTLED], marker.encode());
-        let unchanged = Action::Settle { key: &key, version: &version, marker: &marker, strategy: None };
+        assert_eq!(body["metadata"]["annotations"][ANNOTATION_SETTLED], marker.encode(&uid));
+        let unchanged = Action::Settle { key: &key, version: &version, uid: &uid, marker: &marker, strategy: None };
         assert!(self::body(&unchanged).1.get("spec").is_none());
     }
 

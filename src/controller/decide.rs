@@ -172,7 +172,7 @@ pub fn pending(view: &QuarksJobView) -> Option<Pending> {
 
 /// `once` means once per template. A digest made by another algorithm cannot be compared and counts as equal.
 fn once_has_run(view: &QuarksJobView) -> bool {
-    view.marker.once.as_ref().is_some_and(|once| *once == view.template_digest || !digest::is_current(once))
+    view.marker.once.as_ref().is_some_and(|once| view.template_digest.is(once) || !digest::is_current(once))
 }
 
 /// The next step.

@@ -2,6 +2,8 @@
 //! series, and if the API server does not take them in time they are dropped. Status is the record, Events are the story.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
@@ -18,7 +20,7 @@ use super::action::Action;
 /// Name of the controller in Events.
 const CONTROLLER: &str = "quarks.cloudfoundry.org/quarks-job";
 /// Events that wait to be posted.
-const QUEUE_MAX: usize = 2_048;
+const QUEUE_MAX: usize = 4_096;
 /// Longest note; the API's limit.
 const NOTE_MAX: usize = 1_024;
 /// The same Event within this time is counted instead of posted again; Kubernetes' own recorder takes six minutes.
@@ -27,6 +29,10 @@ const SERIES_WINDOW: Duration = Duration::from_secs(360);
 const REMEMBERED_MAX: usize = 1_024;
 /// Tries for one Event.
 const TRIES: u32 = 3;
+/// While many runs start an Event waits at most this long.
+const RUSH_LIMIT: Duration = Duration::from_secs(3);
+/// How often it is looked whether they still do.
+const RUSH_TICK: Duration = Duration::from_millis(50);
 
 /// What an Event says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -71,6 +77,7 @@ impl EventSender {
 pub struct EventPoster {
     receiver: Receiver<Message>,
     instance: String,
+    rush: Arc<AtomicBool>,
     posted: HashMap<(Uid, Note), Posted>,
     count: u64,
 }
@@ -82,10 +89,10 @@ struct Posted {
     at: Instant,
 }
 
-/// A sender and the poster behind it. `instance` names this process in Events.
-pub fn pair(instance: String) -> (EventSender, EventPoster) {
+/// A sender and the poster behind it. `instance` names this process in Events; while `rush` is set Events hold back.
+pub fn pair(instance: String, rush: Arc<AtomicBool>) -> (EventSender, EventPoster) {
     let (sender, receiver) = bounded(QUEUE_MAX);
-    (EventSender(sender), EventPoster { receiver, instance, posted: HashMap::new(), count: 0 })
+    (EventSender(sender), EventPoster { receiver, instance, rush, posted: HashMap::new(), count: 0 })
 }
 
 impl EventPoster {
@@ -95,9 +102,22 @@ impl EventPoster {
             select! {
                 recv(shutdown.channel()) -> _ => return,
                 recv(self.receiver) -> message => match message {
-                    Ok((key, uid, note)) => self.post(client, shutdown, &key, uid, note),
+                    Ok((key, uid, note)) => {
+                        self.hold_back(shutdown);
+                        self.post(client, shutdown, &key, uid, note);
+                    }
                     Err(_) => return,
                 },
+            }
+        }
+    }
+
+    /// Lets triggers have the API server to themselves, for a while.
+    fn hold_back(&self, shutdown: &Shutdown) {
+        let started = Instant::now();
+        while self.rush.load(Ordering::Relaxed) && started.elapsed() < RUSH_LIMIT {
+            if shutdown.wait(RUSH_TICK) {
+                return;
             }
         }
     }
@@ -163,7 +183,7 @@ fn build_event(key: &ObjectKey, uid: &Uid, note: &Note, instance: &str, count: u
     Event {
         metadata: ObjectMeta {
             name: format!("{}.{unique}", stem.trim_end_matches(['.', '-'])),
-            namespace: key.namespace.clone(),
+            namespace: key.namespace.to_string(),
             ..ObjectMeta::default()
         },
         event_time: time,
@@ -176,8 +196,8 @@ fn build_event(key: &ObjectKey, uid: &Uid, note: &Note, instance: &str, count: u
         regarding: ObjectReference {
             api_version: API_VERSION.to_owned(),
             kind: KIND.to_owned(),
-            namespace: key.namespace.clone(),
-            name: key.name.clone(),
+            namespace: key.namespace.to_string(),
+            name: key.name.to_string(),
             uid: uid.clone(),
         },
     }

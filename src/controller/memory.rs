@@ -43,19 +43,21 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Takes in what the index says, and drops what it has overtaken.
-    pub fn observe(&mut self, indexed: &Arc<QuarksJobView>, jobs: &[Arc<JobView>]) {
+    /// Takes in what the index says, and drops what it has overtaken. After a read in the same step `is_fresh` says that
+    /// nothing in the index can be newer.
+    pub fn observe(&mut self, indexed: &Arc<QuarksJobView>, jobs: &[Arc<JobView>], is_fresh: bool) {
         let is_behind = self.versions.contains(&indexed.resource_version);
         if let Some(known) = &self.known
             && known.view.resource_version != indexed.resource_version
             && !is_behind
+            && !is_fresh
         {
             // Someone else wrote. What we know may be old; the index decides, and the next write reads first.
             self.known = None;
             self.versions.clear();
         }
         if let Some(started) = &mut self.started
-            && jobs.iter().any(|job| job.key.name == started.job_name)
+            && jobs.iter().any(|job| *job.key.name == *started.job_name)
         {
             started.is_seen = true;
         }
@@ -72,17 +74,21 @@ impl Memory {
         self.known.as_ref()
     }
 
-    /// Remembers an answer.
-    pub fn learn(&mut self, object: &QuarksJob) {
+    /// Remembers the answer to a read or write that was made when `before` was the newest version known: an index that
+    /// still shows `before` is behind this answer.
+    pub fn learn(&mut self, before: &ResourceVersion, object: &QuarksJob) {
         let view = QuarksJobView::from(object);
         if self.known.as_ref().is_some_and(|known| known.view.uid != view.uid) {
             *self = Self::default();
+        }
+        if !self.versions.contains(before) {
+            self.versions.push_back(before.clone());
         }
         if self.started.as_ref().is_some_and(|started| started.record.run <= view.marker.runs) {
             self.started = None;
         }
         self.versions.push_back(view.resource_version.clone());
-        if self.versions.len() > VERSIONS_MAX {
+        while self.versions.len() > VERSIONS_MAX {
             self.versions.pop_front();
         }
         self.known = Some(Known { view: Arc::new(view), status: object.status.clone() });
@@ -102,11 +108,15 @@ impl Memory {
     fn is_idle(&self, indexed: Option<&QuarksJobView>) -> bool {
         let Self { known, versions: _, started, hold, refusals: _, verdict, pods: _, acted } = self;
         let is_caught_up = match (known, indexed) {
-            (Some(known), Some(indexed)) => known.view.resource_version == indexed.resource_version && known.view.active.is_none(),
-            (None, _) => true,
-            (Some(_), None) => true,
+            (Some(known), Some(indexed)) => known.view.resource_version == indexed.resource_version,
+            (None, _) | (Some(_), None) => true,
         };
-        is_caught_up && started.is_none() && hold.is_none() && verdict.is_none() && acted.is_empty()
+        // A run that the index shows, in status and as a Job, needs no other memory.
+        let is_started_shown = started.as_ref().is_none_or(|started| {
+            let active = indexed.and_then(|view| view.active.as_ref());
+            started.is_seen && active.is_some_and(|active| active.run == started.record.run)
+        });
+        is_caught_up && is_started_shown && hold.is_none() && verdict.is_none() && acted.is_empty()
     }
 }
 
@@ -145,20 +155,30 @@ mod tests {
     #[test]
     fn an_index_that_is_behind_our_own_writes_is_not_believed() {
         let mut memory = Memory::default();
-        memory.learn(&object("5", "u"));
-        memory.learn(&object("6", "u"));
-        memory.observe(&indexed("5"), &[]);
-        assert_eq!(memory.view(&indexed("5")).resource_version.as_str(), "6");
-        assert!(!memory.is_idle(Some(&indexed("5"))));
-        memory.observe(&indexed("6"), &[]);
+        memory.learn(&"4".into(), &object("5", "u"));
+        memory.learn(&"5".into(), &object("6", "u"));
+        for behind in ["4", "5"] {
+            memory.observe(&indexed(behind), &[], false);
+            assert_eq!(memory.view(&indexed(behind)).resource_version.as_str(), "6");
+            assert!(!memory.is_idle(Some(&indexed(behind))));
+        }
+        memory.observe(&indexed("6"), &[], false);
         assert!(memory.is_idle(Some(&indexed("6"))));
+    }
+
+    #[test]
+    fn right_after_a_read_no_index_is_newer() {
+        let mut memory = Memory::default();
+        memory.learn(&"4".into(), &object("7", "u"));
+        memory.observe(&indexed("5"), &[], true);
+        assert_eq!(memory.view(&indexed("5")).resource_version.as_str(), "7");
     }
 
     #[test]
     fn a_foreign_write_makes_the_next_step_read() {
         let mut memory = Memory::default();
-        memory.learn(&object("5", "u"));
-        memory.observe(&indexed("9"), &[]);
+        memory.learn(&"4".into(), &object("5", "u"));
+        memory.observe(&indexed("9"), &[], false);
         assert!(memory.known().is_none());
         assert_eq!(memory.view(&indexed("9")).resource_version.as_str(), "9");
     }
@@ -166,8 +186,8 @@ mod tests {
     #[test]
     fn another_object_of_the_same_name_starts_afresh() {
         let mut memory = Memory { refusals: 3, ..Memory::default() };
-        memory.learn(&object("5", "u"));
-        memory.learn(&object("8", "v"));
+        memory.learn(&"4".into(), &object("5", "u"));
+        memory.learn(&"5".into(), &object("8", "v"));
         assert_eq!(memory.refusals, 0);
         assert_eq!(memory.known().map(|known| known.view.uid.as_str().to_owned()).as_deref(), Some("v"));
     }

@@ -115,9 +115,10 @@ impl Reconciler {
         let mut must_read = false;
         for _ in 0..STEPS_MAX {
             if must_read {
+                let Some(before) = self.index.read().quarks_job(key).map(|view| view.resource_version.clone()) else { return Next::Done };
                 match self.read(key) {
                     Ok(Some(read)) => {
-                        memory.learn(&read);
+                        memory.learn(&before, &read);
                         object = Some(read);
                         must_read = false;
                     }
@@ -130,7 +131,7 @@ impl Reconciler {
                 let index = self.index.read();
                 let Some(indexed) = index.quarks_job(key) else { return Next::Done };
                 let jobs = index.jobs_of(&memory.view(&indexed).uid);
-                memory.observe(&indexed, &jobs);
+                memory.observe(&indexed, &jobs, object.is_some());
                 let view = memory.view(&indexed);
                 (view, memory.current_jobs(jobs), index.monitored(&key.namespace).cloned())
             };
@@ -216,7 +217,7 @@ impl Reconciler {
         }
         let action = Action::WriteStatus { key: context.key, version: &context.view.resource_version, status };
         let object: QuarksJob = self.client.call(&action.request())?;
-        memory.learn(&object);
+        memory.learn(&context.view.resource_version, &object);
         Ok(())
     }
 
@@ -234,7 +235,7 @@ impl Reconciler {
             run: view.marker.runs + 1,
             trigger: pending.trigger,
             strategy: pending.strategy,
-            template: Some(view.template_digest.clone()),
+            template: Some(view.template_digest.to_string()),
             config: None,
             request: pending.request,
             ttl: ttl_seconds(&spec.template),
@@ -351,7 +352,7 @@ impl Reconciler {
         let Known { status, .. } = memory.known().cloned().ok_or(Failed::Stale)?;
         let active = ActiveRun {
             run: record.run,
-            job_name: job.key.name.clone(),
+            job_name: job.key.name.to_string(),
             trigger: record.trigger,
             record: Some(record.encode()),
             start_time: job.created.clone(),
@@ -437,11 +438,11 @@ impl Reconciler {
         let view = context.view;
         let marker = view.marker.after(record, verdict.outcome, &verdict.reason);
         let strategy = strategy_after(view, record, &marker);
-        let action = Action::Settle { key: context.key, version: &view.resource_version, marker: &marker, strategy };
+        let action = Action::Settle { key: context.key, version: &view.resource_version, uid: &view.uid, marker: &marker, strategy };
         let object: QuarksJob = self.client.call(&action.request())?;
         info!("run settled key={} run={} outcome={} reason={}", context.key, record.run, verdict.outcome.as_str(), verdict.reason);
         memory.verdict = Some((record.run, verdict));
-        memory.learn(&object);
+        memory.learn(&context.view.resource_version, &object);
         Ok(Flow::Continue)
     }
 
@@ -518,7 +519,7 @@ impl Reconciler {
         let owner = OwnerReference {
             api_version: crate::api::API_VERSION.to_owned(),
             kind: crate::api::KIND.to_owned(),
-            name: context.key.name.clone(),
+            name: context.key.name.to_string(),
             uid: context.view.uid.clone(),
             controller: false,
         };
@@ -556,10 +557,10 @@ impl Reconciler {
 
     fn take_baseline(&self, context: &Context<'_>, memory: &mut Memory) -> Result<Flow, Failed> {
         let view = context.view;
-        let marker = Marker { once: Some(view.template_digest.clone()), ..view.marker.clone() };
-        let action = Action::Settle { key: context.key, version: &view.resource_version, marker: &marker, strategy: None };
+        let marker = Marker { once: Some(view.template_digest.to_string()), ..view.marker.clone() };
+        let action = Action::Settle { key: context.key, version: &view.resource_version, uid: &view.uid, marker: &marker, strategy: None };
         let object: QuarksJob = self.client.call(&action.request())?;
-        memory.learn(&object);
+        memory.learn(&context.view.resource_version, &object);
         Ok(Flow::Continue)
     }
 
@@ -609,7 +610,9 @@ fn strategy_after(view: &QuarksJobView, record: &RunRecord, marker: &Marker) -> 
     match (record.strategy?, view.strategy?) {
         (Strategy::Now, Strategy::Now) => Some(if marker.once.is_some() { Strategy::Done } else { Strategy::Manual }),
         // Another template since: `once` means that one too.
-        (Strategy::Once, Strategy::Once) if record.template.as_ref() == Some(&view.template_digest) => Some(Strategy::Done),
+        (Strategy::Once, Strategy::Once) if record.template.as_ref().is_some_and(|template| view.template_digest.is(template)) => {
+            Some(Strategy::Done)
+        }
         _ => None,
     }
 }
@@ -626,7 +629,7 @@ fn guessed_record(view: &QuarksJobView) -> Option<RunRecord> {
         run: active.run,
         trigger: active.trigger,
         strategy,
-        template: Some(view.template_digest.clone()),
+        template: Some(view.template_digest.to_string()),
         config: None,
         request: view.request.clone().filter(|_| active.trigger == Trigger::Request),
         ttl: None,
@@ -640,7 +643,7 @@ fn last_run(context: &Context<'_>, marker: &Marker, job: Option<&JobView>, verdi
     let end_time = job.and_then(|job| job.end.as_ref()).and_then(|end| end.time());
     LastRun {
         run: marker.runs,
-        job_name: job.map_or_else(|| job_name(&context.key.name, &context.view.uid, marker.runs), |job| job.key.name.clone()),
+        job_name: job.map_or_else(|| job_name(&context.key.name, &context.view.uid, marker.runs), |job| job.key.name.to_string()),
         trigger: marker.trigger,
         start_time: job
             .and_then(|job| job.started.clone().or_else(|| job.created.clone()))
@@ -705,7 +708,7 @@ mod tests {
 
     #[test]
     fn only_what_a_run_consumed_is_cleared() {
-        let template = view("once").template_digest;
+        let template = view("once").template_digest.to_string();
         let after = |current: &str, consumed: Option<Strategy>, digest: &str, once_ran: bool| {
             let record = RunRecord { strategy: consumed, template: Some(digest.to_owned()), ..guessed() };
             let marker = Marker { once: once_ran.then(|| "t".to_owned()), ..Marker::default() };

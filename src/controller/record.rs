@@ -14,8 +14,6 @@ const RUN_MAX: u64 = 1 << 53;
 /// Annotation `settled` of a QuarksJob, and `status.settled`: the newest run that is over, and what it consumed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marker {
-    /// UID of the QuarksJob: a marker in a copied manifest speaks of another object.
-    pub uid: Uid,
     /// Settled runs. The marker with more runs is the newer one.
     pub runs: u64,
     /// Template digest of the last one-off run; set means "the one-off has run".
@@ -38,6 +36,12 @@ pub struct Marker {
     pub trigger: Option<Trigger>,
 }
 
+/// The stored form has the UID of its QuarksJob too: a marker in a copied manifest speaks of another object.
+#[derive(Deserialize)]
+struct StoredUid {
+    uid: Uid,
+}
+
 impl Marker {
     /// The marker in force: the one with more runs of annotation and status (`kubectl replace` drops annotations).
     /// A tie goes to the annotation.
@@ -48,7 +52,7 @@ impl Marker {
             (Some(annotation), Some(copy)) if copy.runs > annotation.runs => copy,
             (Some(annotation), _) => annotation,
             (None, Some(copy)) => copy,
-            (None, None) => Self { uid: metadata.uid.clone(), ..Self::default() },
+            (None, None) => Self::default(),
         }
     }
 
@@ -58,19 +62,22 @@ impl Marker {
     }
 
     fn parse(text: &str, uid: &Uid) -> Option<Self> {
-        serde_json::from_slice(text.as_bytes()).ok().filter(|marker: &Self| marker.uid == *uid && marker.runs < RUN_MAX)
+        let stored: StoredUid = serde_json::from_slice(text.as_bytes()).ok()?;
+        let marker: Self = serde_json::from_slice(text.as_bytes()).ok()?;
+        (stored.uid == *uid && marker.runs < RUN_MAX).then_some(marker)
     }
 
-    /// The text of the annotation.
-    pub fn encode(&self) -> String {
-        serde_json::to_string(self).expect("strings and numbers always serialize")
+    /// The text of the annotation of the QuarksJob with this UID.
+    pub fn encode(&self, uid: &Uid) -> String {
+        let mut stored = serde_json::to_value(self).expect("strings and numbers always serialize");
+        stored["uid"] = uid.as_str().into();
+        stored.to_string()
     }
 
     /// The marker after `run` has ended.
     pub fn after(&self, run: &RunRecord, outcome: Outcome, reason: &str) -> Self {
         let once = if run.strategy == Some(Strategy::Once) { run.template.clone() } else { self.once.clone() };
         Self {
-            uid: self.uid.clone(),
             runs: run.run.max(self.runs),
             once,
             config: run.config.clone().or_else(|| self.config.clone()),
@@ -128,8 +135,8 @@ impl RunRecord {
 mod tests {
     use super::*;
 
-    fn marker(uid: &str, runs: u64) -> Marker {
-        Marker { uid: Uid::from(uid), runs, ..Marker::default() }
+    fn marker(uid: &str, runs: u64) -> String {
+        Marker { runs, ..Marker::default() }.encode(&Uid::from(uid))
     }
 
     fn in_force(annotation: Option<&str>, status: Option<&str>) -> u64 {
@@ -143,8 +150,8 @@ mod tests {
 
     #[test]
     fn the_marker_with_more_runs_is_in_force() {
-        let (two, three, foreign) = (marker("u1", 2).encode(), marker("u1", 3).encode(), marker("u2", 9).encode());
-        let huge = marker("u1", u64::MAX).encode();
+        let (two, three, foreign) = (marker("u1", 2), marker("u1", 3), marker("u2", 9));
+        let huge = marker("u1", u64::MAX);
         let cases = [
             (None, None, 0),
             (Some(two.as_str()), None, 2),
@@ -164,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_run_clears_only_what_it_consumed() {
-        let before = Marker { once: Some("t0".into()), request: Some("r0".into()), ..marker("u1", 4) };
+        let before = Marker { once: Some("t0".into()), request: Some("r0".into()), runs: 4, ..Marker::default() };
         let run = RunRecord {
             run: 5,
             trigger: Trigger::Now,

@@ -1,4 +1,4 @@
-//! The operator's threads: three watches feed the index thread, which names dirty keys to the controller thread, which
+//! The operator's threads: each watch writes its kind into the index and names dirty keys to the controller thread, which
 //! owns the queue and gives keys to idle workers.
 //!
 //! Bounded channels point one way. Keys go only to idle workers and there is room for every worker's answer, so
@@ -7,15 +7,15 @@
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, select};
+use crossbeam_channel::{Receiver, SendError, Sender, bounded, select};
 use log::{debug, error, info, warn};
 use serde::de::DeserializeOwned;
 
 use crate::api::{ObjectKey, Resource};
-use crate::index::{Change, Index, SharedIndex};
+use crate::index::{Change, Index, JobView, SharedIndex};
 use crate::kube::{Client, Error};
 use crate::queue::{Backoff, Lane, Queue};
 use crate::shutdown::Shutdown;
@@ -23,12 +23,13 @@ use crate::threads::Thread;
 use crate::watch::{self, Jitter, WatchEvent, WatchHandle, WatchSpec};
 
 use super::credential::Credentials;
+use super::decide::pending;
 use super::events;
 use super::memory::Memories;
 use super::reconcile::{Next, Reconciler};
 use super::template::SidecarSettings;
 
-/// Changes that wait for the index thread, and sets of keys that wait for the controller.
+/// Sets of keys that wait for the controller.
 const CHANNEL: usize = 256;
 /// Keys that failed: first and longest delay.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(60) };
@@ -114,6 +115,7 @@ pub struct Operator {
     health: Health,
 }
 
+type Dirty = (Vec<ObjectKey>, Lane);
 type Work = (ObjectKey, Lane);
 type Done = (ObjectKey, Next);
 
@@ -122,19 +124,16 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
     let OperatorConfig { monitored_id, max_workers, sidecar, instance } = config;
     let index = SharedIndex::new(Index::new(monitored_id));
     let pulse = Pulse::new();
-    let (changes, changes_in) = bounded::<Change>(CHANNEL);
-    let (dirty, dirty_in) = bounded::<(Vec<ObjectKey>, Lane)>(CHANNEL);
+    let (dirty, dirty_in) = bounded::<Dirty>(CHANNEL);
     let (work, work_in) = bounded::<Work>(max_workers);
     let (done, done_in) = bounded::<Done>(max_workers);
-    let (events, poster) = events::pair(instance);
+    let rush = Arc::new(AtomicBool::new(false));
+    let (events, poster) = events::pair(instance, Arc::clone(&rush));
     let credentials = Arc::new(Credentials::default());
     let mut threads = Vec::new();
 
-    let writer = index.clone();
-    threads.push(Thread::spawn("index", panics, move || keep_index(&writer, &changes_in, &dirty))?);
-
     let (ctl_pulse, ctl_index, ctl_shutdown) = (pulse.clone(), index.clone(), shutdown.clone());
-    let controller = Controller { queue: Queue::new(RETRY), idle: max_workers, work, done: done_in, dirty: dirty_in };
+    let controller = Controller { queue: Queue::new(RETRY), idle: max_workers, work, done: done_in, dirty: dirty_in, rush };
     threads.push(Thread::spawn("ctl-run", panics, move || controller.run(&ctl_index, &ctl_pulse, &ctl_shutdown))?);
 
     let reconciler = Arc::new(Reconciler {
@@ -158,9 +157,9 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
 
     // Watches last: what they feed is there.
     let watches = vec![
-        start_watch(client, "watch-namespaces", Resource::NAMESPACES, &changes, Change::Namespace),
-        start_watch(client, "watch-jobs", Resource::JOBS, &changes, Change::Job),
-        start_watch(client, "watch-qjobs", Resource::QUARKS_JOBS, &changes, Change::QuarksJob),
+        start_watch(client, "watch-namespaces", Resource::NAMESPACES, &index, &dirty, Change::Namespace),
+        start_watch(client, "watch-jobs", Resource::JOBS, &index, &dirty, Change::Job),
+        start_watch(client, "watch-qjobs", Resource::QUARKS_JOBS, &index, &dirty, Change::QuarksJob),
     ];
     Ok(Operator { client: client.clone(), threads, health: Health { pulse, watches: Arc::new(watches), index } })
 }
@@ -194,40 +193,49 @@ fn start_watch<T>(
     client: &Client,
     name: &'static str,
     resource: Resource,
-    changes: &Sender<Change>,
+    index: &SharedIndex,
+    dirty: &Sender<Dirty>,
     wrap: fn(WatchEvent<T>) -> Change,
 ) -> WatchHandle
 where
     T: DeserializeOwned + Send + 'static,
 {
-    let changes = changes.clone();
-    watch::spawn(client, WatchSpec::new(name, resource), move |event| match changes.send(wrap(event)) {
+    let (index, dirty) = (index.clone(), dirty.clone());
+    watch::spawn(client, WatchSpec::new(name, resource), move |event| match take_in(&index, &dirty, wrap(event)) {
         Ok(()) => ControlFlow::Continue(()),
         Err(_) => ControlFlow::Break(()),
     })
 }
 
-/// The only writer of the index.
-fn keep_index(index: &SharedIndex, changes: &Receiver<Change>, dirty: &Sender<(Vec<ObjectKey>, Lane)>) {
-    let mut was_synced = false;
-    for change in changes {
-        // A Job's progress never starts a run by itself; everything else may.
-        let lane = if matches!(change, Change::Job(_)) { Lane::Normal } else { Lane::Urgent };
-        let (keys, is_synced) = {
-            let mut index = index.write();
-            (index.apply(change), index.is_synced())
-        };
-        if is_synced && !was_synced {
-            was_synced = true;
-            let (quarks_jobs, jobs) = index.read().sizes();
-            info!("caches are in quarksjobs={quarks_jobs} jobs={jobs}");
-        } else if keys.is_empty() {
-            continue;
-        }
-        if dirty.send((keys, lane)).is_err() {
-            return;
+/// Takes a change into the index and tells the controller whom it may matter to. Each kind has one watch, so changes of
+/// one kind come in order.
+fn take_in(index: &SharedIndex, dirty: &Sender<Dirty>, change: Change) -> Result<(), SendError<Dirty>> {
+    let (normal, urgent, is_newly_synced) = {
+        let mut index = index.write();
+        let was_synced = index.is_synced();
+        let (urgent, normal): (Vec<_>, Vec<_>) = index.apply(change).into_iter().partition(|key| has_to_start(&index, key));
+        (normal, urgent, index.is_synced() && !was_synced)
+    };
+    if is_newly_synced {
+        let (quarks_jobs, jobs) = index.read().sizes();
+        info!("caches are in quarksjobs={quarks_jobs} jobs={jobs}");
+        // Wakes the controller, whatever the keys.
+        dirty.send((Vec::new(), Lane::Normal))?;
+    }
+    for (keys, lane) in [(urgent, Lane::Urgent), (normal, Lane::Normal)] {
+        if !keys.is_empty() {
+            dirty.send((keys, lane))?;
         }
     }
+    Ok(())
+}
+
+/// True if a trigger waits and no run goes on: somebody waits for a Job.
+fn has_to_start(index: &Index, key: &ObjectKey) -> bool {
+    index.quarks_job(key).is_some_and(|view| {
+        let is_unsettled = |job: &Arc<JobView>| job.record_of(&view.uid).is_some_and(|record| record.run > view.marker.runs);
+        view.active.is_none() && pending(&view).is_some() && !index.jobs_of(&view.uid).iter().any(is_unsettled)
+    })
 }
 
 /// One worker: a key in, what becomes of it out. A panic is this key's failure and nobody else's.
@@ -253,7 +261,9 @@ struct Controller {
     idle: usize,
     work: Sender<Work>,
     done: Receiver<Done>,
-    dirty: Receiver<(Vec<ObjectKey>, Lane)>,
+    dirty: Receiver<Dirty>,
+    /// Told to the poster of Events: it holds back while triggers wait for their Jobs.
+    rush: Arc<AtomicBool>,
 }
 
 impl Controller {
@@ -272,6 +282,7 @@ impl Controller {
                 }
                 self.idle -= 1;
             }
+            self.rush.store(self.queue.is_rush(now), Ordering::Relaxed);
             let due =
                 self.queue.next_due().filter(|_| self.idle > 0).map_or(HEARTBEAT, |due| due.saturating_duration_since(now).min(HEARTBEAT));
             select! {
@@ -284,7 +295,10 @@ impl Controller {
                     Err(_) => return,
                 },
                 recv(self.dirty) -> message => match message {
-                    Ok((keys, lane)) => keys.into_iter().for_each(|key| self.queue.add(key, lane)),
+                    Ok((keys, lane)) => {
+                        let now = Instant::now();
+                        keys.into_iter().for_each(|key| self.queue.add(key, lane, now));
+                    }
                     Err(_) => return,
                 },
                 default(due) => {}
@@ -295,11 +309,11 @@ impl Controller {
     fn finish(&mut self, key: &ObjectKey, next: Next, jitter: f64) {
         let now = Instant::now();
         match next {
-            Next::Done => self.queue.done(key),
-            Next::After(duration) => self.queue.done_until(key, now + duration),
+            Next::Done => self.queue.done(key, now),
+            Next::After(duration) => self.queue.done_until(key, now + duration, now),
             Next::Later => {
-                self.queue.done(key);
-                self.queue.add(key.clone(), Lane::Normal);
+                self.queue.done(key, now);
+                self.queue.add(key.clone(), Lane::Normal, now);
             }
             Next::Retry(error) => {
                 let at_least = if error.is_invalid() { Some(INVALID_RETRY) } else { error.retry_after() };
@@ -312,9 +326,9 @@ impl Controller {
 
     /// No new keys; the workers end when the channel closes, after what they are at.
     fn drain(self) {
-        let Self { queue, idle: _, work, done, dirty: _ } = self;
+        let Self { queue, idle: _, work, done, dirty: _, rush: _ } = self;
         drop(work);
-        debug!("waiting for workers busy={}", queue.in_work().len());
+        debug!("waiting for workers busy={}", queue.in_work());
         // The channel closes when the last worker is gone.
         let deadline = Instant::now() + DRAIN;
         while done.recv_deadline(deadline).is_ok() {}

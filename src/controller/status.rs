@@ -24,7 +24,7 @@ impl<'a> StatusBuilder<'a> {
     pub fn new(view: &'a QuarksJobView, status: &QuarksJobStatus, now: &'a str) -> Self {
         let mut status = status.clone();
         status.runs = view.marker.runs;
-        status.settled = (view.marker.runs > 0 || view.marker.once.is_some()).then(|| view.marker.encode());
+        status.settled = (view.marker.runs > 0 || view.marker.once.is_some()).then(|| view.marker.encode(&view.uid));
         Self { view, status, now }
     }
 

@@ -75,10 +75,10 @@ pub fn build_job(key: &ObjectKey, uid: &Uid, job_name: &str, spec: &Spec, record
 
     let mut metadata = json!({
         "name": job_name,
-        "namespace": key.namespace,
+        "namespace": &*key.namespace,
         "labels": users_own(&spec.template, "labels"),
         "annotations": users_own(&spec.template, "annotations"),
-        "ownerReferences": [{"apiVersion": API_VERSION, "kind": KIND, "name": key.name, "uid": uid, "controller": true}],
+        "ownerReferences": [{"apiVersion": API_VERSION, "kind": KIND, "name": &*key.name, "uid": uid, "controller": true}],
     });
     metadata["labels"][LABEL_QJOB_NAME] = json!(qjob_label);
     metadata["annotations"][ANNOTATION_RUN] = json!(record.encode());
@@ -108,7 +108,7 @@ fn plan(key: &ObjectKey, uid: &Uid, record: &RunRecord, spec: &Spec, output: &Ou
         (container.clone(), ContainerPlan { files: files.collect(), remote_id: remote_id(&spec.template, container) })
     });
     Plan {
-        quarks_job: key.name.clone(),
+        quarks_job: key.name.to_string(),
         uid: uid.clone(),
         run: record.run,
         write_on_failure: output.write_on_failure,

@@ -1,5 +1,7 @@
 //! The extracts: what decisions need to know of an object, and no more. 10,000 QuarksJobs must fit in a few MB.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Deserializer};
 
 use crate::api::{
@@ -7,7 +9,7 @@ use crate::api::{
     Outcome, QuarksJob, ResourceVersion, Spec, SpecError, Strategy, Uid,
 };
 use crate::controller::record::{Marker, RunRecord};
-use crate::digest;
+use crate::digest::Digest;
 
 /// A QuarksJob as of one resourceVersion.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,7 +37,7 @@ pub struct QuarksJobView {
     /// The first rule that the spec breaks.
     pub spec_error: Option<Box<SpecError>>,
     /// Digest of `spec.template`.
-    pub template_digest: String,
+    pub template_digest: Digest,
     /// Annotation `run-requested`, if not empty.
     pub request: Option<String>,
     /// The marker in force.
@@ -57,8 +59,8 @@ pub struct QuarksJobView {
 pub struct ReadyView {
     /// `status` is `True`.
     pub is_true: bool,
-    /// Its reason.
-    pub reason: String,
+    /// Its reason. Nearly all objects share one.
+    pub reason: Cow<'static, str>,
 }
 
 impl From<&QuarksJob> for QuarksJobView {
@@ -79,7 +81,7 @@ impl From<&QuarksJob> for QuarksJobView {
             failed_jobs_history_limit: parsed.as_ref().map_or(u32::MAX, |spec| spec.failed_jobs_history_limit),
             pod_history_limit: parsed.as_ref().map_or(u32::MAX, |spec| spec.pod_history_limit),
             spec_error: parsed.err().map(Box::new),
-            template_digest: digest::of_json(spec.get("template").unwrap_or(&serde_json::Value::Null)),
+            template_digest: Digest::of_json(spec.get("template").unwrap_or(&serde_json::Value::Null)),
             request: metadata.annotations.get(ANNOTATION_RUN_REQUESTED).filter(|value| !value.is_empty()).cloned(),
             is_marker_copied: Marker::in_status(metadata, status).as_ref() == Some(&marker)
                 || (marker.runs == 0 && marker.once.is_none() && status.settled.is_none()),
@@ -87,8 +89,15 @@ impl From<&QuarksJob> for QuarksJobView {
             observed_generation: status.observed_generation,
             active: status.active.clone().map(Box::new),
             last_run: status.last_run.as_ref().map(|run| (run.run, run.outcome)),
-            ready: status.condition("Ready").map(|ready| ReadyView { is_true: ready.is_true(), reason: ready.reason.clone() }),
+            ready: status.condition("Ready").map(|ready| ReadyView { is_true: ready.is_true(), reason: shared_reason(&ready.reason) }),
         }
+    }
+}
+
+fn shared_reason(reason: &str) -> Cow<'static, str> {
+    match reason {
+        "Ready" => Cow::Borrowed("Ready"),
+        other => Cow::Owned(other.to_owned()),
     }
 }
 

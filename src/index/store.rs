@@ -34,7 +34,7 @@ pub struct Index {
     jobs: BTreeMap<ObjectKey, Arc<JobView>>,
     /// Keys of the Jobs of each QuarksJob: exactly the entries of `jobs`, by owner.
     jobs_by_owner: HashMap<Uid, BTreeSet<ObjectKey>>,
-    namespaces: BTreeMap<String, NamespaceView>,
+    namespaces: BTreeMap<Arc<str>, NamespaceView>,
     synced: Synced,
 }
 
@@ -84,7 +84,7 @@ impl Index {
         let from = ObjectKey::new(namespace, "");
         self.jobs
             .range(from..)
-            .take_while(|(key, _)| key.namespace == namespace)
+            .take_while(|(key, _)| *key.namespace == *namespace)
             .any(|(_, job)| job.end.is_none() && job.record.as_ref().is_some_and(|record| record.output))
     }
 
@@ -113,14 +113,14 @@ impl Index {
             WatchEvent::Replaced(views) => {
                 let mut dirty = self.keys();
                 self.quarks_jobs.clear();
-                self.quarks_jobs.extend(views.into_iter().map(|view| (view.key.clone(), Arc::new(view))));
+                views.into_iter().for_each(|view| self.insert_quarks_job(view));
                 self.synced.quarks_jobs = true;
                 dirty.extend(self.quarks_jobs.keys().cloned());
                 dirty
             }
             WatchEvent::Applied(view) => {
                 let key = view.key.clone();
-                self.quarks_jobs.insert(key.clone(), Arc::new(view));
+                self.insert_quarks_job(view);
                 vec![key]
             }
             WatchEvent::Deleted(view) => {
@@ -128,6 +128,14 @@ impl Index {
                 vec![view.key]
             }
         }
+    }
+
+    fn insert_quarks_job(&mut self, mut view: QuarksJobView) {
+        // One text for all keys of a namespace.
+        if let Some((shared, _)) = self.namespaces.get_key_value(&*view.key.namespace) {
+            view.key.namespace = Arc::clone(shared);
+        }
+        self.quarks_jobs.insert(view.key.clone(), Arc::new(view));
     }
 
     fn apply_job(&mut self, event: WatchEvent<JobView>) -> Vec<ObjectKey> {
@@ -179,23 +187,23 @@ impl Index {
     }
 
     fn apply_namespace(&mut self, event: WatchEvent<NamespaceView>) -> Vec<ObjectKey> {
-        let changed: Vec<String> = match event {
+        let changed: Vec<Arc<str>> = match event {
             WatchEvent::Replaced(views) => {
                 let old = std::mem::take(&mut self.namespaces);
-                self.namespaces.extend(views.into_iter().map(|view| (view.name.clone(), view)));
+                self.namespaces.extend(views.into_iter().map(|view| (Arc::from(view.name.as_str()), view)));
                 self.synced.namespaces = true;
                 let gone = old.keys().filter(|name| !self.namespaces.contains_key(*name));
-                let differs = |name: &&String| old.get(*name) != self.namespaces.get(*name);
+                let differs = |name: &&Arc<str>| old.get(*name) != self.namespaces.get(*name);
                 self.namespaces.keys().filter(differs).chain(gone).cloned().collect()
             }
             WatchEvent::Applied(view) => {
-                let name = view.name.clone();
-                let old = self.namespaces.insert(name.clone(), view);
+                let name: Arc<str> = Arc::from(view.name.as_str());
+                let old = self.namespaces.insert(Arc::clone(&name), view);
                 if old.as_ref() == self.namespaces.get(&name) { Vec::new() } else { vec![name] }
             }
             WatchEvent::Deleted(view) => {
-                self.namespaces.remove(&view.name);
-                vec![view.name]
+                self.namespaces.remove(view.name.as_str());
+                vec![Arc::from(view.name)]
             }
         };
         changed.iter().flat_map(|namespace| self.keys_in(namespace)).collect()
@@ -203,7 +211,7 @@ impl Index {
 
     fn keys_in(&self, namespace: &str) -> Vec<ObjectKey> {
         let from = ObjectKey::new(namespace, "");
-        self.quarks_jobs.range(from..).map(|(key, _)| key).take_while(|key| key.namespace == namespace).cloned().collect()
+        self.quarks_jobs.range(from..).map(|(key, _)| key).take_while(|key| *key.namespace == *namespace).cloned().collect()
     }
 }
 

@@ -162,7 +162,7 @@ impl Watcher {
                 match parse_frame(line) {
                     Ok(Frame::Pod(pod)) => {
                         self.version = pod.metadata.resource_version.clone();
-                        if pod.metadata.name == self.pod.name {
+                        if *pod.metadata.name == *self.pod.name {
                             self.send(Event::Pod(pod))?;
                         }
                     }

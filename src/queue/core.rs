@@ -1,7 +1,8 @@
 //! The queue's bookkeeping. Promises: a key is never worked on by two workers at once; a key that becomes dirty while
-//! it is worked on is worked on again; a key waits in one place only; urgent keys go first.
+//! it is worked on is worked on again; a key waits in one place only; urgent keys go first, and during a rush of them the
+//! others wait, though not for long.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::Backoff;
@@ -16,6 +17,12 @@ pub enum Lane {
     Urgent,
 }
 
+/// For this long after an urgent key more of them are expected, and the other lane waits: what it writes would only
+/// delay them.
+const RUSH: Duration = Duration::from_millis(100);
+/// In a rush, a key that has waited this long is worked on all the same, one at a time.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// Keys that wait, are worked on, or are due later.
 #[derive(Debug)]
 pub struct Queue {
@@ -23,14 +30,21 @@ pub struct Queue {
     /// Where each waiting key waits; the deques may hold keys that have moved to the other lane.
     waiting: HashMap<ObjectKey, Lane>,
     urgent: VecDeque<ObjectKey>,
-    normal: VecDeque<ObjectKey>,
-    /// Keys that a worker has, with the lane they were made dirty for meanwhile.
-    processing: HashMap<ObjectKey, Option<Lane>>,
+    /// With the time since when.
+    normal: VecDeque<(ObjectKey, Instant)>,
+    /// Keys that a worker has.
+    processing: HashMap<ObjectKey, InWork>,
+    rush_until: Option<Instant>,
     due: BTreeSet<(Instant, ObjectKey)>,
     due_of: HashMap<ObjectKey, Instant>,
-    failures: BTreeMap<ObjectKey, u32>,
-    /// Keys that were handed out at least once: only for counting.
-    retries: u64,
+    failures: HashMap<ObjectKey, u32>,
+}
+
+#[derive(Debug)]
+struct InWork {
+    lane: Lane,
+    /// It became dirty again meanwhile.
+    again: Option<Lane>,
 }
 
 impl Queue {
@@ -44,15 +58,15 @@ impl Queue {
             processing: HashMap::new(),
             due: BTreeSet::new(),
             due_of: HashMap::new(),
-            failures: BTreeMap::new(),
-            retries: 0,
+            failures: HashMap::new(),
+            rush_until: None,
         }
     }
 
     /// Something about `key` changed.
-    pub fn add(&mut self, key: ObjectKey, lane: Lane) {
-        if let Some(again) = self.processing.get_mut(&key) {
-            *again = (*again).max(Some(lane));
+    pub fn add(&mut self, key: ObjectKey, lane: Lane, now: Instant) {
+        if let Some(work) = self.processing.get_mut(&key) {
+            work.again = work.again.max(Some(lane));
             return;
         }
         match self.waiting.get(&key) {
@@ -62,40 +76,59 @@ impl Queue {
         self.waiting.insert(key.clone(), lane);
         match lane {
             Lane::Urgent => self.urgent.push_back(key),
-            Lane::Normal => self.normal.push_back(key),
+            Lane::Normal => self.normal.push_back((key, now)),
         }
     }
 
-    /// The next key for a worker, with its lane. It must come back through [`Queue::done`].
+    /// The next key for a worker, with its lane. It must come back through one of the other methods.
     pub fn take(&mut self, now: Instant) -> Option<(ObjectKey, Lane)> {
         self.wake(now);
-        for lane in [Lane::Urgent, Lane::Normal] {
-            let keys = match lane {
-                Lane::Urgent => &mut self.urgent,
-                Lane::Normal => &mut self.normal,
-            };
-            while let Some(key) = keys.pop_front() {
-                // Skip what has moved to the other lane since.
-                if self.waiting.get(&key) == Some(&lane) {
-                    self.waiting.remove(&key);
-                    self.processing.insert(key.clone(), None);
-                    return Some((key, lane));
-                }
+        while let Some(key) = self.urgent.pop_front() {
+            if self.waiting.get(&key) == Some(&Lane::Urgent) {
+                self.rush_until = Some(now + RUSH);
+                return Some(self.hand_out(key, Lane::Urgent));
             }
+        }
+        while let Some((key, since)) = self.normal.front() {
+            // Skip what has moved to the other lane since.
+            if self.waiting.get(key) != Some(&Lane::Normal) {
+                self.normal.pop_front();
+                continue;
+            }
+            if self.is_rush(now) && (self.is_normal_in_work() || now < *since + PATIENCE) {
+                return None;
+            }
+            let (key, _) = self.normal.pop_front()?;
+            return Some(self.hand_out(key, Lane::Normal));
         }
         None
     }
 
+    /// True while urgent keys come in.
+    pub fn is_rush(&self, now: Instant) -> bool {
+        self.rush_until.is_some_and(|until| now < until)
+    }
+
+    fn is_normal_in_work(&self) -> bool {
+        self.processing.values().any(|work| work.lane == Lane::Normal)
+    }
+
+    fn hand_out(&mut self, key: ObjectKey, lane: Lane) -> (ObjectKey, Lane) {
+        self.waiting.remove(&key);
+        self.processing.insert(key.clone(), InWork { lane, again: None });
+        (key, lane)
+    }
+
     /// The worker is through with `key`; it went well.
-    pub fn done(&mut self, key: &ObjectKey) {
+    pub fn done(&mut self, key: &ObjectKey, now: Instant) {
         self.failures.remove(key);
-        self.release(key);
+        self.release(key, now);
     }
 
     /// The worker is through with `key` for now and wants to see it again at `at`, or earlier if it becomes dirty.
-    pub fn done_until(&mut self, key: &ObjectKey, at: Instant) {
+    pub fn done_until(&mut self, key: &ObjectKey, at: Instant, now: Instant) {
         self.failures.remove(key);
-        self.release(key);
+        self.release(key, now);
         self.schedule(key, at);
     }
 
@@ -104,40 +137,31 @@ impl Queue {
     pub fn failed(&mut self, key: &ObjectKey, at_least: Option<Duration>, jitter: f64, now: Instant) {
         let failures = self.failures.entry(key.clone()).or_insert(0);
         *failures = failures.saturating_add(1);
-        self.retries += 1;
         let delay = self.backoff.delay(*failures, jitter).max(at_least.unwrap_or_default());
         self.processing.remove(key);
         self.schedule(key, now + delay);
     }
 
-    /// When the next key is due, if none can be taken before.
+    /// When to ask again, if nothing can be taken before and no worker comes back.
     pub fn next_due(&self) -> Option<Instant> {
-        self.due.first().map(|(at, _)| *at)
+        let due = self.due.first().map(|(at, _)| *at);
+        let patience = self.normal.front().map(|(_, since)| *since + PATIENCE).filter(|_| !self.is_normal_in_work());
+        [due, patience, self.rush_until].into_iter().flatten().min()
     }
 
-    /// Keys that could be taken now.
+    /// Keys that wait.
     pub fn depth(&self) -> usize {
         self.waiting.len()
     }
 
-    /// True if an urgent key waits.
-    pub fn has_urgent(&self) -> bool {
-        self.waiting.values().any(|lane| *lane == Lane::Urgent)
+    /// Number of keys that workers have.
+    pub fn in_work(&self) -> usize {
+        self.processing.len()
     }
 
-    /// Keys that workers have.
-    pub fn in_work(&self) -> HashSet<&ObjectKey> {
-        self.processing.keys().collect()
-    }
-
-    /// How often a key failed and was put back.
-    pub fn retries(&self) -> u64 {
-        self.retries
-    }
-
-    fn release(&mut self, key: &ObjectKey) {
-        if let Some(Some(lane)) = self.processing.remove(key) {
-            self.add(key.clone(), lane);
+    fn release(&mut self, key: &ObjectKey, now: Instant) {
+        if let Some(InWork { again: Some(lane), .. }) = self.processing.remove(key) {
+            self.add(key.clone(), lane, now);
         }
     }
 
@@ -153,13 +177,16 @@ impl Queue {
     }
 
     fn wake(&mut self, now: Instant) {
+        if !self.is_rush(now) {
+            self.rush_until = None;
+        }
         while let Some((at, key)) = self.due.first().cloned() {
             if at > now {
                 return;
             }
             self.due.remove(&(at, key.clone()));
             self.due_of.remove(&key);
-            self.add(key, Lane::Normal);
+            self.add(key, Lane::Normal, now);
         }
     }
 }
@@ -178,50 +205,68 @@ mod tests {
     }
 
     fn take(queue: &mut Queue, now: Instant) -> Option<String> {
-        queue.take(now).map(|(key, _)| key.name)
+        queue.take(now).map(|(key, _)| key.name.to_string())
     }
 
     #[test]
     fn urgent_keys_go_first_and_a_key_waits_once() {
         let (mut queue, now) = queue();
-        queue.add(key("a"), Lane::Normal);
-        queue.add(key("b"), Lane::Normal);
-        queue.add(key("c"), Lane::Urgent);
-        queue.add(key("b"), Lane::Urgent);
-        queue.add(key("b"), Lane::Normal);
+        queue.add(key("a"), Lane::Normal, now);
+        queue.add(key("b"), Lane::Normal, now);
+        queue.add(key("c"), Lane::Urgent, now);
+        queue.add(key("b"), Lane::Urgent, now);
+        queue.add(key("b"), Lane::Normal, now);
         assert_eq!(queue.depth(), 3);
-        let order: Vec<_> = std::iter::from_fn(|| take(&mut queue, now)).collect();
-        assert_eq!(order, ["c", "b", "a"]);
+        let later = now + RUSH;
+        assert_eq!([take(&mut queue, now), take(&mut queue, now)], [Some("c".into()), Some("b".into())]);
+        assert_eq!([take(&mut queue, later), take(&mut queue, later)], [Some("a".into()), None]);
+    }
+
+    #[test]
+    fn in_a_rush_the_other_lane_waits_but_not_for_ever() {
+        let (mut queue, now) = queue();
+        queue.add(key("a"), Lane::Normal, now);
+        queue.add(key("b"), Lane::Normal, now);
+        queue.add(key("u"), Lane::Urgent, now);
+        assert_eq!(take(&mut queue, now).as_deref(), Some("u"));
+        assert_eq!(take(&mut queue, now), None);
+        assert_eq!(queue.next_due(), Some(now + RUSH), "the end of the rush");
+        let late = now + PATIENCE;
+        queue.add(key("v"), Lane::Urgent, late);
+        assert_eq!([take(&mut queue, late), take(&mut queue, late)], [Some("v".into()), Some("a".into())]);
+        assert_eq!(take(&mut queue, late), None, "one at a time");
+        queue.done(&key("a"), late);
+        assert_eq!(take(&mut queue, late).as_deref(), Some("b"));
     }
 
     #[test]
     fn a_key_in_work_is_not_handed_out_again_until_it_is_done() {
         let (mut queue, now) = queue();
-        queue.add(key("a"), Lane::Normal);
+        queue.add(key("a"), Lane::Normal, now);
         assert_eq!(take(&mut queue, now).as_deref(), Some("a"));
-        queue.add(key("a"), Lane::Normal);
-        queue.add(key("a"), Lane::Urgent);
+        queue.add(key("a"), Lane::Normal, now);
+        queue.add(key("a"), Lane::Urgent, now);
         assert_eq!(take(&mut queue, now), None);
-        queue.done(&key("a"));
+        queue.done(&key("a"), now);
         assert_eq!(queue.take(now), Some((key("a"), Lane::Urgent)));
-        queue.done(&key("a"));
+        queue.done(&key("a"), now);
         assert_eq!(take(&mut queue, now), None);
     }
 
     #[test]
     fn failures_back_off_and_success_forgets_them() {
         let (mut queue, now) = queue();
-        queue.add(key("a"), Lane::Normal);
+        queue.add(key("a"), Lane::Normal, now);
         for delay in [1, 2, 4] {
             assert!(take(&mut queue, now + Duration::from_secs(1_000)).is_some());
-            queue.add(key("a"), Lane::Urgent);
+            queue.add(key("a"), Lane::Urgent, now);
             queue.failed(&key("a"), None, 0.0, now);
             assert_eq!(take(&mut queue, now), None, "a change does not shorten the backoff");
             assert_eq!(queue.next_due(), Some(now + Duration::from_secs(delay)));
         }
         assert!(take(&mut queue, now + Duration::from_secs(4)).is_some());
-        queue.done(&key("a"));
-        queue.add(key("a"), Lane::Normal);
+        queue.done(&key("a"), now);
+        queue.add(key("a"), Lane::Normal, now);
         assert!(take(&mut queue, now).is_some());
         queue.failed(&key("a"), Some(Duration::from_secs(30)), 0.0, now);
         assert_eq!(queue.next_due(), Some(now + Duration::from_secs(30)));
@@ -231,7 +276,7 @@ mod tests {
     fn the_earliest_due_time_counts() {
         let (mut queue, now) = queue();
         for seconds in [9, 5, 7] {
-            queue.done_until(&key("a"), now + Duration::from_secs(seconds));
+            queue.done_until(&key("a"), now + Duration::from_secs(seconds), now);
         }
         assert_eq!(queue.next_due(), Some(now + Duration::from_secs(5)));
         assert_eq!(take(&mut queue, now + Duration::from_secs(5)).as_deref(), Some("a"));

@@ -44,7 +44,7 @@ pub struct WatchSpec {
 }
 
 impl WatchSpec {
-    /// All objects of a kind, in pages of 250: a page of ordinary objects is about half a megabyte.
+    /// All objects of a kind, in pages of 100: a page of ordinary objects is about half a megabyte.
     pub fn new(name: &'static str, resource: Resource) -> Self {
         Self {
             name,
@@ -52,7 +52,7 @@ impl WatchSpec {
             namespace: String::new(),
             field_selector: None,
             label_selector: None,
-            page_limit: 250,
+            page_limit: 100,
             metadata_only: false,
             on_restart: None,
         }

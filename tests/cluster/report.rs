@@ -31,7 +31,7 @@ fn requests_stay_within_bounds_in_every_case() {
             *account.sidecar.entry(verb).or_default() += 1;
         }
     }
-    println!("{:<34} {:>4}  requests of the operator | of the sidecars", "namespace", "runs");
+    println!("\n{:<34} {:>4}  requests of the operator | of the sidecars", "namespace", "runs");
     for (namespace, account) in &accounts {
         println!("{namespace:<34} {:>4}  {} | {}", account.runs, line(&account.operator), line(&account.sidecar));
     }

@@ -1,14 +1,23 @@
 //! The operator goes away and comes back: nothing is lost, nothing is done twice. These cases run alone.
 
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::case::{Case, cluster, quarks_job, text, until, with_output};
 
+const SELECTOR: &str = "app.kubernetes.io/name=quarks-job";
+const GET_PODS: [&str; 6] = ["--namespace", "quarks-job", "get", "pods", "-l", SELECTOR];
 const DEPLOYMENT: [&str; 4] = ["--namespace", "quarks-job", "deployment/quarks-job", "--timeout=120s"];
 
-/// Ends the pod at once, without a chance to finish anything.
+/// SIGKILL: no chance to finish anything. The pod goes too, or its restarts would be put off more each time.
 fn kill() {
-    cluster(&["--namespace", "quarks-job", "delete", "pod", "-l", "app.kubernetes.io/name=quarks-job", "--grace-period=0", "--force"]);
+    let field = "jsonpath={.items[0].status.containerStatuses[0].containerID}";
+    let id = cluster(&[&GET_PODS[..], &["-o", field]].concat());
+    let id = id.trim().trim_start_matches("containerd://");
+    let address = std::env::var("CONTAINERD_ADDRESS").expect("these tests need a cluster: run them with scripts/test");
+    let killed = Command::new("ctr").args(["-a", &address, "-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", id]).status();
+    assert!(killed.expect("ctr starts").success(), "container {id}");
+    cluster(&["--namespace", "quarks-job", "delete", "pod", "-l", SELECTOR, "--now"]);
 }
 
 fn wait_ready() {
@@ -18,9 +27,7 @@ fn wait_ready() {
 fn scale(replicas: &str) {
     cluster(&["scale", "--namespace", "quarks-job", "deployment/quarks-job", &format!("--replicas={replicas}")]);
     if replicas == "0" {
-        until("the operator's pod to be gone", || {
-            cluster(&["--namespace", "quarks-job", "get", "pods", "-o", "name"]).is_empty().then_some(())
-        });
+        until("the operator's pod to be gone", || cluster(&[&GET_PODS[..], &["-o", "name"]].concat()).is_empty().then_some(()));
     }
     wait_ready();
 }
@@ -73,10 +80,9 @@ fn a_killed_operator_serves_what_was_asked_for_meanwhile_once() {
 #[test]
 fn the_operator_ends_within_5_seconds_when_asked() {
     let _case = Case::alone("sigterm");
-    let selector = ["--namespace", "quarks-job", "get", "pods", "-l", "app.kubernetes.io/name=quarks-job", "-o", "name"];
     wait_ready();
-    let pod = cluster(&selector);
-    let start = std::time::Instant::now();
+    let pod = cluster(&[&GET_PODS[..], &["-o", "name"]].concat());
+    let start = Instant::now();
     cluster(&["--namespace", "quarks-job", "delete", pod.trim(), "--wait=true"]);
     let took = start.elapsed();
     // The kubelet and kubectl add their own seconds; without an answer to SIGTERM it would be 10 more.

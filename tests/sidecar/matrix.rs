@@ -1,19 +1,20 @@
-//! Every cell of the table in `tests/write_on_failure.md`, run with the real binary.
+//! Every cell of the table of exit codes in `README.md`, run with the real binary.
 
 use serde_json::json;
 
 use crate::scene::{Scene, document, ended, ended_after, one_file, running};
 
-const TABLE: &str = include_str!("../write_on_failure.md");
+const README: &str = include_str!("../../README.md");
 const EXIT_CODES: [i32; 6] = [0, 1, 2, 126, 137, 143];
 /// In the order of the table's columns: restart policy, `writeOnFailure`.
 const COLUMNS: [(&str, bool); 4] = [("Never", false), ("Never", true), ("OnFailure", false), ("OnFailure", true)];
 
 /// Exit code and cells of each row.
 fn rows() -> Vec<(i32, Vec<&'static str>)> {
-    let lines: Vec<Vec<&str>> = TABLE
+    let lines: Vec<Vec<&str>> = README
         .lines()
-        .filter_map(|line| line.strip_prefix('|')?.strip_suffix('|'))
+        .skip_while(|line| !line.starts_with("| exit code |"))
+        .map_while(|line| line.strip_prefix('|')?.strip_suffix('|'))
         .map(|line| line.split('|').map(str::trim).collect())
         .collect();
     let heads = ["exit code", "`Never`", "`Never`, `writeOnFailure: true`", "`OnFailure`", "`OnFailure`, `writeOnFailure: true`"];

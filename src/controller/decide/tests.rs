@@ -36,8 +36,8 @@ fn merge(into: &mut serde_json::Value, change: serde_json::Value) {
 
 /// A marker with this many runs, in annotation and status.
 fn settled(runs: u64, once: Option<&str>, request: Option<&str>) -> serde_json::Value {
-    let marker = Marker { uid: UID.into(), runs, once: once.map(str::to_owned), request: request.map(str::to_owned), ..Marker::default() };
-    let text = marker.encode();
+    let marker = Marker { runs, once: once.map(str::to_owned), request: request.map(str::to_owned), ..Marker::default() };
+    let text = marker.encode(&UID.into());
     json!({
         "metadata": {"annotations": {"quarks.cloudfoundry.org/settled": text}},
         "status": {"settled": text, "lastRun": {"run": runs, "jobName": "j", "outcome": "Succeeded"}}
@@ -86,7 +86,7 @@ fn starts(view: &QuarksJobView) -> Option<(Trigger, Option<Strategy>, Option<Str
 
 #[test]
 fn triggers() {
-    let digest = view(json!({})).template_digest;
+    let digest = view(json!({})).template_digest.to_string();
     let strategy = |word: &str| json!({"spec": {"trigger": {"strategy": word}}});
     let request = |value: &str| json!({"metadata": {"annotations": {"quarks.cloudfoundry.org/run-requested": value}}});
     let now = Some((Trigger::Now, Some(Strategy::Now), None));
@@ -225,7 +225,7 @@ fn first_seen_as_done_takes_a_baseline() {
 
 #[test]
 fn what_cannot_run_is_reported_once() {
-    let digest = view(json!({})).template_digest;
+    let digest = view(json!({})).template_digest.to_string();
     let cases = [
         (json!({"spec": {"trigger": {"strategy": "never"}}}), Readiness::InvalidSpec),
         (json!({"spec": {"suspend": true, "trigger": {"strategy": "now"}}}), Readiness::Suspended),
