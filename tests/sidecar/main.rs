@@ -8,6 +8,7 @@ mod support;
 mod crowd;
 mod hostile;
 mod kills;
+mod logs;
 mod matrix;
 mod outputs;
 mod scene;

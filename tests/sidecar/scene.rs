@@ -86,13 +86,14 @@ impl Scene {
             &path("pods", NAMESPACE, ""),
             json!({"metadata": {"name": pod}, "spec": {"restartPolicy": restart_policy, "containers": containers}}),
         );
+        let plan_map = plan.as_object().expect("a map");
         let mut whole = json!({"quarksJob": "q", "uid": self.owner["metadata"]["uid"], "run": 1});
-        whole.as_object_mut().expect("a map").extend(plan.as_object().expect("a map").clone());
+        whole.as_object_mut().expect("a map").extend(plan_map.clone());
 
         let folder = self.folder.join(&pod);
         let (root, report) = (folder.join("output"), folder.join("report"));
         fs::create_dir_all(&root).expect("folder made");
-        for name in &names {
+        for name in names.iter().filter(|name| !plan["containers"][name]["files"].is_null()) {
             fs::create_dir_all(root.join(name)).expect("folder made");
         }
         let address = self.server.address();
@@ -222,6 +223,12 @@ impl Sidecar {
         };
         let statuses: Vec<Value> = self.names.iter().map(status).collect();
         self.patch_pod(&json!({"status": {"phase": phase, "containerStatuses": statuses}}));
+    }
+
+    /// What the container has printed since its last start.
+    pub fn print(&self, container: &str, log: impl Into<Vec<u8>>) {
+        let name = format!("{NAMESPACE}/{}/{container}", self.pod);
+        self.api.settings(|settings| drop(settings.logs.insert(name, log.into())));
     }
 
     pub fn patch_pod(&self, patch: &Value) {
