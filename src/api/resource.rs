@@ -18,6 +18,8 @@ impl Resource {
     pub const JOBS: Self = Self::new("batch", "v1", "jobs");
     /// Pods.
     pub const PODS: Self = Self::new("", "v1", "pods");
+    /// Logs of containers: a subresource of pods, with a right of its own.
+    pub const POD_LOGS: Self = Self::new("", "v1", "pods/log");
     /// Secrets.
     pub const SECRETS: Self = Self::new("", "v1", "secrets");
     /// Namespaces, cluster-scoped.
@@ -28,6 +30,11 @@ impl Resource {
     pub const DEFINITIONS: Self = Self::new("apiextensions.k8s.io", "v1", "customresourcedefinitions");
     /// Events.
     pub const EVENTS: Self = Self::new("events.k8s.io", "v1", "events");
+
+    /// True if what the server says about one may quote what nobody else may read.
+    pub fn is_secret(self) -> bool {
+        self == Self::SECRETS || self == Self::POD_LOGS
+    }
 
     const fn new(group: &'static str, version: &'static str, plural: &'static str) -> Self {
         Self { group, version, plural }

@@ -61,19 +61,13 @@ pub struct Output {
     pub files: BTreeMap<String, BTreeMap<String, FileOutput>>,
     /// Files are stored even if their container failed.
     pub write_on_failure: bool,
-    /// The log of each container that is not in the map is output too, in the Secret `<prefix>-<container>`.
-    pub name_prefix: Option<String>,
-    /// Labels of every output Secret.
-    pub secret_labels: StringMap,
-    /// Annotations of every output Secret.
-    pub secret_annotations: StringMap,
-    /// Default of every file, and of logs.
-    pub versioned: bool,
+    /// Container to what is done with its log: with `namePrefix`, all ordinary containers that are not in `files`.
+    pub logs: BTreeMap<String, FileOutput>,
     /// Versions kept per name; `None` keeps all.
     pub keep_versions: Option<u32>,
 }
 
-/// What is done with one file; defaults of `spec.output` are merged in.
+/// What is done with one file, or one log; defaults of `spec.output` are merged in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileOutput {
     /// Name of the Secret; with fan-out its prefix.
@@ -251,8 +245,7 @@ impl<'a> PodTemplate<'a> {
         let number = |name: &str| self.job_spec.get(name).and_then(Value::as_u64);
         let is_indexed = self.job_spec.get("completionMode").and_then(Value::as_str) == Some("Indexed");
         let is_several = number("completions").or(number("parallelism")).unwrap_or(1) > 1;
-        let all_versioned =
-            output.files.values().flatten().all(|(_, file)| file.versioned) && (output.name_prefix.is_none() || output.versioned);
+        let all_versioned = output.files.values().flatten().chain(&output.logs).all(|(_, file)| file.versioned);
         if is_several && !is_indexed && !all_versioned {
             return Err(SpecError::new(
                 "spec.output",
@@ -285,7 +278,6 @@ impl Output {
                 )
             })?),
         };
-        let name_prefix = Some(raw.name_prefix).filter(|prefix| !prefix.is_empty());
         let mut names = BTreeSet::new();
         let mut files = BTreeMap::new();
         for (container, raw_files) in raw.output_map {
@@ -326,25 +318,25 @@ impl Output {
             }
             files.insert(container, checked);
         }
-        if let Some(prefix) = &name_prefix {
+        let mut logs = BTreeMap::new();
+        if !raw.name_prefix.is_empty() {
             for (container, _) in pod.containers.iter().filter(|(container, _)| !files.contains_key(*container)) {
-                let name = format!("{prefix}-{container}");
+                let name = log_secret_name(&raw.name_prefix, container);
                 check_subdomain(&name, "spec.output.namePrefix")?;
                 if !names.insert(name.clone()) {
                     return Err(SpecError::new("spec.output.namePrefix", format!("gives {name:?}, which outputMap names too")));
                 }
+                let (labels, annotations) = (raw.secret_labels.clone(), raw.secret_annotations.clone());
+                logs.insert((*container).to_owned(), FileOutput { name, versioned: raw.versioned, fan_out: false, labels, annotations });
             }
         }
-        Ok(Self {
-            files,
-            write_on_failure: raw.write_on_failure,
-            name_prefix,
-            secret_labels: raw.secret_labels,
-            secret_annotations: raw.secret_annotations,
-            versioned: raw.versioned,
-            keep_versions,
-        })
+        Ok(Self { files, write_on_failure: raw.write_on_failure, logs, keep_versions })
     }
+}
+
+/// Name of the Secret with a container's log. The original's manifests end the prefix with the dash; it is not doubled.
+fn log_secret_name(prefix: &str, container: &str) -> String {
+    format!("{}-{container}", prefix.strip_suffix('-').unwrap_or(prefix))
 }
 
 fn merged(base: &StringMap, over: StringMap) -> StringMap {
@@ -453,6 +445,10 @@ mod tests {
                 "spec.output.outputMap[main][a].persistencemethod",
             ),
             (with("/output/namePrefix", json!("X")), "spec.output.namePrefix"),
+            (with("/output/namePrefix", json!("p.")), "spec.output.namePrefix"),
+            (with("/output/namePrefix", json!("-")), "spec.output.namePrefix"),
+            (with("/output/namePrefix", json!("p".repeat(248))), "spec.output.namePrefix"),
+            (with("/output", json!({"outputMap": {"main": {"a": {"name": "p-other"}}}, "namePrefix": "p-"})), "spec.output.namePrefix"),
             (with("/output", json!({"outputMap": {"main": {"a": {"name": "p-other"}}}, "namePrefix": "p"})), "spec.output.namePrefix"),
             (with("/output", json!("all")), "spec.output"),
         ];
@@ -469,6 +465,22 @@ mod tests {
             spec["template"]["spec"]["completions"] = json!(3);
             Spec::parse(&spec).expect("allowed");
         }
+    }
+
+    #[test]
+    fn logs_of_containers_that_are_not_in_the_map_are_output() {
+        let logs = |output: Value| Spec::parse(&with("/output", output)).expect("valid").output.expect("has output").logs;
+        let names = |output| logs(output).into_iter().map(|(container, log)| (container, log.name)).collect::<Vec<_>>();
+        let pair = |container: &str, name: &str| (container.to_owned(), name.to_owned());
+        assert_eq!(names(json!({"namePrefix": "p"})), [pair("main", "p-main"), pair("other", "p-other")]);
+        assert_eq!(names(json!({"namePrefix": "p-"})), [pair("main", "p-main"), pair("other", "p-other")]);
+        assert_eq!(names(json!({"namePrefix": "p--"}))[0].1, "p--main");
+        assert_eq!(names(json!({"outputMap": {"main": {"a": {"name": "a"}}}, "namePrefix": "p"})), [pair("other", "p-other")]);
+        assert_eq!(names(json!({"outputMap": {"main": {"a": {"name": "a"}}}})), []);
+        let log =
+            logs(json!({"namePrefix": "p", "versioned": true, "secretLabels": {"l": "1"}, "secretAnnotations": {"a": "2"}})).remove("main");
+        let log = log.expect("has a log");
+        assert_eq!((log.versioned, log.labels["l"].as_str(), log.annotations["a"].as_str()), (true, "1", "2"));
     }
 
     #[test]

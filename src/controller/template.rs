@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use crate::api::{
-    ANNOTATION_RUN, API_VERSION, GROUP, KIND, LABEL_DELETE, LABEL_QJOB_NAME, OUTPUT_MOUNT, ObjectKey, Output, SERVICE_ACCOUNT_DIR,
-    SIDECAR_CONTAINER, SIDECAR_OUTPUT_ROOT, Spec, TOKEN_SECRET, Uid,
+    ANNOTATION_RUN, API_VERSION, FileOutput, GROUP, KIND, LABEL_DELETE, LABEL_QJOB_NAME, OUTPUT_MOUNT, ObjectKey, Output,
+    SERVICE_ACCOUNT_DIR, SIDECAR_CONTAINER, SIDECAR_OUTPUT_ROOT, Spec, TOKEN_SECRET, Uid,
 };
 use crate::persist::{ContainerPlan, PLAN_VARIABLE, POD_NAME_VARIABLE, POD_NAMESPACE_VARIABLE, POD_UID_VARIABLE, Plan, SecretPlan};
 
@@ -94,27 +94,33 @@ fn users_own(template: &Value, part: &str) -> Value {
 
 /// The mapping as of now, for the sidecar; a later edit of the QuarksJob does not change it.
 fn plan(key: &ObjectKey, uid: &Uid, record: &RunRecord, spec: &Spec, output: &Output) -> Plan {
-    let containers = output.files.iter().map(|(container, files)| {
-        let files = files.iter().map(|(file, options)| {
-            let secret = SecretPlan {
-                name: options.name.clone(),
-                versioned: options.versioned,
-                fan_out: options.fan_out,
-                labels: options.labels.clone(),
-                annotations: options.annotations.clone(),
-            };
-            (file.clone(), secret)
-        });
-        (container.clone(), ContainerPlan { files: files.collect(), remote_id: remote_id(&spec.template, container) })
-    });
+    let mut containers: BTreeMap<String, ContainerPlan> = BTreeMap::new();
+    let planned = |container: &str| ContainerPlan { remote_id: remote_id(&spec.template, container), ..ContainerPlan::default() };
+    for (container, files) in &output.files {
+        let mut plan = planned(container);
+        for (file, options) in files {
+            plan.files.insert(file.clone(), secret_plan(options));
+        }
+        containers.insert(container.clone(), plan);
+    }
+    for (container, options) in &output.logs {
+        let mut plan = planned(container);
+        plan.log = Some(secret_plan(options));
+        containers.insert(container.clone(), plan);
+    }
     Plan {
         quarks_job: key.name.to_string(),
         uid: uid.clone(),
         run: record.run,
         write_on_failure: output.write_on_failure,
         indexed: spec.template.pointer("/spec/completionMode").and_then(Value::as_str) == Some("Indexed"),
-        containers: containers.collect(),
+        containers,
     }
+}
+
+fn secret_plan(options: &FileOutput) -> SecretPlan {
+    let FileOutput { name, versioned, fan_out, labels, annotations } = options.clone();
+    SecretPlan { name, versioned, fan_out, labels, annotations }
 }
 
 /// The container's literal env `REMOTE_ID`, made label-safe.
@@ -317,6 +323,24 @@ mod tests {
         assert_eq!(plan.containers["main"].files["a.json"].name, "secret");
         assert_eq!(pod["volumes"][0], json!({"name": "output-main", "emptyDir": {}}));
         assert_eq!(pod["imagePullSecrets"], json!([{"name": "pull"}]));
+    }
+
+    #[test]
+    fn a_log_needs_no_volume_and_leaves_its_container_as_it_is() {
+        let output = json!({"outputMap": {"main": {"a.json": {"name": "secret"}}}, "namePrefix": "log-", "secretLabels": {"l": "1"}});
+        let job = build(template(), Some(output));
+        let pod = &job["spec"]["template"]["spec"];
+        assert_eq!(pod["containers"][1], json!({"name": "other"}));
+        let sidecar = &pod["containers"][2];
+        let names = |list: &Value| list.as_array().expect("a list").iter().map(|entry| entry["name"].clone()).collect::<Vec<_>>();
+        assert_eq!(names(&sidecar["volumeMounts"]), ["output-main", "output-persist-token"]);
+        assert_eq!(names(&pod["volumes"]), ["output-main", "output-persist-token"]);
+        let plan = sidecar["env"].as_array().expect("a list").iter().find(|v| v["name"] == PLAN_VARIABLE).expect("has the plan");
+        let plan: Plan = serde_json::from_str(plan["value"].as_str().expect("text")).expect("a plan");
+        let (main, other) = (&plan.containers["main"], &plan.containers["other"]);
+        assert!(main.log.is_none() && main.files.len() == 1 && other.files.is_empty());
+        let log = other.log.as_ref().expect("a log");
+        assert_eq!((log.name.as_str(), log.labels["l"].as_str(), log.fan_out), ("log-other", "1", false));
     }
 
     #[test]

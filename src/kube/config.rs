@@ -8,6 +8,9 @@ use crate::api::SERVICE_ACCOUNT_DIR;
 
 use super::kubeconfig;
 
+/// For tests: where the account's files are, in the place of [`SERVICE_ACCOUNT_DIR`].
+const SERVICE_ACCOUNT_DIR_VARIABLE: &str = "SERVICE_ACCOUNT_DIR";
+
 /// Bad or missing configuration; one line that names place, field, reason and remedy, never a value that is secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
@@ -191,7 +194,7 @@ pub struct Config {
 impl Config {
     /// The service account of the pod that we run in.
     pub fn in_cluster() -> Result<Self, ConfigError> {
-        in_cluster_from(&env_var, Path::new(SERVICE_ACCOUNT_DIR))
+        in_cluster_from(&env_var, &account_dir(&env_var))
     }
 
     /// Kubeconfig files, merged as kubectl does: for each name the first one counts. Missing files
@@ -202,7 +205,7 @@ impl Config {
 
     /// The explicit file, else `$KUBECONFIG`, else in-cluster if there is such a thing and no context was asked for, else `~/.kube/config`.
     pub fn load(explicit: Option<&Path>, context: Option<&str>) -> Result<Self, ConfigError> {
-        load_from(explicit, context, &env_var, Path::new(SERVICE_ACCOUNT_DIR))
+        load_from(explicit, context, &env_var, &account_dir(&env_var))
     }
 
     /// Refuses what would send a credential over an unverified connection.
@@ -230,6 +233,10 @@ impl Config {
 
 fn env_var(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn account_dir(env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+    env(SERVICE_ACCOUNT_DIR_VARIABLE).unwrap_or_else(|| SERVICE_ACCOUNT_DIR.to_owned()).into()
 }
 
 fn load_from(

@@ -84,7 +84,7 @@ impl Error {
     /// The server's own sentence in one line; all of the error if it sent none, or if it may quote a Secret.
     pub fn message(&self) -> String {
         match self {
-            Self::Status { resource, status, .. } if *resource != Resource::SECRETS && !status.message.is_empty() => {
+            Self::Status { resource, status, .. } if !resource.is_secret() && !status.message.is_empty() => {
                 one_line(&status.message, MESSAGE_MAX)
             }
             _ => self.to_string(),
@@ -208,8 +208,8 @@ impl fmt::Display for Error {
                 if !status.reason.is_empty() {
                     write!(f, " {}", status.reason)?;
                 }
-                // What the server says about a Secret may quote its values.
-                if *resource == Resource::SECRETS || status.message.is_empty() {
+                // What the server says about a Secret or a log may quote it.
+                if resource.is_secret() || status.message.is_empty() {
                     return Ok(());
                 }
                 write!(f, ": {}", one_line(&status.message, MESSAGE_MAX))

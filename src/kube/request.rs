@@ -188,7 +188,7 @@ impl Request {
     /// GET of a container's log.
     pub fn pod_log(key: &ObjectKey, container: &str) -> Self {
         let path = subresource_path(Resource::PODS, key, "log");
-        let mut request = Self::new(Method::Get, "get", Resource::PODS, path).with_query("container", container);
+        let mut request = Self::new(Method::Get, "get", Resource::POD_LOGS, path).with_query("container", container);
         request.accept = ACCEPT_ANY;
         request
     }

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::files::FILE_LIMIT;
 use super::secrets::{LiveSecret, NewSecret};
 use super::versions::{VERSIONED_KIND, VersionMeta, highest};
 use crate::api::{LABEL_SECRET_KIND, ObjectKey, ObjectMeta, Resource, null_as_default};
@@ -15,6 +16,8 @@ const PAGE: u32 = 100;
 pub trait Api {
     /// Metadata of the QuarksJob.
     fn owner(&self) -> Result<ObjectMeta>;
+    /// Log of a container of our own pod, of its last start; at most [`FILE_LIMIT`] bytes.
+    fn log(&self, container: &str) -> Result<Vec<u8>>;
     /// A Secret.
     fn read(&self, name: &str) -> Result<LiveSecret>;
     /// Creates a Secret.
@@ -28,18 +31,18 @@ pub trait Api {
 /// The real one.
 pub struct KubeApi {
     client: Client,
-    namespace: String,
+    pod: ObjectKey,
     quarks_job: String,
 }
 
 impl KubeApi {
-    /// Speaks of one QuarksJob and of Secrets in its namespace.
-    pub fn new(client: Client, namespace: String, quarks_job: String) -> Self {
-        Self { client, namespace, quarks_job }
+    /// Speaks of our own pod, of one QuarksJob, and of Secrets in their namespace.
+    pub fn new(client: Client, pod: ObjectKey, quarks_job: String) -> Self {
+        Self { client, pod, quarks_job }
     }
 
     fn key(&self, name: &str) -> ObjectKey {
-        ObjectKey::new(self.namespace.clone(), name)
+        ObjectKey::new(self.pod.namespace.clone(), name)
     }
 
     fn call<T: DeserializeOwned>(&self, request: &Request) -> Result<T> {
@@ -72,12 +75,18 @@ impl Api for KubeApi {
         self.call::<MetadataOf<ObjectMeta>>(&request).map(|object| object.metadata)
     }
 
+    fn log(&self, container: &str) -> Result<Vec<u8>> {
+        // One byte more than is taken, so that the server need not send the rest of a log that is too large.
+        let request = Request::pod_log(&self.pod, container).with_query("limitBytes", (FILE_LIMIT + 1).to_string());
+        self.client.call_text(&request, usize::try_from(FILE_LIMIT).unwrap_or(usize::MAX))
+    }
+
     fn read(&self, name: &str) -> Result<LiveSecret> {
         self.call(&Request::get(Resource::SECRETS, &self.key(name)))
     }
 
     fn create(&self, secret: &NewSecret<'_>) -> Result<()> {
-        self.client.call_unit(&Request::create(Resource::SECRETS, &self.namespace, secret))
+        self.client.call_unit(&Request::create(Resource::SECRETS, &self.pod.namespace, secret))
     }
 
     fn update(&self, secret: &LiveSecret) -> Result<()> {
@@ -86,7 +95,7 @@ impl Api for KubeApi {
 
     fn highest_version(&self, base: &str) -> Result<Option<u64>> {
         let first = || {
-            let request = Request::list(Resource::SECRETS, &self.namespace).metadata_only().limit(PAGE);
+            let request = Request::list(Resource::SECRETS, &self.pod.namespace).metadata_only().limit(PAGE);
             request.label_selector(&format!("{LABEL_SECRET_KIND}={VERSIONED_KIND}"))
         };
         let mut found = None;

@@ -41,6 +41,10 @@ pub enum Fault {
     File(FileError),
     /// Its content is wrong.
     Document(DocumentError),
+    /// The content of a log is wrong.
+    Log(DocumentError),
+    /// A log is larger than a file may be.
+    LogTooLarge,
     /// Name, labels or annotations of its Secret break a rule.
     Rule(String),
 }
@@ -50,6 +54,9 @@ impl std::fmt::Display for Fault {
         match self {
             Self::File(error) => error.fmt(f),
             Self::Document(error) => error.fmt(f),
+            // Whoever reads this may not have thought of what else the container prints.
+            Self::Log(error) => write!(f, "its log: {error}; with namePrefix all that a container prints has to be one JSON object"),
+            Self::LogTooLarge => write!(f, "its log: {}", FileError::TooLarge),
             Self::Rule(text) => f.write_str(text),
         }
     }

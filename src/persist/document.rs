@@ -83,6 +83,17 @@ pub enum DocumentError {
     },
 }
 
+impl DocumentError {
+    /// True if more of the same text could make it right: it is empty or ends too early.
+    pub fn is_cut(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Syntax(text) => text.starts_with("EOF"),
+            _ => false,
+        }
+    }
+}
+
 /// The types of JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]

@@ -1,8 +1,10 @@
 //! What the sidecar is told when it starts.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::plan::{PLAN_VARIABLE, POD_NAME_VARIABLE, POD_NAMESPACE_VARIABLE, POD_UID_VARIABLE, Plan};
+use super::retry::REFUSED_LIMIT;
 use crate::api::{ObjectKey, SIDECAR_OUTPUT_ROOT, Uid};
 
 /// Set by Kubernetes in every container of an Indexed Job's pod.
@@ -11,6 +13,8 @@ const COMPLETION_INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";
 const TERMINATION_LOG_VARIABLE: &str = "TERMINATION_LOG";
 /// For tests: where the output folders are.
 const OUTPUT_ROOT_VARIABLE: &str = "OUTPUT_ROOT";
+/// For tests: milliseconds in the place of [`REFUSED_LIMIT`].
+const REFUSED_LIMIT_VARIABLE: &str = "REFUSED_LIMIT_MS";
 /// Where the kubelet reads a container's report by default.
 const TERMINATION_LOG: &str = "/dev/termination-log";
 
@@ -27,6 +31,8 @@ pub struct Environment {
     pub index: Option<u32>,
     /// One folder for each mapped container.
     pub root: PathBuf,
+    /// How long final answers (403, 422 and the like) are retried.
+    pub refused_limit: Duration,
 }
 
 impl Environment {
@@ -49,7 +55,28 @@ impl Environment {
             pod_uid: Uid(required(POD_UID_VARIABLE)?),
             index,
             root: variable(OUTPUT_ROOT_VARIABLE).unwrap_or_else(|| SIDECAR_OUTPUT_ROOT.to_owned()).into(),
+            refused_limit: match variable(REFUSED_LIMIT_VARIABLE) {
+                Some(text) => {
+                    Duration::from_millis(text.parse().map_err(|_| format!("environment variable {REFUSED_LIMIT_VARIABLE}: not a number"))?)
+                }
+                None => REFUSED_LIMIT,
+            },
         })
+    }
+}
+
+#[cfg(test)]
+impl Environment {
+    /// The pod `ns/p` with the UID `pod`.
+    pub fn for_tests(plan: serde_json::Value, root: &std::path::Path) -> Self {
+        Self {
+            plan: serde_json::from_value(plan).unwrap(),
+            pod: ObjectKey::new("ns", "p"),
+            pod_uid: "pod".into(),
+            index: None,
+            root: root.to_owned(),
+            refused_limit: REFUSED_LIMIT,
+        }
     }
 }
 
@@ -74,7 +101,7 @@ mod tests {
         let all = [("QUARKS_JOB_PLAN", PLAN), ("POD_NAME", "p"), ("POD_NAMESPACE", "ns"), ("POD_UID", "pu")];
         let read_all = read(&all).unwrap();
         assert_eq!((read_all.pod, read_all.pod_uid), (ObjectKey::new("ns", "p"), "pu".into()));
-        assert_eq!(read_all.root, PathBuf::from("/mnt/quarks"));
+        assert_eq!((read_all.root, read_all.refused_limit), (PathBuf::from("/mnt/quarks"), Duration::from_secs(60)));
         for missing in 0..all.len() {
             let rest: Vec<_> = all.iter().enumerate().filter(|(at, _)| *at != missing).map(|(_, pair)| *pair).collect();
             assert_eq!(read(&rest).unwrap_err(), format!("environment variable {} is not set", all[missing].0));

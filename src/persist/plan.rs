@@ -1,4 +1,4 @@
-//! The mapping of a run's start: which file of which container becomes which Secret.
+//! The mapping of a run's start: which file, or log, of which container becomes which Secret.
 //!
 //! The operator builds it and passes it to the sidecar as JSON in the environment variable [`PLAN_VARIABLE`], so an edit of the
 //! QuarksJob during the run changes nothing. Not for decisions.
@@ -46,12 +46,15 @@ pub struct ContainerPlan {
     /// Files by name, relative to the container's output volume; no folders.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, SecretPlan>,
+    /// The log is output, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<SecretPlan>,
     /// The container's literal env `REMOTE_ID`, already made label-safe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote_id: Option<String>,
 }
 
-/// The Secret, or with fan-out the Secrets, that one file becomes.
+/// The Secret, or with fan-out the Secrets, that one file or log becomes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretPlan {
@@ -97,7 +100,8 @@ mod tests {
             labels: [("a".into(), "b".into())].into(),
             annotations: [("c".into(), "d \"e\"".into())].into(),
         };
-        let container = ContainerPlan { files: [("f".into(), secret)].into(), remote_id: Some("r".into()) };
+        let log = Some(SecretPlan { name: "l".into(), ..SecretPlan::default() });
+        let container = ContainerPlan { files: [("f".into(), secret)].into(), log, remote_id: Some("r".into()) };
         let plan = Plan {
             quarks_job: "q".into(),
             uid: "u".into(),

@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::environment::Environment;
 use super::retry::{Backoff, Patience};
 use super::run::Event;
 use super::write::Failure;
@@ -40,11 +41,18 @@ pub struct PodWatch {
 
 impl PodWatch {
     /// Starts the thread; it sends [`Event::Pod`], and [`Event::Blind`] if the API server refuses for good.
-    pub fn start(client: &Client, pod: ObjectKey, seed: u64, events: Sender<Event>, panics: &Sender<&'static str>) -> io::Result<Self> {
+    pub fn start(
+        client: &Client,
+        environment: &Environment,
+        seed: u64,
+        events: Sender<Event>,
+        panics: &Sender<&'static str>,
+    ) -> io::Result<Self> {
         // Connections of its own, to be shut down on its own.
         let client = client.fork();
         let (stop, stopped) = bounded(0);
-        let mut watcher = Watcher { client: client.clone(), pod, version: start_version(), events, stopped };
+        let (pod, refused_limit) = (environment.pod.clone(), environment.refused_limit);
+        let mut watcher = Watcher { client: client.clone(), pod, refused_limit, version: start_version(), events, stopped };
         let run = move || {
             let ControlFlow::Break(()) = watcher.run(Backoff::new(seed)) else { return };
         };
@@ -71,6 +79,7 @@ impl Drop for PodWatch {
 struct Watcher {
     client: Client,
     pod: ObjectKey,
+    refused_limit: Duration,
     version: ResourceVersion,
     events: Sender<Event>,
     stopped: Receiver<()>,
@@ -90,13 +99,13 @@ impl Watcher {
     /// Break: nobody listens any more, or it was stopped.
     fn run(&mut self, mut backoff: Backoff) -> ControlFlow<()> {
         let mut failures = 0;
-        let mut patience = Patience::default();
+        let mut patience = Patience::new(self.refused_limit);
         loop {
             let start = Instant::now();
             let end = self.watch()?;
             if start.elapsed() >= SHORT {
                 failures = 0;
-                patience = Patience::default();
+                patience = Patience::new(self.refused_limit);
             }
             let asked = match end {
                 End::Ordinary if failures == 0 && start.elapsed() >= SHORT => continue,

@@ -46,7 +46,8 @@ fn the_pod_is_watched_from_memory_and_only_watched() {
         body(&[frame("ADDED", "other", "5"), frame("MODIFIED", "p", "12")], Some(Chunk::Hang)),
     ]);
     let (sender, receiver) = unbounded();
-    let watch = PodWatch::start(&client(&script), ObjectKey::new("ns", "p"), 1, sender, &unbounded().0).unwrap();
+    let environment = Environment::for_tests(json!({"quarksJob": "q", "uid": "u", "run": 1}), "/nonexistent".as_ref());
+    let watch = PodWatch::start(&client(&script), &environment, 1, sender, &unbounded().0).unwrap();
     for version in ["5", "12"] {
         let event = receiver.recv_timeout(WAIT).unwrap();
         let Event::Pod(pod) = event else { panic!("{event:?}") };

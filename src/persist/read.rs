@@ -1,4 +1,4 @@
-//! From a mapped file to the Secrets that it has to become.
+//! From a mapped file or log to the Secrets that it has to become.
 
 use std::path::Path;
 
@@ -31,4 +31,14 @@ pub fn read_file(
     let document = document::parse(&bytes, documents).map_err(Fault::Document)?;
     drop(bytes);
     Ok(vec![Desired::build(&source, base, document).map_err(Fault::Rule)?])
+}
+
+/// Checks a container's log: the whole of it is one document, since each start of a container has a log of its own.
+pub fn read_log(plan: &Plan, index: Option<u32>, container: &str, bytes: Vec<u8>) -> Result<Vec<Desired>, Fault> {
+    let planned = plan.containers.get(container).and_then(|container_plan| Some((container_plan, container_plan.log.as_ref()?)));
+    let Some((container_plan, secret_plan)) = planned else { return Ok(Vec::new()) };
+    let source = Source { plan, container, container_plan, secret_plan };
+    let document = document::parse(&bytes, 1).map_err(Fault::Log)?;
+    drop(bytes);
+    Ok(vec![Desired::build(&source, base_name(secret_plan, index), document).map_err(Fault::Rule)?])
 }

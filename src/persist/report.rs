@@ -50,8 +50,8 @@ pub struct StoredSecret {
     /// Container that wrote the file.
     #[serde(default)]
     pub container: String,
-    /// File it came from.
-    #[serde(default)]
+    /// File it came from; empty for a log.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub file: String,
 }
 
@@ -64,7 +64,7 @@ pub struct OutputError {
     /// Container; empty if the error is not about one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub container: String,
-    /// File; empty if the error is not about one.
+    /// File; empty if the error is not about one, but about a log for example.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub file: String,
     /// Sentence for people.

@@ -13,7 +13,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(15);
 /// Longest wait that a server may ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(60);
 /// How long final answers (403, 422 and the like) are retried: someone may be setting up rights or quota just now.
-const REFUSED_LIMIT: Duration = Duration::from_secs(60);
+pub const REFUSED_LIMIT: Duration = Duration::from_secs(60);
 /// How long 401 is retried: the token comes from the operator, which may be away for an upgrade, and takes up to 90 s to reach the pod.
 const UNAUTHORIZED_LIMIT: Duration = Duration::from_secs(15 * 60);
 
@@ -37,12 +37,18 @@ impl Backoff {
 }
 
 /// How long one Secret has been refused already.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Patience {
+    limit: Duration,
     refused_since: Option<Instant>,
 }
 
 impl Patience {
+    /// Final answers are retried for as long as `limit`.
+    pub fn new(limit: Duration) -> Self {
+        Self { limit, refused_since: None }
+    }
+
     /// Notes the failure; true if retrying it has gone on for long enough. Trouble that may pass by itself is never enough.
     pub fn is_over(&mut self, failure: &Failure, now: Instant) -> bool {
         let limit = match failure {
@@ -53,7 +59,7 @@ impl Patience {
             }
             Failure::Call(error) if error.is_shutdown() => return true,
             Failure::Call(error) if error.is_unauthorized() => UNAUTHORIZED_LIMIT,
-            Failure::Call(_) | Failure::InTheWay(_) => REFUSED_LIMIT,
+            Failure::Call(_) | Failure::InTheWay(_) => self.limit,
         };
         now.saturating_duration_since(*self.refused_since.get_or_insert(now)) >= limit
     }
@@ -106,7 +112,7 @@ mod tests {
             (503, None),
             (409, None),
         ] {
-            let mut patience = Patience::default();
+            let mut patience = Patience::new(REFUSED_LIMIT);
             let over = (0..=1000).find(|second| patience.is_over(&status(code), start + Duration::from_secs(*second)));
             assert_eq!(over, limit, "{code}");
         }

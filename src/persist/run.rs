@@ -225,12 +225,13 @@ pub(super) struct Files {
 impl Files {
     /// Hears of new files by inotify, or else by looking now and then.
     pub fn start(environment: &Environment, events: &Sender<Event>, panics: &Sender<&'static str>) -> Self {
-        let containers = &environment.plan.containers;
-        let unseen = containers.iter().flat_map(|(name, plan)| plan.files.keys().map(|file| (name.clone(), file.clone()))).collect();
+        // Containers of which only the log is output have no folder.
+        let containers = || environment.plan.containers.iter().filter(|(_, plan)| !plan.files.is_empty());
+        let unseen = containers().flat_map(|(name, plan)| plan.files.keys().map(|file| (name.clone(), file.clone()))).collect();
         let sender = events.clone();
         // With a full channel there is a look to come anyway.
         let look = move || !matches!(sender.try_send(Event::Look), Err(TrySendError::Disconnected(_)));
-        match FileWatch::start(&environment.root, containers.keys(), panics, look) {
+        match FileWatch::start(&environment.root, containers().map(|(name, _)| name), panics, look) {
             Ok(watch) => Self { watch: Some(watch), ticks: never(), unseen },
             Err(error) => {
                 log::warn!("inotify is not available, looking for files every 2 s: error={error}");

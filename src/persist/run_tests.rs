@@ -120,13 +120,7 @@ impl Bench {
             "quarksJob": "q", "uid": "u", "run": 1,
             "containers": {"a": {"files": {"f": {"name": "s"}}}, "b": {"files": {"f": {"name": "t"}}}},
         });
-        let environment = Environment {
-            plan: serde_json::from_value(plan).unwrap(),
-            pod: crate::api::ObjectKey::new("ns", "p"),
-            pod_uid: "pod".into(),
-            index: None,
-            root: root.path().to_owned(),
-        };
+        let environment = Environment::for_tests(plan, root.path());
         let (frames, receiver) = unbounded();
         let server = Server { frames: receiver, shared: Arc::new(Mutex::new(Shared { hang, ..Shared::default() })) };
         let client = Client::with_transport(Arc::new(server.clone()), &Auth::None, ClientOptions::default());
@@ -221,13 +215,7 @@ fn a_stop_while_the_api_server_hangs_ends_in_two_seconds() {
 /// The loop alone, told the given events.
 fn run_events(events: Vec<Event>) -> Finish {
     let plan = json!({"quarksJob": "q", "uid": "u", "run": 1, "containers": {"a": {"files": {"f": {"name": "s"}}}}});
-    let environment = Environment {
-        plan: serde_json::from_value(plan).unwrap(),
-        pod: crate::api::ObjectKey::new("ns", "p"),
-        pod_uid: "pod".into(),
-        index: None,
-        root: "/nonexistent".into(),
-    };
+    let environment = Environment::for_tests(plan, std::path::Path::new("/nonexistent"));
     let (sender, receiver) = unbounded();
     let files = Files::start(&environment, &sender, &unbounded().0);
     for event in events {

@@ -56,10 +56,10 @@ pub(super) fn run_all(environment: &Environment) -> Finish {
 /// Threads around the loop; the client is the only way out.
 pub(super) fn run_with(environment: &Environment, client: &Client, channels: Channels, seed: u64) -> io::Result<Finish> {
     let Channels { events: (event_sender, events), orders: (order_sender, orders), panics: (panic_sender, panics) } = channels;
-    let api = KubeApi::new(client.clone(), environment.pod.namespace.to_string(), environment.plan.quarks_job.clone());
-    let store = Store::new(api, environment.plan.clone(), environment.root.clone(), environment.index, seed);
+    let api = KubeApi::new(client.clone(), environment.pod.clone(), environment.plan.quarks_job.clone());
+    let store = Store::new(api, environment, seed);
     let files = Files::start(environment, &event_sender, &panic_sender);
-    let pod_watch = PodWatch::start(client, environment.pod.clone(), seed, event_sender.clone(), &panic_sender)?;
+    let pod_watch = PodWatch::start(client, environment, seed, event_sender.clone(), &panic_sender)?;
     let storer = Thread::spawn("storer", &panic_sender, move || run_storer(store, &orders, &event_sender))?;
     let finish = run_loop(environment, &events, &panics, &order_sender, files);
     // Nobody listens from here on, so a full channel holds up no thread; the client ends calls that are under way.

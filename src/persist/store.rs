@@ -4,17 +4,23 @@
 //! is in memory once, and only until it is stored. Not for threads: see `storer`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::api::Api;
-use super::plan::Plan;
-use super::read::read_file;
+use super::decide::Fault;
+use super::environment::Environment;
+use super::plan::{ContainerPlan, Plan};
+use super::read::{read_file, read_log};
 use super::report::{OutputError, OutputErrorReason, StoredSecret};
 use super::retry::{Backoff, Patience};
 use super::secrets::Desired;
 use super::write::{Attempt, Failure, Step, attempt};
 use crate::kube::Error;
+
+/// How often a log that ends too early is read again: the node may not have written all of it yet. About 1 s with the waits.
+const LOG_LOOKS: u32 = 2;
 
 /// What came of it; sent to the loop.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,10 +52,11 @@ pub struct Store<A> {
     index: Option<u32>,
     owner: Owner,
     tasks: Vec<Task>,
-    /// Names already spoken for, with container and file: fan-out can make the same name twice.
-    claimed: BTreeMap<String, (String, String)>,
+    /// Names already spoken for, with their origin: fan-out can make the same name twice.
+    claimed: BTreeMap<String, Origin>,
     open: BTreeMap<String, usize>,
     backoff: Backoff,
+    refused_limit: Duration,
     last_try: bool,
 }
 
@@ -59,9 +66,29 @@ enum Owner {
     Gone(String),
 }
 
-struct Task {
+/// Where output comes from.
+#[derive(Clone)]
+struct Origin {
     container: String,
+    /// Empty for the log.
     file: String,
+}
+
+impl Origin {
+    fn error(&self, reason: OutputErrorReason, message: String) -> OutputError {
+        OutputError { reason, container: self.container.clone(), file: self.file.clone(), message }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { container, file } = self;
+        if file.is_empty() { write!(f, "container {container}, its log") } else { write!(f, "container {container}, file {file}") }
+    }
+}
+
+struct Task {
+    origin: Origin,
     work: Work,
     tries: u32,
     patience: Patience,
@@ -69,13 +96,15 @@ struct Task {
 }
 
 enum Work {
-    Read { lenient: bool, documents: usize },
+    ReadFile { lenient: bool, documents: usize },
+    ReadLog { lenient: bool },
     Write { desired: Desired, step: Step },
 }
 
 impl<A: Api> Store<A> {
-    /// Nothing to do yet. `index` is the pod's completion index, in an Indexed Job.
-    pub fn new(api: A, plan: Plan, root: PathBuf, index: Option<u32>, seed: u64) -> Self {
+    /// Nothing to do yet.
+    pub fn new(api: A, environment: &Environment, seed: u64) -> Self {
+        let Environment { plan, root, index, refused_limit, pod: _, pod_uid: _ } = environment.clone();
         Self {
             api,
             plan,
@@ -86,26 +115,26 @@ impl<A: Api> Store<A> {
             claimed: BTreeMap::new(),
             open: BTreeMap::new(),
             backoff: Backoff::new(seed),
+            refused_limit,
             last_try: false,
         }
     }
 
-    /// Takes over the files of a container.
+    /// Takes over the output of a container.
     pub fn accept(&mut self, ended: Ended, now: Instant) -> Vec<Outcome> {
         let Ended { container, lenient, documents } = ended;
-        let files: Vec<String> = self.plan.containers.get(&container).map_or(Vec::new(), |plan| plan.files.keys().cloned().collect());
-        if files.is_empty() {
+        let before = self.tasks.len();
+        if let Some(ContainerPlan { files, log, remote_id: _ }) = self.plan.containers.get(&container) {
+            let origin = |file: &str| Origin { container: container.clone(), file: file.to_owned() };
+            let task = |origin, work| Task { origin, work, tries: 0, patience: Patience::new(self.refused_limit), due: now };
+            self.tasks.extend(files.keys().map(|file| task(origin(file), Work::ReadFile { lenient, documents })));
+            self.tasks.extend(log.iter().map(|_| task(origin(""), Work::ReadLog { lenient })));
+        }
+        let new = self.tasks.len() - before;
+        if new == 0 {
             return vec![Outcome::Finished(container)];
         }
-        self.open.insert(container.clone(), files.len());
-        self.tasks.extend(files.into_iter().map(|file| Task {
-            container: container.clone(),
-            file,
-            work: Work::Read { lenient, documents },
-            tries: 0,
-            patience: Patience::default(),
-            due: now,
-        }));
+        self.open.insert(container, new);
         Vec::new()
     }
 
@@ -126,88 +155,107 @@ impl<A: Api> Store<A> {
     pub fn step(&mut self, now: Instant) -> Vec<Outcome> {
         let Some(at) = self.tasks.iter().position(|task| task.due <= now) else { return Vec::new() };
         let task = self.tasks.remove(at);
-        let Task { container, file, work, tries, patience, due: _ } = task;
-        match work {
-            Work::Read { lenient, documents } => self.read(container, file, lenient, documents, now),
-            Work::Write { desired, step } => self.write(container, file, desired, step, tries, patience, now),
+        let (plan, index, container) = (&self.plan, self.index, &task.origin.container);
+        match task.work {
+            Work::ReadFile { lenient, documents } => {
+                let read = read_file(&self.root, plan, index, container, &task.origin.file, documents);
+                self.take(task.origin, read, lenient, now)
+            }
+            Work::ReadLog { lenient } => {
+                let read = match self.api.log(container) {
+                    Ok(bytes) => read_log(plan, index, container, bytes),
+                    Err(Error::TooLarge { .. }) => Err(Fault::LogTooLarge),
+                    Err(error) => return self.try_again(task, Failure::Call(error), "its log", now),
+                };
+                match read {
+                    Err(Fault::Log(error)) if error.is_cut() && task.tries < LOG_LOOKS && !self.last_try => {
+                        self.try_again(task, Failure::InTheWay(error.to_string()), "its log", now)
+                    }
+                    read => self.take(task.origin, read, lenient, now),
+                }
+            }
+            Work::Write { .. } => self.write(task, now),
         }
     }
 
-    fn read(&mut self, container: String, file: String, lenient: bool, documents: usize, now: Instant) -> Vec<Outcome> {
-        let desired = match read_file(&self.root, &self.plan, self.index, &container, &file, documents) {
+    /// What was read becomes writes.
+    fn take(&mut self, origin: Origin, read: Result<Vec<Desired>, Fault>, lenient: bool, now: Instant) -> Vec<Outcome> {
+        let desired = match read {
             Ok(desired) => desired,
             Err(fault) if lenient => {
-                log::info!("output of failed container not stored: container={container} file={file} error={:?}", fault.to_string());
-                return self.finish(container);
+                log::info!("output of failed container not stored: {} error={:?}", fields(&origin), fault.to_string());
+                return self.finish(origin.container);
             }
-            Err(fault) => {
-                let error = OutputError { reason: OutputErrorReason::OutputInvalid, container, file, message: fault.to_string() };
-                return self.fail(error);
-            }
+            Err(fault) => return self.fail(origin.error(OutputErrorReason::OutputInvalid, fault.to_string())),
         };
-        if let Some((name, (other, file_there))) = desired.iter().find_map(|desired| self.claimed.get_key_value(&desired.name)) {
-            let message = format!("Secret {name} is already written from container {other}, file {file_there}");
-            return self.fail(OutputError { reason: OutputErrorReason::OutputConflict, container, file, message });
+        if let Some((name, other)) = desired.iter().find_map(|desired| self.claimed.get_key_value(&desired.name)) {
+            let message = format!("Secret {name} is already written from {other}");
+            return self.fail(origin.error(OutputErrorReason::OutputConflict, message));
         }
         // One task, the read, becomes one for each Secret.
-        *self.open.entry(container.clone()).or_default() += desired.len();
-        let claim = || (container.clone(), file.clone());
-        self.claimed.extend(desired.iter().map(|desired| (desired.name.clone(), claim())));
+        *self.open.entry(origin.container.clone()).or_default() += desired.len();
+        for desired in &desired {
+            self.claimed.insert(desired.name.clone(), origin.clone());
+        }
+        let patience = Patience::new(self.refused_limit);
         let writes = desired.into_iter().map(|desired| Task {
-            container: container.clone(),
-            file: file.clone(),
+            origin: origin.clone(),
             work: Work::Write { desired, step: Step::Create },
             tries: 0,
-            patience: Patience::default(),
+            patience: patience.clone(),
             due: now,
         });
         // Written before the next file is read, so that contents do not pile up in memory.
         self.tasks.splice(0..0, writes);
-        self.finish(container)
+        self.finish(origin.container)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of a task, taken apart")]
-    fn write(
-        &mut self,
-        container: String,
-        file: String,
-        desired: Desired,
-        mut step: Step,
-        tries: u32,
-        mut patience: Patience,
-        now: Instant,
-    ) -> Vec<Outcome> {
-        let error = |reason, message| OutputError { reason, container: container.clone(), file: file.clone(), message };
+    fn write(&mut self, mut task: Task, now: Instant) -> Vec<Outcome> {
+        let Work::Write { desired, step } = &mut task.work else { return Vec::new() };
         let tried = match self.check_owner() {
-            Ok(()) => attempt(&self.api, &self.plan, &container, &desired, &mut step),
+            Ok(()) => attempt(&self.api, &self.plan, &task.origin.container, desired, step),
             Err(Some(failure)) => Attempt::Failed(Failure::Call(failure)),
             Err(None) => {
                 let message = if let Owner::Gone(message) = &self.owner { message.clone() } else { String::new() };
-                return self.fail(error(OutputErrorReason::OwnerGone, message));
+                return self.fail(task.origin.error(OutputErrorReason::OwnerGone, message));
             }
         };
-        let failure = match tried {
+        match tried {
             Attempt::Stored { name, version } => {
-                log::info!("output stored: secret={name} container={container} file={file}");
+                log::info!("output stored: secret={name} {}", fields(&task.origin));
+                let Origin { container, file } = task.origin;
                 let mut outcomes = vec![Outcome::Stored(StoredSecret { name, version, container: container.clone(), file })];
                 outcomes.extend(self.finish(container));
-                return outcomes;
+                outcomes
             }
-            Attempt::Conflict(message) => return self.fail(error(OutputErrorReason::OutputConflict, message)),
-            Attempt::Failed(failure) => failure,
-        };
+            Attempt::Conflict(message) => self.fail(task.origin.error(OutputErrorReason::OutputConflict, message)),
+            Attempt::Failed(failure) => {
+                let what = format!("Secret {}", desired.name);
+                self.try_again(task, failure, &what, now)
+            }
+        }
+    }
+
+    /// Later, unless it has been tried for long enough.
+    fn try_again(&mut self, mut task: Task, failure: Failure, what: &str, now: Instant) -> Vec<Outcome> {
         let message = match &failure {
             Failure::Call(error) => error.to_string(),
             Failure::InTheWay(text) => text.clone(),
         };
-        if self.last_try || patience.is_over(&failure, now) {
-            return self.fail(error(OutputErrorReason::OutputNotStored, format!("Secret {}: {message}", desired.name)));
+        if self.last_try || task.patience.is_over(&failure, now) {
+            return self.fail(task.origin.error(OutputErrorReason::OutputNotStored, format!("{what}: {message}")));
         }
         let wanted = if let Failure::Call(error) = &failure { error.retry_after() } else { None };
-        let wait: Duration = self.backoff.delay(tries, wanted);
-        log::warn!("output not stored yet: secret={} error={message:?} retry_ms={}", desired.name, wait.as_millis());
-        let (work, tries, due) = (Work::Write { desired, step }, tries.saturating_add(1), now + wait);
-        self.tasks.push(Task { container, file, work, tries, patience, due });
+        let wait: Duration = self.backoff.delay(task.tries, wanted);
+        log::warn!(
+            "output not stored yet: {} error={:?} retry_ms={}",
+            fields(&task.origin),
+            format!("{what}: {message}"),
+            wait.as_millis()
+        );
+        task.tries = task.tries.saturating_add(1);
+        task.due = now + wait;
+        self.tasks.push(task);
         Vec::new()
     }
 
@@ -231,7 +279,7 @@ impl<A: Api> Store<A> {
 
     fn fail(&mut self, error: OutputError) -> Vec<Outcome> {
         let OutputError { reason, container, file, message } = &error;
-        log::error!("output not stored: reason={reason} container={container} file={file} error={message:?}");
+        log::error!("output not stored: reason={reason} container={container} file={file:?} error={message:?}");
         let container = container.clone();
         let mut outcomes = vec![Outcome::Failed(error)];
         outcomes.extend(self.finish(container));
@@ -248,6 +296,11 @@ impl<A: Api> Store<A> {
         self.open.remove(&container);
         vec![Outcome::Finished(container)]
     }
+}
+
+/// For a line of the log.
+fn fields(origin: &Origin) -> String {
+    format!("container={} file={:?}", origin.container, origin.file)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ enum Trouble {
     Answer(u16, &'static str),
     Unsent,
     ReplyLost,
+    TooLarge,
 }
 
 #[derive(Default)]
@@ -31,6 +32,8 @@ struct Server {
     trouble: VecDeque<(&'static str, Trouble)>,
     always: Option<(&'static str, Trouble)>,
     version: u64,
+    /// Answers of `log`, one after the other.
+    logs: VecDeque<String>,
 }
 
 #[derive(Clone)]
@@ -43,6 +46,7 @@ fn error(verb: &'static str, trouble: Trouble) -> Error {
             let status = Status { code, reason: reason.into(), message: format!("quotes {CANARY}"), ..Status::default() };
             Error::Status { verb, resource, code, status: Box::new(status), retry_after: None }
         }
+        Trouble::TooLarge => Error::TooLarge { verb, resource, limit: 1 },
         Trouble::Unsent => Error::Transport { verb, resource, sent: false, timed_out: false, message: "refused".into() },
         Trouble::ReplyLost => Error::Transport { verb, resource, sent: true, timed_out: false, message: "reset".into() },
     }
@@ -71,6 +75,10 @@ impl Api for Fake {
             Some(value) => Ok(serde_json::from_value(value.clone()).unwrap()),
             None => Err(error("get", Trouble::Answer(404, "NotFound"))),
         })
+    }
+
+    fn log(&self, container: &str) -> Result<Vec<u8>> {
+        self.call("log", container, |server| Ok(server.logs.pop_front().unwrap_or_default().into_bytes()))
     }
 
     fn read(&self, name: &str) -> Result<LiveSecret> {
@@ -140,7 +148,7 @@ impl Bench {
         let plan = json!({"quarksJob": "q", "uid": "u", "run": 1, "containers": {"main": {"files": files}}});
         let owner = Some(json!({"name": "q", "uid": "u"}));
         let server = Rc::new(RefCell::new(Server { owner, ..Server::default() }));
-        let store = Store::new(Fake(Rc::clone(&server)), serde_json::from_value(plan).unwrap(), root.clone(), None, 7);
+        let store = Store::new(Fake(Rc::clone(&server)), &Environment::for_tests(plan, &root), 7);
         Self { server, store, root, now: Instant::now() }
     }
 
@@ -150,6 +158,15 @@ impl Bench {
 
     fn versioned(name: &str) -> Self {
         Self::new(name, &[("f", json!({"name": "s", "versioned": true}), Some(r#"{"k":"CANARY-s3cr3t"}"#))])
+    }
+
+    /// The container's log is its only output; `logs` are what it is each time that it is read.
+    fn log(name: &str, logs: &[&str]) -> Self {
+        let mut bench = Self::new(name, &[]);
+        let plan = json!({"quarksJob": "q", "uid": "u", "run": 1, "containers": {"main": {"log": {"name": "p-main"}}}});
+        bench.store = Store::new(Fake(Rc::clone(&bench.server)), &Environment::for_tests(plan, &bench.root), 7);
+        bench.server.borrow_mut().logs = logs.iter().map(|log| (*log).to_owned()).collect();
+        bench
     }
 
     fn trouble(self, verb: &'static str, trouble: Trouble) -> Self {
@@ -406,4 +423,55 @@ fn no_further_number_is_a_conflict() {
     let labels = json!({LABEL_SECRET_KIND: "versionedSecret", LABEL_SECRET_VERSION: last});
     let mut bench = Bench::versioned("overflow").secret(&name, json!({"metadata": {"name": name, "labels": labels}}));
     assert_eq!(failure(&bench.run()).0, OutputErrorReason::OutputConflict);
+}
+
+#[test]
+fn a_log_is_one_document() {
+    let mut bench = Bench::log("log", &["{\"k\":\"CANARY-s3cr3t\"}\n"]);
+    assert_eq!(bench.run(), [stored("p-main", None, ""), finished()]);
+    assert_eq!(bench.calls(), "log main, get quarksjob, create p-main");
+    let two = r#"{"k":"CANARY-s3cr3t"} {"k":"CANARY-s3cr3t"}"#;
+    for (log, expected) in [
+        ("starting CANARY-s3cr3t", "its log: not JSON: expected value at line 1 column 1; with namePrefix"),
+        (two, "its log: trailing data at line 1 column 23; expected at most 1 JSON objects"),
+        (r#"{"k":["CANARY-s3cr3t"]}"#, r#"its log: key "k" holds an array"#),
+    ] {
+        let mut bench = Bench::log("log-invalid", &[log]);
+        let (reason, message) = failure(&bench.run());
+        assert!(reason == OutputErrorReason::OutputInvalid && message.starts_with(expected), "{message}");
+        assert_eq!(bench.calls(), "log main");
+    }
+}
+
+#[test]
+fn a_log_that_ends_too_early_is_read_again_and_not_for_ever() {
+    let whole = r#"{"k":"CANARY-s3cr3t"}"#;
+    let mut bench = Bench::log("log-late", &["", r#"{"k":"CANARY"#, whole]);
+    assert_eq!(bench.run(), [stored("p-main", None, ""), finished()]);
+    for (logs, expected) in [(vec!["", "", "", whole], "its log: empty"), (vec![r#"{"k"#; 4], "its log: not JSON: EOF")] {
+        let mut bench = Bench::log("log-cut", &logs);
+        let start = bench.now;
+        let (reason, message) = failure(&bench.run());
+        assert!(reason == OutputErrorReason::OutputInvalid && message.starts_with(expected), "{message}");
+        assert!(bench.now - start < Duration::from_secs(2), "{:?}", bench.now - start);
+        // Of a container that failed it is no error.
+        let mut bench = Bench::log("log-cut-lenient", &logs);
+        assert_eq!(bench.run_for(true, Duration::from_secs(60)), [finished()]);
+    }
+}
+
+#[test]
+fn trouble_with_a_log_is_retried_like_any_other() {
+    let mut bench = Bench::log("log-away", &["{}"])
+        .trouble("log", Trouble::Answer(503, "ServiceUnavailable"))
+        .trouble("log", Trouble::Answer(403, "Forbidden"))
+        .trouble("log", Trouble::Unsent);
+    assert_eq!(bench.run(), [stored("p-main", None, ""), finished()]);
+    let mut bench = Bench::log("log-refused", &[]);
+    bench.server.borrow_mut().always = Some(("log", Trouble::Answer(403, "Forbidden")));
+    let (reason, message) = failure(&bench.run());
+    assert_eq!((reason, message.as_str()), (OutputErrorReason::OutputNotStored, "its log: log secrets: 403 Forbidden"));
+    let mut bench = Bench::log("log-large", &[]);
+    bench.server.borrow_mut().always = Some(("log", Trouble::TooLarge));
+    assert_eq!(failure(&bench.run()), (OutputErrorReason::OutputInvalid, "its log: larger than 4 MiB".to_owned()));
 }

@@ -318,8 +318,9 @@ fn stopping_ends_every_wait_at_once() {
 
 #[test]
 fn a_receiver_that_is_gone_ends_the_watch_and_so_does_dropping_the_handle() {
-    let Rig { script: _, handle, events, restarts: _ } = Rig::start([page("1", "", &["a"])]);
-    drop(events);
+    let client = Client::with_transport(Arc::new(Script::new([page("1", "", &["a"])])), &Auth::None, ClientOptions::default());
+    let spec = WatchSpec::new("watch-test", Resource::JOBS);
+    let handle = spawn_with(&client, spec, quick(), |_: WatchEvent<Job>| ControlFlow::Break(()));
     wait_until("the thread has ended", || !handle.health().alive);
     assert!(!handle.health().synced);
     handle.join();

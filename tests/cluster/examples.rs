@@ -4,10 +4,11 @@ use serde_json::Value;
 
 use crate::case::{Case, example, map, text};
 
-const TESTED: [&str; 8] = [
+const TESTED: [&str; 9] = [
     "errand-output.yaml",
     "errand.yaml",
     "failing-write-on-failure.yaml",
+    "log-output.yaml",
     "multi-container-output.yaml",
     "one-off-output.yaml",
     "one-off.yaml",
@@ -149,4 +150,13 @@ fn work_queue_is_one_run() {
     let pods = case.list("pods", "quarks.cloudfoundry.org/qjob-name=work-queue");
     assert_eq!(pods.iter().filter(|pod| pod["status"]["phase"] == "Succeeded").count(), 3);
     assert_eq!(case.jobs_created(), 1);
+}
+
+#[test]
+fn log_output_becomes_a_secret_for_each_container() {
+    let case = Case::new("log-output");
+    case.apply_example("log-output.yaml");
+    case.wait("log-output", "condition=Succeeded");
+    assert_eq!(case.secret("log-output-user"), map(&[("user", "admin")]));
+    assert_eq!(case.secret("log-output-place"), map(&[("city", "Berlin"), ("country", "Germany")]));
 }

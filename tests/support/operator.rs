@@ -2,6 +2,7 @@
 //! Ends only the process it started, by its id.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -18,6 +19,7 @@ pub struct Operator {
     program: PathBuf,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    user: Option<u32>,
     child: Arc<Mutex<Option<Child>>>,
     log: Arc<Mutex<String>>,
 }
@@ -25,7 +27,7 @@ pub struct Operator {
 impl Operator {
     /// Not yet started. The environment is empty but for what `env` adds.
     pub fn new(program: impl Into<PathBuf>) -> Operator {
-        Operator { program: program.into(), args: Vec::new(), env: Vec::new(), child: Arc::default(), log: Arc::default() }
+        Operator { program: program.into(), args: Vec::new(), env: Vec::new(), user: None, child: Arc::default(), log: Arc::default() }
     }
 
     pub fn arg(mut self, arg: impl Into<String>) -> Operator {
@@ -38,21 +40,25 @@ impl Operator {
         self
     }
 
+    /// As this user; the test has to be root.
+    pub fn user(mut self, user: u32) -> Operator {
+        self.user = Some(user);
+        self
+    }
+
     pub fn kubeconfig(self, path: &Path) -> Operator {
         self.arg("--kubeconfig").arg(path.to_string_lossy())
     }
 
     /// Starts the process, also again after it has ended.
     pub fn start(&self) {
-        let mut child = Command::new(&self.program)
-            .args(&self.args)
-            .env_clear()
-            .envs(self.env.iter().cloned())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));
+        let mut command = Command::new(&self.program);
+        command.args(&self.args).env_clear().envs(self.env.iter().cloned());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if let Some(user) = self.user {
+            command.uid(user);
+        }
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));
         self.capture(child.stdout.take().expect("piped"));
         self.capture(child.stderr.take().expect("piped"));
         let before = self.slot().replace(child);
