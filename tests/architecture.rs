@@ -241,7 +241,6 @@ fn nothing_is_unwrapped_outside_of_tests() {
 }
 
 #[test]
-#[ignore = "src/controller/reconcile.rs is too long today"]
 fn no_file_is_too_long() {
     let long = |(name, text): (String, String)| {
         let lines = text.lines().count();
@@ -307,7 +306,6 @@ fn no_async_runtime_is_among_the_dependencies() {
 }
 
 #[test]
-#[ignore = "serde_json has no line of its own today"]
 fn every_dependency_has_its_reason_above_it() {
     let manifest = read(&root().join("Cargo.toml"));
     let mut section = "";

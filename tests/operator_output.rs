@@ -172,7 +172,8 @@ fn the_token_is_renewed_while_a_run_goes_on_whatever_the_labels() {
 
 #[test]
 fn without_a_credential_nothing_starts_and_the_reason_is_said() {
-    let cases: [(&str, fn(&Scene)); 3] = [
+    type Arrange = fn(&Scene);
+    let cases: [(&str, Arrange); 3] = [
         ("no-label", |scene| {
             let labels = json!({"metadata": {"labels": {"quarks.cloudfoundry.org/qjob-service-account": null}}});
             scene.server.api().patch(&path("namespaces", "", NAMESPACE), &labels);

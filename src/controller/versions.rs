@@ -68,9 +68,8 @@ pub fn is_own(metadata: &ObjectMeta, quarks_job: &ObjectKey, uid: &Uid) -> bool 
 /// True if versions of `base` come from this output. With fan-out and Indexed Jobs more follows the name.
 pub fn is_of_output(output: &Output, is_indexed: bool, base: &str) -> bool {
     let is_below = |prefix: &str| base.strip_prefix(prefix).is_some_and(|rest| rest.len() > 1 && rest.starts_with('-'));
-    let mut versioned = output.files.values().flat_map(|files| files.values()).filter(|file| file.versioned);
-    let is_log = output.versioned && output.name_prefix.as_deref().is_some_and(is_below);
-    is_log || versioned.any(|file| if file.fan_out || is_indexed { is_below(&file.name) } else { file.name == base })
+    let mut versioned = output.all().filter(|file| file.versioned);
+    versioned.any(|file| if file.fan_out || is_indexed { is_below(&file.name) } else { file.name == base })
 }
 
 /// The versions beyond the newest `keep` of each name, oldest first, without those that are referenced.
@@ -240,7 +239,8 @@ mod tests {
             ("fantasy", false, false),
             ("plain", false, false),
             ("plain-0", false, false),
-            ("logs-log", true, true),
+            ("logs-log", true, false),
+            ("logs-log-0", false, true),
             ("other", false, false),
         ] {
             assert_eq!((is_of_output(&output, false, base), is_of_output(&output, true, base)), (is_plain, is_indexed), "{base}");
