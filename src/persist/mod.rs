@@ -3,6 +3,7 @@
 //! `plan` and `report` are the two ends of the contract with the operator. Not for the run's outcome: the operator decides it.
 
 mod api;
+mod data;
 mod decide;
 mod document;
 mod environment;

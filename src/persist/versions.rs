@@ -94,6 +94,7 @@ pub fn build_version<'a>(desired: &'a Desired, plan: &Plan, version: u64) -> Res
 mod tests {
     use serde_json::json;
 
+    use super::super::data::Data;
     use super::*;
 
     fn meta(name: &str, version: &str) -> VersionMeta {
@@ -103,7 +104,7 @@ mod tests {
 
     fn desired() -> Desired {
         let one = |key: &str, value: &str| StringMap::from([(key.to_owned(), value.to_owned())]);
-        Desired { name: "s".into(), versioned: true, labels: one("l", "1"), annotations: one("a", "2"), data: one("k", "eA==") }
+        Desired { name: "s".into(), versioned: true, labels: one("l", "1"), annotations: one("a", "2"), data: Data::of(&[("k", "x")]) }
     }
 
     #[test]
