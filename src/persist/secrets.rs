@@ -219,7 +219,8 @@ pub fn decide_existing(live: LiveSecret, desired: &Desired, quarks_job: &str, co
     Existing::Update(update)
 }
 
-fn is_within(part: &StringMap, whole: &StringMap) -> bool {
+/// True if every entry is in the other map.
+pub fn is_within(part: &StringMap, whole: &StringMap) -> bool {
     part.iter().all(|(key, value)| whole.get(key) == Some(value))
 }
 
