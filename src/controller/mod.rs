@@ -14,6 +14,6 @@ pub mod record;
 mod run;
 mod status;
 pub mod template;
-mod verdict;
+pub(crate) mod verdict;
 
 pub use run::{Health, Operator, OperatorConfig, run};

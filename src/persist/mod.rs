@@ -9,6 +9,8 @@ mod document;
 mod environment;
 mod expect;
 mod files;
+#[cfg(test)]
+mod fuzz_tests;
 mod inotify;
 mod plan;
 mod pod_watch;
