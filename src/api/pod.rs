@@ -54,7 +54,7 @@ pub struct Container {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RestartRule {
-    /// For example `Restart`.
+    /// `Restart`, or `RestartAllContainers` for all of the pod, those that have ended included.
     #[serde(default)]
     pub action: String,
     /// Which exit codes match; without it the rule matches none.
@@ -74,6 +74,11 @@ pub struct RestartExitCodes {
 }
 
 impl RestartRule {
+    /// True if the rule can start the pod's other containers anew, too.
+    pub fn is_for_all(&self) -> bool {
+        self.action == "RestartAllContainers"
+    }
+
     /// True if the rule speaks of this exit code.
     pub fn is_match(&self, exit_code: i32) -> bool {
         self.exit_codes.as_ref().is_some_and(|codes| match codes.operator.as_str() {

@@ -18,7 +18,7 @@ pub mod references;
 mod run;
 mod status;
 pub mod template;
-mod verdict;
+pub(crate) mod verdict;
 mod versions;
 
 pub use run::{Health, Operator, OperatorConfig, run};

@@ -197,10 +197,10 @@ fn start_watch<T>(
     resource: Resource,
     index: &SharedIndex,
     dirty: &Sender<Dirty>,
-    wrap: fn(WatchEvent<T>) -> Change,
+    wrap: fn(WatchEvent<Arc<T>>) -> Change,
 ) -> WatchHandle
 where
-    T: DeserializeOwned + Send + 'static,
+    T: DeserializeOwned + Send + Sync + 'static,
 {
     let (index, dirty) = (index.clone(), dirty.clone());
     watch::spawn(client, WatchSpec::new(name, resource), move |event| match take_in(&index, &dirty, wrap(event)) {

@@ -127,7 +127,7 @@ impl Seen {
                 // A pod that failed was tried again, or made the Job fail: its errors explain a failure, they do not cause one.
                 if is_well {
                     self.well += 1;
-                    self.is_unstored |= !stored;
+                    self.is_unstored |= !stored || errors_omitted > 0;
                     self.errors_omitted += errors_omitted as usize;
                     self.errors.extend(errors);
                 }
@@ -179,6 +179,7 @@ mod tests {
             (vec![], 1, Outcome::Unknown, "OutputUnverified", 0),
             (vec![], 0, Outcome::Unknown, "OutputUnverified", 0),
             (vec![pod("Succeeded", Some(r#"{"secrets":[],"errors":[],"stored":false}"#))], 1, Outcome::Failed, "OutputNotStored", 0),
+            (vec![pod("Succeeded", Some(r#"{"errorsOmitted":1,"stored":true}"#))], 1, Outcome::Failed, "OutputNotStored", 0),
         ];
         for (pods, succeeded, outcome, reason, outputs) in cases {
             assert_eq!(ask(&complete, succeeded, &pods), (outcome, reason.to_owned(), outputs), "{pods:?}");

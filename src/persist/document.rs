@@ -1,13 +1,14 @@
 //! An output file's content: bytes to keys and values, or an error that names key and type, never a value.
 //!
 //! A file holds one flat JSON object of strings. A container restarted in place appends one more document each time, so up to
-//! `documents` of them may follow each other and the last one counts. No value tree is built: text goes straight into the map.
+//! `documents` of them may follow each other and the last one counts. No value tree is built: text goes straight into the Secret's data.
 //! Not for reading files, nor for the rules about names of Secrets.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::data::{Append, Data, encode};
 
 /// What Kubernetes takes in one Secret: the sum of its values' lengths, in bytes.
 pub const SECRET_LIMIT: usize = 1024 * 1024;
@@ -23,9 +24,6 @@ const KEYS_LIMIT: usize = 50_000;
 const KEY_LIMIT: usize = 253;
 /// Characters of a key that an error quotes.
 const QUOTED: usize = 80;
-
-/// The content of one Secret.
-pub type Document = BTreeMap<String, String>;
 
 /// What is wrong with the content of a file. `Display` never shows a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,12 +148,12 @@ impl fmt::Display for DocumentError {
 impl std::error::Error for DocumentError {}
 
 /// Reads a file for one Secret.
-pub fn parse(bytes: &[u8], documents: usize) -> Result<Document, DocumentError> {
+pub fn parse(bytes: &[u8], documents: usize) -> Result<Data, DocumentError> {
     parse_as::<Flat>(bytes, documents)
 }
 
 /// Reads a file for one Secret per top-level key. An entry may be an object of strings, or such an object as a string.
-pub fn parse_fan_out(bytes: &[u8], documents: usize) -> Result<BTreeMap<String, Document>, DocumentError> {
+pub fn parse_fan_out(bytes: &[u8], documents: usize) -> Result<Vec<(String, Data)>, DocumentError> {
     parse_as::<FanOut>(bytes, documents)
 }
 
@@ -220,7 +218,7 @@ type JsonText<'de> = serde_json::Deserializer<serde_json::de::StrRead<'de>>;
 
 fn read_document<S: Sink>(deserializer: &mut JsonText<'_>) -> Result<S, Failure> {
     let mut sink = S::default();
-    match deserializer.deserialize_any(ValueVisitor::Object(&mut sink)) {
+    match deserializer.deserialize_any(ValueVisitor { object: Some(&mut sink), text: Text::Nowhere }) {
         Ok(Value::Object) => Ok(sink),
         Ok(Value::Text(_)) => Err(Failure::NotObject(JsonType::String)),
         Ok(Value::Other(found)) => Err(Failure::NotObject(found)),
@@ -233,109 +231,126 @@ fn read_document<S: Sink>(deserializer: &mut JsonText<'_>) -> Result<S, Failure>
 trait Sink: Default {
     type Output;
     fn is_wrong(&self) -> bool;
-    fn member<'de, A: MapAccess<'de>>(&mut self, key: String, access: &mut A) -> Result<(), A::Error>;
+    /// Takes one member; false if there is none left.
+    fn take<'de, A: MapAccess<'de>>(&mut self, access: &mut A) -> Result<bool, A::Error>;
     fn finish(self) -> Result<Self::Output, DocumentError>;
 }
 
 #[derive(Default)]
 struct Flat {
-    document: Document,
+    data: Data,
     bytes: usize,
     cost: usize,
     error: Option<DocumentError>,
 }
 
 impl Flat {
-    fn add(&mut self, key: String, value: Value) -> Result<(), DocumentError> {
-        if !is_secret_key(&key) {
-            return Err(DocumentError::Key(key));
+    /// Checks what was appended to the data from `start` on, a key and from `split` on its value.
+    fn check(&mut self, start: usize, split: usize, value: &Value) -> Result<(), DocumentError> {
+        let key = &self.data.text()[start..split];
+        if !is_secret_key(key) {
+            return Err(DocumentError::Key(key.to_owned()));
         }
-        let found = match value {
-            Value::Text(text) => {
-                self.bytes += text.len();
-                self.cost += text.len() + 2 * key.len() + ENTRY_COST;
-                if self.bytes > SECRET_LIMIT || self.cost > ETCD_LIMIT {
-                    return Err(DocumentError::TooLarge);
-                }
-                if self.document.contains_key(&key) {
-                    return Err(DocumentError::Duplicate(key));
-                }
-                self.document.insert(key, text);
-                return Ok(());
-            }
-            Value::Object => JsonType::Object,
-            Value::Other(found) => found,
+        let length = match value {
+            Value::Text(length) => *length,
+            Value::Object => return Err(wrong_type(key, JsonType::Object, "a string")),
+            Value::Other(found) => return Err(wrong_type(key, *found, "a string")),
         };
-        Err(DocumentError::WrongType { key, found, expected: "a string" })
+        self.bytes += length;
+        self.cost += length + 2 * key.len() + ENTRY_COST;
+        if self.bytes > SECRET_LIMIT || self.cost > ETCD_LIMIT {
+            return Err(DocumentError::TooLarge);
+        }
+        self.data.close(start, split).ok_or(DocumentError::TooLarge)
     }
 }
 
+fn wrong_type(key: &str, found: JsonType, expected: &'static str) -> DocumentError {
+    DocumentError::WrongType { key: key.to_owned(), found, expected }
+}
+
 impl Sink for Flat {
-    type Output = Document;
+    type Output = Data;
 
     fn is_wrong(&self) -> bool {
         self.error.is_some()
     }
 
-    fn member<'de, A: MapAccess<'de>>(&mut self, key: String, access: &mut A) -> Result<(), A::Error> {
-        let value = access.next_value_seed(ValueVisitor::<Flat>::Skip)?;
-        if let Err(error) = self.add(key, value) {
-            self.error = Some(error);
-            self.document = Document::new();
+    fn take<'de, A: MapAccess<'de>>(&mut self, access: &mut A) -> Result<bool, A::Error> {
+        let start = self.data.text().len();
+        if access.next_key_seed(Append(self.data.text()))?.is_none() {
+            return Ok(false);
         }
-        Ok(())
+        let split = self.data.text().len();
+        let value = access.next_value_seed(ValueVisitor::<Flat> { object: None, text: Text::Encoded(self.data.text()) })?;
+        if let Err(error) = self.check(start, split, &value) {
+            self.error = Some(error);
+            self.data = Data::default();
+        }
+        Ok(true)
     }
 
-    fn finish(self) -> Result<Document, DocumentError> {
-        self.error.map_or(Ok(self.document), Err)
+    fn finish(mut self) -> Result<Data, DocumentError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        if let Some(key) = self.data.sort() {
+            return Err(DocumentError::Duplicate(key.to_owned()));
+        }
+        Ok(self.data)
     }
 }
 
 #[derive(Default)]
 struct FanOut {
-    entries: BTreeMap<String, Document>,
+    entries: Vec<(String, Data)>,
     keys: usize,
     error: Option<DocumentError>,
 }
 
 impl FanOut {
-    fn add(&mut self, key: String, value: Value, object: Flat) -> Result<(), DocumentError> {
+    fn add(&mut self, key: String, value: &Value, text: String, object: Flat) -> Result<(), DocumentError> {
         let document = match value {
             Value::Object => object.finish(),
-            Value::Text(text) => parse(text.as_bytes(), 1),
-            Value::Other(found) => return Err(DocumentError::WrongType { key, found, expected: "an object of strings" }),
+            Value::Text(_) => parse(text.as_bytes(), 1),
+            Value::Other(found) => return Err(wrong_type(&key, *found, "an object of strings")),
         };
-        let document = match document {
-            Ok(document) => document,
+        drop(text);
+        let data = match document {
+            Ok(data) => data,
             Err(error) => return Err(DocumentError::Entry { key, error: Box::new(error) }),
         };
-        if self.entries.contains_key(&key) {
+        // They are few, so looking at all of them costs nothing.
+        if self.entries.iter().any(|(other, _)| *other == key) {
             return Err(DocumentError::Duplicate(key));
         }
-        self.keys += document.len();
+        self.keys += data.len();
         if self.entries.len() >= FAN_OUT_LIMIT || self.keys > KEYS_LIMIT {
             return Err(DocumentError::TooMany);
         }
-        self.entries.insert(key, document);
+        self.entries.push((key, data));
         Ok(())
     }
 }
 
 impl Sink for FanOut {
-    type Output = BTreeMap<String, Document>;
+    type Output = Vec<(String, Data)>;
 
     fn is_wrong(&self) -> bool {
         self.error.is_some()
     }
 
-    fn member<'de, A: MapAccess<'de>>(&mut self, key: String, access: &mut A) -> Result<(), A::Error> {
-        let mut object = Flat::default();
-        let value = access.next_value_seed(ValueVisitor::Object(&mut object))?;
-        if let Err(error) = self.add(key, value, object) {
-            self.error = Some(error);
-            self.entries = BTreeMap::new();
+    fn take<'de, A: MapAccess<'de>>(&mut self, access: &mut A) -> Result<bool, A::Error> {
+        let (mut key, mut text, mut object) = (String::new(), String::new(), Flat::default());
+        if access.next_key_seed(Append(&mut key))?.is_none() {
+            return Ok(false);
         }
-        Ok(())
+        let value = access.next_value_seed(ValueVisitor { object: Some(&mut object), text: Text::Plain(&mut text) })?;
+        if let Err(error) = self.add(key, &value, text, object) {
+            self.error = Some(error);
+            self.entries = Vec::new();
+        }
+        Ok(true)
     }
 
     fn finish(self) -> Result<Self::Output, DocumentError> {
@@ -345,15 +360,24 @@ impl Sink for FanOut {
 
 /// A value, as far as anyone wants to know it.
 enum Value {
-    Text(String),
+    /// A text of so many bytes, which went where it should.
+    Text(usize),
     /// Its members went to the sink, or nowhere.
     Object,
     Other(JsonType),
 }
 
-enum ValueVisitor<'s, S> {
-    Object(&'s mut S),
-    Skip,
+/// Where a text goes.
+enum Text<'t> {
+    Nowhere,
+    Plain(&'t mut String),
+    /// In base64.
+    Encoded(&'t mut String),
+}
+
+struct ValueVisitor<'s, S> {
+    object: Option<&'s mut S>,
+    text: Text<'s>,
 }
 
 impl<'de, S: Sink> DeserializeSeed<'de> for ValueVisitor<'_, S> {
@@ -392,7 +416,12 @@ impl<'de, S: Sink> Visitor<'de> for ValueVisitor<'_, S> {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(Value::Text(text.to_owned()))
+        match self.text {
+            Text::Nowhere => {}
+            Text::Plain(to) => to.push_str(text),
+            Text::Encoded(to) => encode(text, to),
+        }
+        Ok(Value::Text(text.len()))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
@@ -401,16 +430,14 @@ impl<'de, S: Sink> Visitor<'de> for ValueVisitor<'_, S> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        match self {
-            Self::Object(sink) => {
-                while !sink.is_wrong() {
-                    let Some(key) = access.next_key::<String>()? else { return Ok(Value::Object) };
-                    sink.member(key, &mut access)?;
+        if let Some(sink) = self.object {
+            while !sink.is_wrong() {
+                if !sink.take(&mut access)? {
+                    return Ok(Value::Object);
                 }
-                skip(access)?;
             }
-            Self::Skip => skip(access)?,
         }
+        skip(access)?;
         Ok(Value::Object)
     }
 }

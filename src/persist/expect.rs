@@ -3,7 +3,7 @@
 //! A `terminated` state may be followed by a restart in place; only an end after which Kubernetes starts the container no more
 //! counts. Not for what happens then: see `decide`.
 
-use crate::api::{Container, ContainerStatus, ContainerTerminated, Pod};
+use crate::api::{Container, ContainerStatus, ContainerTerminated, Pod, RestartRule};
 
 /// What the pod's state says about one container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,17 @@ fn spec_of<'p>(pod: &'p Pod, name: &str) -> Option<&'p Container> {
 fn final_end<'p>(pod: &Pod, spec: Option<&Container>, status: &'p ContainerStatus) -> Option<&'p ContainerTerminated> {
     let end = status.state.terminated.as_ref()?;
     let pod_ends = matches!(pod.status.phase.as_str(), "Succeeded" | "Failed") || pod.metadata.is_being_deleted();
-    (pod_ends || !is_restarted(pod, spec, end.exit_code)).then_some(end)
+    (pod_ends || !is_restarted(pod, spec, end.exit_code) && !can_restart_all(pod)).then_some(end)
+}
+
+/// Whether a container that goes on may make Kubernetes start all containers anew. Native sidecars do not count: they go on until
+/// we have ended, so waiting for them would never end.
+fn can_restart_all(pod: &Pod) -> bool {
+    pod.spec.containers.iter().filter(|spec| spec.restart_policy_rules.iter().any(RestartRule::is_for_all)).any(|spec| {
+        let status = pod.status.container_statuses.iter().find(|status| status.name == spec.name);
+        let end = status.and_then(|status| status.state.terminated.as_ref());
+        end.is_none_or(|end| is_restarted(pod, Some(spec), end.exit_code))
+    })
 }
 
 /// Whether Kubernetes starts the container again after this exit code. An unknown policy restarts: waiting is the safe side.
@@ -128,6 +138,39 @@ mod tests {
         let mut deleted = pod("OnFailure", "Running", json!({}), ended(1));
         deleted.metadata.deletion_timestamp = Some("2026-01-01T00:00:00Z".into());
         assert_eq!(observe(&deleted, "main"), Seen::Ended(End { exit_code: 1, restarts: 2 }));
+    }
+
+    #[test]
+    fn another_container_may_restart_all() {
+        let rule = |action: &str| json!([{"action": action, "exitCodes": {"operator": "In", "values": [42]}}]);
+        let all = || rule("RestartAllContainers");
+        let running = || json!({"running": {}});
+        // Policy, rules and state of the other container, where it stands; whether the first one has ended for good.
+        for (policy, rules, state, place, is_final) in [
+            ("Never", json!([]), running(), "containers", true),
+            ("Never", rule("Restart"), running(), "containers", true),
+            ("Never", all(), running(), "containers", false),
+            ("Never", all(), Value::Null, "containers", false),
+            ("Never", all(), json!({"waiting": {}}), "containers", false),
+            ("Never", all(), ended(42), "containers", false),
+            ("Never", all(), ended(0), "containers", true),
+            ("Never", all(), ended(1), "containers", true),
+            ("OnFailure", all(), ended(1), "containers", false),
+            ("OnFailure", all(), ended(0), "containers", true),
+            // A native sidecar goes on for as long as we do.
+            ("Never", all(), running(), "initContainers", true),
+        ] {
+            let question = format!("{policy} {rules} {state} {place}");
+            let mut value = json!({
+                "spec": {"restartPolicy": policy, "containers": [{"name": "main"}], "initContainers": []},
+                "status": {"phase": "Running", "containerStatuses": [{"name": "main", "state": ended(0)}, {"name": "other", "state": state}]},
+            });
+            value["spec"][place].as_array_mut().unwrap().push(json!({"name": "other", "restartPolicyRules": rules}));
+            let mut pod: Pod = serde_json::from_value(value).unwrap();
+            assert_eq!(observe(&pod, "main") != Seen::Going, is_final, "{question}");
+            pod.status.phase = "Failed".into();
+            assert_ne!(observe(&pod, "main"), Seen::Going, "{question}");
+        }
     }
 
     #[test]

@@ -3,11 +3,14 @@
 //! `plan` and `report` are the two ends of the contract with the operator. Not for the run's outcome: the operator decides it.
 
 mod api;
+mod data;
 mod decide;
 mod document;
 mod environment;
 mod expect;
 mod files;
+#[cfg(test)]
+mod fuzz_tests;
 mod inotify;
 mod plan;
 mod pod_watch;

@@ -25,7 +25,7 @@ pub fn read_file(
     if secret_plan.fan_out {
         let entries = document::parse_fan_out(&bytes, documents).map_err(Fault::Document)?;
         drop(bytes);
-        let build = |(key, document)| Desired::build(&source, format!("{base}-{key}"), document).map_err(Fault::Rule);
+        let build = |(key, data)| Desired::build(&source, format!("{base}-{key}"), data).map_err(Fault::Rule);
         return entries.into_iter().map(build).collect();
     }
     let document = document::parse(&bytes, documents).map_err(Fault::Document)?;

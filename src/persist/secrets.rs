@@ -4,16 +4,13 @@
 //! one of ours stay. Not for versions: see `versions`.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::document::Document;
+use super::data::Data;
 use super::plan::{ContainerPlan, Plan, SecretPlan};
 use super::rules;
 use crate::api::{
@@ -31,8 +28,8 @@ pub struct Desired {
     pub labels: StringMap,
     /// All annotations.
     pub annotations: StringMap,
-    /// Values in base64.
-    pub data: BTreeMap<String, String>,
+    /// Keys and values.
+    pub data: Data,
 }
 
 impl fmt::Debug for Desired {
@@ -42,8 +39,8 @@ impl fmt::Debug for Desired {
 }
 
 impl Desired {
-    /// Builds it and checks the rules for name, labels and annotations. The document is used up: only one copy is in memory.
-    pub fn build(source: &Source<'_>, name: String, document: Document) -> Result<Self, String> {
+    /// Builds it and checks the rules for name, labels and annotations.
+    pub fn build(source: &Source<'_>, name: String, data: Data) -> Result<Self, String> {
         let Source { plan, container, container_plan, secret_plan } = *source;
         let mut labels = secret_plan.labels.clone();
         labels.insert(LABEL_CONTAINER_NAME.to_owned(), container.to_owned());
@@ -55,7 +52,6 @@ impl Desired {
         rules::check_name(&name)?;
         rules::check_labels(&labels)?;
         rules::check_annotations(&annotations)?;
-        let data = document.into_iter().map(|(key, value)| (key, BASE64.encode(value))).collect();
         Ok(Self { name, versioned: secret_plan.versioned, labels, annotations, data })
     }
 
@@ -109,7 +105,7 @@ pub struct NewSecret<'a> {
     pub secret_type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub immutable: Option<bool>,
-    pub data: &'a BTreeMap<String, String>,
+    pub data: &'a Data,
 }
 
 /// Metadata of a [`NewSecret`].
@@ -136,9 +132,9 @@ pub struct LiveSecret {
     pub kind: String,
     /// Its metadata.
     pub metadata: LiveMeta,
-    /// Values in base64.
+    /// Keys and values.
     #[serde(default, deserialize_with = "null_as_default")]
-    pub data: BTreeMap<String, String>,
+    pub data: Data,
     /// Never changes.
     #[serde(default, rename = "type")]
     pub secret_type: String,
@@ -217,13 +213,14 @@ pub fn decide_existing(live: LiveSecret, desired: &Desired, quarks_job: &str, co
         return Existing::Conflict(format!("Secret {} is immutable and has other content", desired.name));
     }
     let mut update = Box::new(live);
-    update.data.clone_from(&desired.data);
+    update.data = desired.data.clone();
     update.metadata.labels.extend(desired.labels.clone());
     update.metadata.annotations.extend(desired.annotations.clone());
     Existing::Update(update)
 }
 
-fn is_within(part: &StringMap, whole: &StringMap) -> bool {
+/// True if every entry is in the other map.
+pub fn is_within(part: &StringMap, whole: &StringMap) -> bool {
     part.iter().all(|(key, value)| whole.get(key) == Some(value))
 }
 

@@ -17,7 +17,7 @@ fn plan() -> Plan {
 fn build(plan: &Plan, name: &str) -> Result<Desired, String> {
     let container_plan = &plan.containers["main"];
     let source = Source { plan, container: "main", container_plan, secret_plan: &container_plan.files["output.json"] };
-    Desired::build(&source, name.to_owned(), [("k".to_owned(), "välue".to_owned())].into())
+    Desired::build(&source, name.to_owned(), Data::of(&[("k", "välue")]))
 }
 
 fn live(value: Value) -> LiveSecret {

@@ -3,13 +3,12 @@
 //! Promises: exact names only, numbers compared as numbers, a malformed label on one object blocks nobody.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
 use super::plan::Plan;
 use super::rules;
-use super::secrets::{Desired, LiveSecret, NewMeta, NewSecret};
+use super::secrets::{Desired, LiveSecret, NewMeta, NewSecret, is_within};
 use crate::api::{
     ANNOTATION_SOURCE_DESCRIPTION, API_VERSION, KIND, LABEL_SECRET_KIND, LABEL_SECRET_VERSION, OwnerReference, StringMap, null_as_default,
 };
@@ -59,17 +58,14 @@ pub fn marks(desired: &Desired) -> (StringMap, StringMap) {
     (labels, annotations)
 }
 
-/// True if the highest version already says all of this, so that no new one is needed.
+/// True if the highest version already says all of this, so that no new one is needed. What others put on it does not count, and
+/// so a label that was only taken out of the spec makes no new version either.
 pub fn is_same(desired: &Desired, live: &LiveSecret) -> bool {
     let (labels, annotations) = marks(desired);
-    let is_equal = |ours: &BTreeMap<String, String>, theirs: &StringMap, own: &[&str]| {
-        let rest = theirs.iter().filter(|(key, _)| !own.contains(&key.as_str()));
-        ours.iter().eq(rest)
-    };
     live.metadata.deletion_timestamp.is_none()
         && live.data == desired.data
-        && is_equal(&labels, &live.metadata.labels, &[LABEL_SECRET_VERSION])
-        && is_equal(&annotations, &live.metadata.annotations, &[])
+        && is_within(&labels, &live.metadata.labels)
+        && is_within(&annotations, &live.metadata.annotations)
 }
 
 /// The body that creates a version: immutable, owned by the QuarksJob.
@@ -92,8 +88,9 @@ pub fn build_version<'a>(desired: &'a Desired, plan: &Plan, version: u64) -> Res
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
+    use super::super::data::Data;
     use super::*;
 
     fn meta(name: &str, version: &str) -> VersionMeta {
@@ -103,7 +100,7 @@ mod tests {
 
     fn desired() -> Desired {
         let one = |key: &str, value: &str| StringMap::from([(key.to_owned(), value.to_owned())]);
-        Desired { name: "s".into(), versioned: true, labels: one("l", "1"), annotations: one("a", "2"), data: one("k", "eA==") }
+        Desired { name: "s".into(), versioned: true, labels: one("l", "1"), annotations: one("a", "2"), data: Data::of(&[("k", "x")]) }
     }
 
     #[test]
@@ -140,18 +137,39 @@ mod tests {
                 },
             })
         );
-        let live = |value| serde_json::from_value::<LiveSecret>(value).unwrap();
-        assert!(is_same(&desired, &live(body.clone())));
-        for (path, value) in
-            [("/data/k", json!("eQ==")), ("/metadata/labels/l", json!("2")), ("/metadata/annotations", json!({})), ("/data", json!({}))]
-        {
+    }
+
+    #[test]
+    fn only_what_we_would_write_makes_a_new_version() {
+        let desired = desired();
+        let body = serde_json::to_value(build_version(&desired, &Plan::default(), 12).unwrap()).unwrap();
+        // Part of the Secret, a key in it, the key's value now (null: not there), whether that is still the same version.
+        for (part, key, value, is_equal) in [
+            ("/data", "k", json!("eA=="), true),
+            ("/data", "k", json!("eQ=="), false),
+            ("/data", "k", Value::Null, false),
+            ("/data", "more", json!("eA=="), false),
+            ("/metadata/labels", "l", json!("2"), false),
+            ("/metadata/labels", "l", Value::Null, false),
+            ("/metadata/labels", "of-others", json!("x"), true),
+            ("/metadata/labels", LABEL_SECRET_VERSION, json!("13"), true),
+            ("/metadata/annotations", "a", json!("3"), false),
+            ("/metadata/annotations", "a", Value::Null, false),
+            ("/metadata/annotations", "of-others", json!("x"), true),
+            ("/metadata/annotations", ANNOTATION_SOURCE_DESCRIPTION, Value::Null, false),
+            ("/metadata", "finalizers", json!(["of-others"]), true),
+            ("/metadata", "deletionTimestamp", json!("t"), false),
+        ] {
             let mut other = body.clone();
-            *other.pointer_mut(path).unwrap() = value;
-            assert!(!is_same(&desired, &live(other)), "{path}");
+            let map = other.pointer_mut(part).and_then(Value::as_object_mut).unwrap();
+            if value.is_null() {
+                map.remove(key)
+            } else {
+                map.insert(key.to_owned(), value.clone())
+            };
+            let live: LiveSecret = serde_json::from_value(other).unwrap();
+            assert_eq!(is_same(&desired, &live), is_equal, "{part} {key} {value}");
         }
-        let mut more = body;
-        more["metadata"]["labels"]["gone-from-spec"] = json!("x");
-        assert!(!is_same(&desired, &live(more)));
     }
 
     #[test]

@@ -104,6 +104,16 @@ pub enum WatchEvent<T> {
     Deleted(T),
 }
 
+impl<T> WatchEvent<T> {
+    fn map<U>(self, change: impl Fn(T) -> U) -> WatchEvent<U> {
+        match self {
+            Self::Replaced(items) => WatchEvent::Replaced(items.into_iter().map(change).collect()),
+            Self::Applied(item) => WatchEvent::Applied(change(item)),
+            Self::Deleted(item) => WatchEvent::Deleted(change(item)),
+        }
+    }
+}
+
 /// How a watch does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WatchHealth {

@@ -10,6 +10,7 @@ mod hostile;
 mod kills;
 mod logs;
 mod matrix;
+mod memory;
 mod outputs;
 mod scene;
 mod stops;
