@@ -35,22 +35,17 @@ fn disturbed_run(name: &str, k: usize, fault: impl FnOnce(&Operator) -> Option<F
     let rule = fault(&scene.operator).map(|fault| scene.server.fault(writes().nth(k), fault));
     scene.create("q", "now", |_| {});
     scene.operator.start();
-    let restart = || {
-        if !scene.operator.is_running() {
-            scene.operator.start();
-        }
-    };
     let object = wait_for("the run in status", || {
-        restart();
+        scene.revive();
         let object = scene.quarks_job("q");
         (object["status"]["lastRun"]["run"] == 1 && object["spec"]["trigger"]["strategy"] == "manual").then_some(object)
     });
     let jobs_left = usize::from(failing);
     wait_for("the Job's cleanup", || {
-        restart();
+        scene.revive();
         (scene.jobs().len() == jobs_left).then_some(())
     });
-    restart();
+    scene.revive();
     let what = format!("{name} at write {k}, {end}\n{}", scene.operator.log());
     assert_eq!(scene.created().len(), 1, "one Job: {what}");
     assert_eq!(object["status"]["lastRun"]["outcome"], if failing { "Failed" } else { "Succeeded" }, "{what}");
@@ -62,7 +57,7 @@ fn disturbed_run(name: &str, k: usize, fault: impl FnOnce(&Operator) -> Option<F
         assert_eq!(rule.hits(), 1, "the fault was met: {what}");
     }
     let count = scene.server.mutations().iter().filter(|entry| !entry.request.path.contains("/events")).count();
-    scene.wait_quiet();
+    scene.wait_quiet_reviving();
     assert_eq!(scene.created().len(), 1, "still one Job: {what}");
     count
 }

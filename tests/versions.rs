@@ -263,9 +263,7 @@ fn disturbed_pruning(name: &str, k: usize, fault: &dyn Fn(&Operator) -> Fault) {
     scene.operator.start();
     let what = format!("{name} at {k}");
     support::wait_for(&what, || {
-        if !scene.operator.is_running() {
-            scene.operator.start();
-        }
+        scene.revive();
         (scene.jobs().is_empty() && versions(&scene) == "s-v4 s-v5").then_some(())
     });
     let log = scene.operator.log();
@@ -273,10 +271,7 @@ fn disturbed_pruning(name: &str, k: usize, fault: &dyn Fn(&Operator) -> Fault) {
     assert_eq!(scene.created().len(), 1, "{what}\n{log}");
     let object = scene.quarks_job("q");
     assert_eq!((&object["status"]["runs"], &object["status"]["lastRun"]["outcome"]), (&json!(1), &json!("Succeeded")), "{what}\n{log}");
-    if !scene.operator.is_running() {
-        scene.operator.start();
-    }
-    scene.wait_quiet();
+    scene.wait_quiet_reviving();
     assert_eq!(versions(&scene), "s-v4 s-v5", "{what}\n{}", scene.operator.log());
 }
 

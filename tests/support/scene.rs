@@ -90,6 +90,22 @@ impl Scene {
 
     /// Waits until the operator has answered a change made after all others: what it does by itself is done.
     pub fn wait_quiet(&self) {
+        self.wait_quiet_while(|| {});
+    }
+
+    /// Starts the operator again if a kill has ended it.
+    pub fn revive(&self) {
+        if !self.operator.is_running() {
+            self.operator.start();
+        }
+    }
+
+    /// Like [`Scene::wait_quiet`], while a kill may still be on its way.
+    pub fn wait_quiet_reviving(&self) {
+        self.wait_quiet_while(|| self.revive());
+    }
+
+    fn wait_quiet_while(&self, meanwhile: impl Fn()) {
         let sentinel = "sentinel";
         if self.server.api().get(&path("quarksjobs", NAMESPACE, sentinel)).is_none() {
             self.create(sentinel, "manual", |_| {});
@@ -97,6 +113,7 @@ impl Scene {
             self.patch(sentinel, json!({"spec": {"suspend": self.quarks_job(sentinel)["spec"]["suspend"] != true}}));
         }
         self.operator.wait_for("the sentinel's status", || {
+            meanwhile();
             let object = self.quarks_job(sentinel);
             (object["status"]["observedGeneration"] == object["metadata"]["generation"]).then_some(())
         });
