@@ -1,6 +1,6 @@
 //! What the sidecar costs while it waits: memory, CPU, requests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::audit::Entry;
 use crate::case::{Case, map, until, with_output};
@@ -30,7 +30,7 @@ fn find(namespace: &str) -> Option<PathBuf> {
 }
 
 /// None when the process is gone.
-fn sample(process: &PathBuf) -> Option<Sample> {
+fn sample(process: &Path) -> Option<Sample> {
     let status = std::fs::read_to_string(process.join("status")).ok()?;
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok();
     let stat = std::fs::read_to_string(process.join("stat")).ok()?;
