@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use serde_json::{Value, json};
 
-use super::super::secrets::{LiveSecret, NewSecret};
+use super::super::secrets::{ChangedSecret, LiveSecret, NewSecret};
 use super::super::versions::{VersionMeta, highest};
 use super::*;
 use crate::api::{ANNOTATION_WRITTEN_BY, LABEL_SECRET_KIND, LABEL_SECRET_VERSION, ObjectMeta, Resource, Status};
@@ -98,7 +98,7 @@ impl Api for Fake {
         })
     }
 
-    fn update(&self, secret: &LiveSecret) -> Result<()> {
+    fn update(&self, secret: &ChangedSecret<'_>) -> Result<()> {
         self.call("update", &secret.metadata.name, |server| {
             let live = server.secrets.get(&secret.metadata.name).ok_or(error("update", Trouble::Answer(404, "NotFound")))?;
             if live["metadata"]["resourceVersion"] != json!(secret.metadata.resource_version) {
