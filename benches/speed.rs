@@ -188,7 +188,7 @@ impl JobWatch {
             match event {
                 WatchEvent::Replaced(_) => synced.store(1, Ordering::SeqCst),
                 WatchEvent::Applied(job) => {
-                    let _ = sender.send((job.metadata.uid.0, now));
+                    let _ = sender.send((job.metadata.uid.to_string(), now));
                 }
                 WatchEvent::Deleted(_) => {}
             }

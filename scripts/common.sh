@@ -6,8 +6,9 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/quarks-job
 program=$(basename "$0")
 # shellcheck disable=SC2034 # read by the scripts
 image=localhost/quarks-job:dev
-# Outside the checkout, so that a fresh clone on the same machine builds fast.
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
+# Outside the checkout. One folder a checkout: cargo goes by times relative to the checkout, and
+# would take what it has built from another one for its own.
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target/$(printf %s "$here" | sha256sum | cut -c1-8)}
 
 die() { printf '%s: %s\n' "$program" "$*" >&2; exit 1; }
 bad_usage() { printf '%s: %s (see --help)\n' "$program" "$*" >&2; exit 2; }

@@ -4,122 +4,17 @@
 
 mod support;
 
-use std::path::PathBuf;
-
 use serde_json::{Value, json};
 use support::play::{self, End, path};
-use support::{Fault, Gate, Operator, Request, Server, When, wait_for};
+use support::scene::{NAMESPACE, Scene, condition, program};
+use support::{Command, Fault, Gate, Operator, Request, When, wait_for};
 
-const NAMESPACE: &str = "team";
 const SETTLED: &str = "quarks.cloudfoundry.org/settled";
 const REQUESTED: &str = "quarks.cloudfoundry.org/run-requested";
-
-/// A folder of this test, removed when it ends well.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("quarks-job-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a temp folder");
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-struct Scene {
-    server: Server,
-    operator: Operator,
-    folder: Folder,
-}
-
-impl Scene {
-    fn new(name: &str) -> Scene {
-        let folder = Folder::new(name);
-        let server = Server::start();
-        play::monitored_namespace(server.api(), NAMESPACE);
-        let operator = program(&server, &folder);
-        Scene { server, operator, folder }
-    }
-
-    fn create(&self, name: &str, strategy: &str, change: impl FnOnce(&mut Value)) {
-        let mut object = play::quarks_job(name, strategy);
-        object["spec"]["template"]["spec"]["template"]["metadata"]["labels"]["delete"] = json!("pod");
-        change(&mut object);
-        self.server.api().create(&path("quarksjobs", NAMESPACE, ""), object);
-    }
-
-    fn quarks_job(&self, name: &str) -> Value {
-        self.server.api().get(&path("quarksjobs", NAMESPACE, name)).expect("the QuarksJob is there")
-    }
-
-    fn patch(&self, name: &str, patch: Value) {
-        self.server.api().patch(&path("quarksjobs", NAMESPACE, name), &patch);
-    }
-
-    fn jobs(&self) -> Vec<Value> {
-        self.server.api().list(&path("jobs", NAMESPACE, ""))
-    }
-
-    /// Names of all Jobs that were ever created, in order.
-    fn created(&self) -> Vec<String> {
-        let created = self.server.mutations().into_iter().filter(|entry| entry.is("POST", "/jobs") && entry.status == Some(201));
-        created
-            .filter_map(|entry| Some(serde_json::from_slice::<Value>(&entry.request.body).ok()?["metadata"]["name"].as_str()?.to_owned()))
-            .collect()
-    }
-
-    fn wait_settled(&self, name: &str, runs: u64) -> Value {
-        self.operator.wait_for(&format!("run {runs} of {name} in status"), || {
-            let object = self.quarks_job(name);
-            let is_over = object["status"]["lastRun"]["run"] == runs && object["status"]["active"].is_null();
-            is_over.then_some(object)
-        })
-    }
-
-    fn wait_jobs(&self, count: usize) -> Vec<Value> {
-        self.operator.wait_for(&format!("{count} Jobs"), || {
-            let jobs = self.jobs();
-            (jobs.len() == count).then_some(jobs)
-        })
-    }
-
-    /// Waits until the operator has answered a change made after all others: what it does by itself is done.
-    fn wait_quiet(&self) {
-        let sentinel = "sentinel";
-        if self.server.api().get(&path("quarksjobs", NAMESPACE, sentinel)).is_none() {
-            self.create(sentinel, "manual", |_| {});
-        } else {
-            self.patch(sentinel, json!({"spec": {"suspend": self.quarks_job(sentinel)["spec"]["suspend"] != true}}));
-        }
-        self.operator.wait_for("the sentinel's status", || {
-            let object = self.quarks_job(sentinel);
-            (object["status"]["observedGeneration"] == object["metadata"]["generation"]).then_some(())
-        });
-    }
-}
-
-fn program(server: &Server, folder: &Folder) -> Operator {
-    Operator::new(env!("CARGO_BIN_EXE_quarks-job"))
-        .kubeconfig(&server.kubeconfig(&folder.0))
-        .arg("--log-level=debug")
-        .arg("--ctx-timeout=2")
-        .arg("--image=quarks-job:test")
-}
 
 /// Writes that matter: everything but Events.
 fn writes() -> When {
     When::matching(|request: &Request| request.method != "GET" && !request.path.contains("/events"))
-}
-
-fn condition(object: &Value, kind: &str) -> String {
-    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    let found = conditions.into_iter().find(|condition| condition["type"] == kind);
-    found.map(|condition| condition["status"].as_str().unwrap_or_default().to_owned()).unwrap_or_default()
 }
 
 /// One run of an errand, disturbed at its k-th write; returns how many writes that matter there were.
@@ -140,22 +35,17 @@ fn disturbed_run(name: &str, k: usize, fault: impl FnOnce(&Operator) -> Option<F
     let rule = fault(&scene.operator).map(|fault| scene.server.fault(writes().nth(k), fault));
     scene.create("q", "now", |_| {});
     scene.operator.start();
-    let restart = || {
-        if !scene.operator.is_running() {
-            scene.operator.start();
-        }
-    };
     let object = wait_for("the run in status", || {
-        restart();
+        scene.revive();
         let object = scene.quarks_job("q");
         (object["status"]["lastRun"]["run"] == 1 && object["spec"]["trigger"]["strategy"] == "manual").then_some(object)
     });
     let jobs_left = usize::from(failing);
     wait_for("the Job's cleanup", || {
-        restart();
+        scene.revive();
         (scene.jobs().len() == jobs_left).then_some(())
     });
-    restart();
+    scene.revive();
     let what = format!("{name} at write {k}, {end}\n{}", scene.operator.log());
     assert_eq!(scene.created().len(), 1, "one Job: {what}");
     assert_eq!(object["status"]["lastRun"]["outcome"], if failing { "Failed" } else { "Succeeded" }, "{what}");
@@ -167,7 +57,7 @@ fn disturbed_run(name: &str, k: usize, fault: impl FnOnce(&Operator) -> Option<F
         assert_eq!(rule.hits(), 1, "the fault was met: {what}");
     }
     let count = scene.server.mutations().iter().filter(|entry| !entry.request.path.contains("/events")).count();
-    scene.wait_quiet();
+    scene.wait_quiet_reviving();
     assert_eq!(scene.created().len(), 1, "still one Job: {what}");
     count
 }
@@ -323,6 +213,34 @@ fn a_create_that_arrives_after_its_run_is_over_is_undone() {
     let object = scene.quarks_job("q");
     assert_eq!((&object["status"]["runs"], &object["status"]["lastRun"]["run"]), (&json!(1), &json!(1)));
     assert_eq!(scene.created()[0], scene.created()[1], "the same name: a stray of run 1, not a run 2");
+}
+
+#[test]
+fn an_operator_whose_watch_is_behind_makes_no_second_run() {
+    let scene = Scene::new("behind");
+    let _jobs = play::auto_complete(scene.server.api());
+    let namespace = path("namespaces", "", NAMESPACE);
+    let label =
+        |value: Value| scene.server.api().patch(&namespace, &json!({"metadata": {"labels": {"quarks.cloudfoundry.org/monitored": value}}}));
+    label(Value::Null);
+    scene.create("q", "now", |_| {});
+    // The one that will be behind sees the trigger, and then nothing more of QuarksJobs.
+    let behind = program(&scene.server, &scene.folder);
+    behind.start();
+    behind.wait_for("its caches", || behind.log().contains("caches are in").then_some(()));
+    behind.wait_for("its watch", || (scene.server.command("/quarksjobs", &Command::Silence) > 0).then_some(()));
+    behind.signal("STOP");
+    scene.operator.start();
+    label(json!("default"));
+    scene.wait_settled("q", 1);
+    scene.wait_jobs(0);
+    let reads = || scene.server.requests().iter().filter(|entry| entry.is("GET", "/quarksjobs/q")).count();
+    let before = reads();
+    behind.signal("CONT");
+    behind.wait_for("its look at the QuarksJob", || (reads() > before).then_some(()));
+    scene.wait_quiet();
+    assert_eq!(scene.created().len(), 1, "{}", behind.log());
+    assert_eq!(scene.quarks_job("q")["status"]["runs"], 1);
 }
 
 #[test]

@@ -245,7 +245,7 @@ impl<'a> PodTemplate<'a> {
         let number = |name: &str| self.job_spec.get(name).and_then(Value::as_u64);
         let is_indexed = self.job_spec.get("completionMode").and_then(Value::as_str) == Some("Indexed");
         let is_several = number("completions").or(number("parallelism")).unwrap_or(1) > 1;
-        let all_versioned = output.files.values().flatten().chain(&output.logs).all(|(_, file)| file.versioned);
+        let all_versioned = output.all().all(|file| file.versioned);
         if is_several && !is_indexed && !all_versioned {
             return Err(SpecError::new(
                 "spec.output",
@@ -257,6 +257,16 @@ impl<'a> PodTemplate<'a> {
 }
 
 impl Output {
+    /// True if there can be versions beyond `keepVersions`.
+    pub fn prunes_versions(&self) -> bool {
+        self.keep_versions.is_some() && self.all().any(|output| output.versioned)
+    }
+
+    /// All files and logs.
+    pub fn all(&self) -> impl Iterator<Item = &FileOutput> {
+        self.files.values().flat_map(BTreeMap::values).chain(self.logs.values())
+    }
+
     fn parse(value: &Value, pod: &PodTemplate<'_>) -> Result<Self, SpecError> {
         let raw: RawOutput =
             serde_json::from_slice(value.to_string().as_bytes()).map_err(|error| SpecError::new("spec.output", error.to_string()))?;

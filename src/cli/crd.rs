@@ -24,3 +24,58 @@ pub fn apply(client: &Client) -> Result<(), CliError> {
         other => other.map_err(failed),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{ActiveRun, Condition, LastRun, Outcome, QuarksJobStatus, StoredOutput, Trigger};
+
+    /// A field that the schema does not know is pruned by the API server without a word.
+    #[test]
+    fn the_schema_knows_every_field_of_the_status_that_we_write() {
+        let some = || Some("x".to_owned());
+        let status = QuarksJobStatus {
+            observed_generation: 1,
+            completed: true,
+            runs: 1,
+            active: Some(ActiveRun { run: 1, job_name: "j".into(), trigger: Trigger::Now, record: some(), start_time: some() }),
+            last_run: Some(LastRun {
+                run: 1,
+                job_name: "j".into(),
+                trigger: Some(Trigger::Once),
+                start_time: some(),
+                completion_time: some(),
+                outcome: Outcome::Failed,
+                reason: "R".into(),
+                message: "m".into(),
+                outputs: vec![StoredOutput { secret: "s".into(), container: "c".into(), file: "f".into(), version: Some(1) }],
+            }),
+            settled: some(),
+            last_success_time: some(),
+            conditions: vec![Condition {
+                kind: "Ready".into(),
+                status: "True".into(),
+                reason: "R".into(),
+                message: "m".into(),
+                last_transition_time: some(),
+                observed_generation: Some(1),
+            }],
+        };
+        let definition: Value = serde_yaml::from_str(MANIFEST).expect("valid YAML");
+        let schema = definition.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/status").expect("a schema of the status");
+        check(&serde_json::to_value(&status).expect("serializes"), schema, "status");
+    }
+
+    fn check(value: &Value, schema: &Value, path: &str) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    let known = schema.pointer("/properties").and_then(|properties| properties.get(name));
+                    check(value, known.unwrap_or_else(|| panic!("{path}.{name} is not in the schema")), &format!("{path}.{name}"));
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| check(item, &schema["items"], path)),
+            _ => assert!(schema["type"].is_string(), "{path} has a type"),
+        }
+    }
+}

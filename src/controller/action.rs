@@ -110,6 +110,13 @@ pub enum Action<'a> {
         /// Only this one.
         uid: &'a Uid,
     },
+    /// Delete a version beyond `keepVersions`.
+    DeleteVersion {
+        /// The Secret.
+        key: &'a ObjectKey,
+        /// Only this one.
+        uid: &'a Uid,
+    },
     /// Tell something about a QuarksJob.
     CreateEvent(&'a Event),
     /// Count an Event that happened again.
@@ -168,7 +175,9 @@ impl Action<'_> {
                 let body = json!({"metadata": {"uid": uid, "annotations": annotations}, "data": {"token": token}});
                 Request::merge_patch(Resource::SECRETS, key, &body)
             }
-            Self::DeleteSecret { key, uid } => Request::delete(Resource::SECRETS, key, &delete_options(uid)),
+            Self::DeleteSecret { key, uid } | Self::DeleteVersion { key, uid } => {
+                Request::delete(Resource::SECRETS, key, &delete_options(uid))
+            }
             Self::CreateEvent(event) => Request::create(Resource::EVENTS, &event.metadata.namespace, event),
             Self::CountEvent { key, count, last_seen } => {
                 let body = json!({"series": {"count": count, "lastObservedTime": last_seen}});

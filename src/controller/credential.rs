@@ -132,10 +132,11 @@ impl Credentials {
             if index.has_unfinished_output(namespace) {
                 current.used_at = now;
             }
-            index.monitored(namespace).and_then(|monitored| monitored.service_account.clone())
+            // A run that has begun keeps its credential to its end, whatever becomes of the labels.
+            index.monitored(namespace).and_then(|monitored| monitored.service_account.clone()).unwrap_or_else(|| current.account.clone())
         };
         let is_idle = now.duration_since(current.used_at) >= IDLE_LIMIT;
-        if is_idle || account.is_none() {
+        if is_idle {
             let key = ObjectKey::new(namespace, TOKEN_SECRET);
             match client.call_unit(&Action::DeleteSecret { key: &key, uid: &current.secret }.request()) {
                 Err(error) if error.is_transient() => return debug!("token secret not deleted namespace={namespace} error={error}"),
@@ -147,9 +148,7 @@ impl Credentials {
             *held = None;
             drop(held);
             self.lock_all().remove(namespace);
-        } else if let Some(account) = account
-            && now >= current.renew_at
-        {
+        } else if now >= current.renew_at {
             match obtain(client, namespace, &account) {
                 Ok(fresh) => *held = Some(fresh),
                 Err(CredentialError::Api(error)) => warn!("token not renewed namespace={namespace} error={error}"),
@@ -248,10 +247,13 @@ fn empty_secret(namespace: &str, account: &str) -> Secret {
 fn refusal(error: Error, namespace: &str, account: &str) -> CredentialError {
     let remedy = format!("kubectl apply -n {namespace} -f manifests/monitored-namespace.yaml");
     if error.is_forbidden() {
-        CredentialError::NotReady(format!("the operator may not make the sidecar's token: {}; run: {remedy}", error.message()))
+        CredentialError::NotReady(format!(
+            "the operator may not make the sidecar's token: {}; the manifests grant it for account quarks-job-sidecar: {remedy}",
+            error.message()
+        ))
     } else if error.is_not_found() {
         CredentialError::NotReady(format!(
-            "service account {account:?}, which label quarks.cloudfoundry.org/qjob-service-account of the namespace names, does not exist; run: {remedy}"
+            "service account {account:?}, which label quarks.cloudfoundry.org/qjob-service-account of the namespace names, does not exist; the manifests make and grant quarks-job-sidecar: {remedy}"
         ))
     } else {
         CredentialError::Api(error)

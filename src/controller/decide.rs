@@ -29,6 +29,8 @@ pub struct Snapshot<'a> {
     pub started: Option<&'a StartedRun>,
     /// A start that was refused, and until when it is left alone.
     pub hold: Option<&'a Hold>,
+    /// Versions beyond `keepVersions` were not pruned after a run: when to try again.
+    pub prune_at: Option<Instant>,
 }
 
 /// A run that this process created a Job for.
@@ -49,6 +51,8 @@ pub struct StartedRun {
 pub struct Hold {
     /// The generation that was refused; another one may be tried at once.
     pub generation: i64,
+    /// The namespace as it was; other labels may mend it.
+    pub namespace: NamespaceView,
     /// When to try again.
     pub until: Instant,
 }
@@ -84,10 +88,12 @@ pub enum Step {
     },
     /// The run is settled: say in status how it ended.
     RecordEnd(Option<Arc<JobView>>),
-    /// The run succeeded and status says so: let the pods go or keep them, delete the Job.
+    /// The run succeeded and status says so: prune versions, let the pods go or keep them, delete the Job.
     CleanUp(Arc<JobView>),
     /// The run failed and status says so: give the Job the time to live that was held back.
     ReleaseTtl(Arc<JobView>),
+    /// Prune versions, which did not work after the run.
+    Prune,
     /// More failed Jobs than the history limit.
     DeleteOldest(Arc<JobView>),
     /// First seen as `done`: record that the one-off counts as having run.
@@ -108,6 +114,7 @@ impl Step {
             Self::RecordEnd(_) => "RecordEnd",
             Self::CleanUp(_) => "CleanUp",
             Self::ReleaseTtl(_) => "ReleaseTtl",
+            Self::Prune => "Prune",
             Self::DeleteOldest(_) => "DeleteOldest",
             Self::TakeBaseline => "TakeBaseline",
             Self::Report(_) => "Report",
@@ -177,8 +184,19 @@ fn once_has_run(view: &QuarksJobView) -> bool {
 
 /// The next step.
 pub fn decide(snapshot: &Snapshot<'_>, now: Instant) -> Decision {
-    let Snapshot { view, jobs, namespace, started, hold } = snapshot;
-    let Some(namespace) = namespace.filter(|_| !view.is_being_deleted) else { return Decision::Nothing };
+    let Some(namespace) = snapshot.namespace.filter(|_| !snapshot.view.is_being_deleted) else { return Decision::Nothing };
+    let decision = decide_run(snapshot, namespace, now);
+    // Old versions hold up nothing.
+    match (&decision, snapshot.prune_at) {
+        (Decision::Do(_), _) | (_, None) => decision,
+        (_, Some(at)) if at <= now => Decision::Do(Step::Prune),
+        (Decision::Wait(duration), Some(at)) => Decision::Wait((*duration).min(at - now)),
+        (Decision::Nothing, Some(at)) => Decision::Wait(at - now),
+    }
+}
+
+fn decide_run(snapshot: &Snapshot<'_>, namespace: &NamespaceView, now: Instant) -> Decision {
+    let Snapshot { view, jobs, namespace: _, started, hold, prune_at: _ } = snapshot;
     let settled = view.marker.runs;
     let ours = || jobs.iter().filter_map(|job| job.record_of(&view.uid).map(|record| (job, record)));
 
@@ -223,7 +241,9 @@ pub fn decide(snapshot: &Snapshot<'_>, now: Instant) -> Decision {
     let readiness = readiness(view, namespace, pending.is_some());
     match (readiness, pending) {
         (Readiness::Ready, Some(pending)) => match hold {
-            Some(hold) if hold.generation == view.generation && now < hold.until => Decision::Wait(hold.until - now),
+            Some(hold) if hold.generation == view.generation && hold.namespace == *namespace && now < hold.until => {
+                Decision::Wait(hold.until - now)
+            }
             _ => Decision::Do(Step::Start(pending)),
         },
         (Readiness::Ready | Readiness::AlreadyRan, None) if needs_baseline(view) => Decision::Do(Step::TakeBaseline),
@@ -241,7 +261,8 @@ fn needs_baseline(view: &QuarksJobView) -> bool {
     view.strategy == Some(Strategy::Done) && view.marker.once.is_none()
 }
 
-fn readiness(view: &QuarksJobView, namespace: &NamespaceView, has_trigger: bool) -> Readiness {
+/// Whether the QuarksJob could run now.
+pub fn readiness(view: &QuarksJobView, namespace: &NamespaceView, has_trigger: bool) -> Readiness {
     if view.spec_error.is_some() {
         Readiness::InvalidSpec
     } else if view.is_suspended {
@@ -258,9 +279,8 @@ fn readiness(view: &QuarksJobView, namespace: &NamespaceView, has_trigger: bool)
 /// What is left of runs that are over and recorded.
 fn clean_up(view: &QuarksJobView, ours: &[(&Arc<JobView>, &RunRecord)]) -> Option<Step> {
     let (last, outcome) = view.last_run?;
-    let mut kept: Vec<_> = ours.iter().filter(|(job, record)| record.run <= last && job.end.is_some() && !job.is_being_deleted).collect();
-    kept.sort_by_key(|(_, record)| record.run);
-    if let Some((job, record)) = kept.last().filter(|(_, record)| record.run == last) {
+    let kept = || ours.iter().filter(|(job, record)| record.run <= last && job.end.is_some() && !job.is_being_deleted);
+    if let Some((job, record)) = kept().find(|(_, record)| record.run == last) {
         if outcome == Outcome::Succeeded {
             return Some(Step::CleanUp(Arc::clone(job)));
         }
@@ -268,8 +288,8 @@ fn clean_up(view: &QuarksJobView, ours: &[(&Arc<JobView>, &RunRecord)]) -> Optio
             return Some(Step::ReleaseTtl(Arc::clone(job)));
         }
     }
-    let is_over_limit = kept.len() > view.failed_jobs_history_limit as usize;
-    kept.first().filter(|_| is_over_limit).map(|(job, _)| Step::DeleteOldest(Arc::clone(job)))
+    let is_over_limit = kept().count() > view.failed_jobs_history_limit as usize;
+    kept().min_by_key(|(_, record)| record.run).filter(|_| is_over_limit).map(|(job, _)| Step::DeleteOldest(Arc::clone(job)))
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! What this process remembers of one QuarksJob between two steps. Losing it costs a read, never correctness:
 //! everything that must survive is in the API server.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use crate::api::{ObjectKey, Pod, QuarksJob, QuarksJobStatus, ResourceVersion, Uid};
 use crate::index::{JobView, QuarksJobView};
@@ -22,6 +23,15 @@ pub struct Known {
     pub status: QuarksJobStatus,
 }
 
+/// When versions are pruned again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PruneRetry {
+    /// Not before.
+    pub at: Instant,
+    /// Failures in a row.
+    pub failures: u32,
+}
+
 /// The memory of one key.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -38,8 +48,10 @@ pub struct Memory {
     pub verdict: Option<(u64, Verdict)>,
     /// Pods of the run that is about to be cleaned up.
     pub pods: Option<Vec<Pod>>,
+    /// Pruning of versions that did not work.
+    pub prune: Option<PruneRetry>,
     /// Jobs that were written to, and the version at which: the watch has not shown the result yet.
-    acted: BTreeMap<Uid, ResourceVersion>,
+    acted: Vec<(Uid, ResourceVersion)>,
 }
 
 impl Memory {
@@ -61,7 +73,7 @@ impl Memory {
         {
             started.is_seen = true;
         }
-        self.acted.retain(|uid, version| jobs.iter().any(|job| job.uid == *uid && job.resource_version == *version));
+        self.acted.retain(|(uid, version)| jobs.iter().any(|job| job.uid == *uid && job.resource_version == *version));
     }
 
     /// The newest extract of the two.
@@ -96,17 +108,18 @@ impl Memory {
 
     /// Remembers that a write to this Job was acknowledged.
     pub fn acted_on(&mut self, job: &JobView) {
-        self.acted.insert(job.uid.clone(), job.resource_version.clone());
+        self.acted.push((job.uid.clone(), job.resource_version.clone()));
     }
 
     /// The Jobs whose extract says what is there now.
     pub fn current_jobs(&self, jobs: Vec<Arc<JobView>>) -> Vec<Arc<JobView>> {
-        jobs.into_iter().filter(|job| self.acted.get(&job.uid) != Some(&job.resource_version)).collect()
+        let is_acted_on = |job: &JobView| self.acted.iter().any(|(uid, version)| *uid == job.uid && *version == job.resource_version);
+        jobs.into_iter().filter(|job| !is_acted_on(job)).collect()
     }
 
     /// True if forgetting all of it changes nothing: the index has caught up and no run goes on.
     fn is_idle(&self, indexed: Option<&QuarksJobView>) -> bool {
-        let Self { known, versions: _, started, hold, refusals: _, verdict, pods: _, acted } = self;
+        let Self { known, versions: _, started, hold, refusals: _, verdict, pods: _, prune, acted } = self;
         let is_caught_up = match (known, indexed) {
             (Some(known), Some(indexed)) => known.view.resource_version == indexed.resource_version,
             (None, _) | (Some(_), None) => true,
@@ -116,7 +129,7 @@ impl Memory {
             let active = indexed.and_then(|view| view.active.as_ref());
             started.is_seen && active.is_some_and(|active| active.run == started.record.run)
         });
-        is_caught_up && is_started_shown && hold.is_none() && verdict.is_none() && acted.is_empty()
+        is_caught_up && is_started_shown && hold.is_none() && verdict.is_none() && prune.is_none() && acted.is_empty()
     }
 }
 

@@ -1,19 +1,24 @@
 //! The operator's own logic: from what the API server says to what we write.
 //!
-//! Pure: `decide`, `names`, `record`, `status`, `template`, `verdict`. `action` lists every write.
-//! `reconcile` carries decisions out, `run` gives keys to workers.
+//! Pure: `decide`, `names`, `record`, `references`, `status`, `template`, `verdict`, `versions`. `action` lists every write.
+//! `reconcile` and `cleanup` carry decisions out, with the reads in `lookup`; `run` gives keys to workers.
 
 mod action;
+mod choices;
+mod cleanup;
 mod credential;
 mod decide;
 mod events;
+mod lookup;
 mod memory;
 pub mod names;
 mod reconcile;
 pub mod record;
+pub mod references;
 mod run;
 mod status;
 pub mod template;
 pub(crate) mod verdict;
+mod versions;
 
 pub use run::{Health, Operator, OperatorConfig, run};

@@ -7,8 +7,8 @@ use log::{debug, info, warn};
 use serde_json::Value;
 
 use crate::api::{
-    ActiveRun, Condition, Job, LABEL_QJOB_NAME, LastRun, List, ObjectKey, Outcome, OwnerReference, Pod, QuarksJob, QuarksJobStatus,
-    Resource, Spec, Strategy, Trigger, Uid,
+    ActiveRun, Condition, Job, LABEL_QJOB_NAME, LastRun, List, ObjectKey, Outcome, Pod, QuarksJob, QuarksJobStatus, Resource, Spec,
+    Strategy, Trigger, Uid,
 };
 use crate::clock;
 use crate::index::{JobView, NamespaceView, QuarksJobView, SharedIndex};
@@ -16,11 +16,13 @@ use crate::kube::{Client, Error, Propagation, Request};
 use crate::queue::{Backoff, Lane};
 
 use super::action::Action;
+use super::choices::Choices;
 use super::credential::{CredentialError, Credentials};
-use super::decide::{Decision, Hold, Pending, Readiness, Snapshot, StartedRun, Step, decide};
+use super::decide::{Decision, Hold, Pending, Readiness, Snapshot, StartedRun, Step, decide, pending, readiness};
 use super::events::{EventSender, Note};
+use super::lookup::may_not_list_message;
 use super::memory::{Known, Memories, Memory};
-use super::names::{job_name, label_value, run_of_job_name};
+use super::names::{job_name, label_value};
 use super::record::{Marker, RunRecord};
 use super::status::StatusBuilder;
 use super::template::{SidecarSettings, build_job, has_delete_pod_label, ignored_fields, ttl_seconds};
@@ -31,7 +33,7 @@ const STEPS_MAX: usize = 16;
 /// A template that the API server refuses is tried again after this long, besides on every change of the spec.
 const INVALID_TEMPLATE_RETRY: Duration = Duration::from_secs(600);
 /// Refusals for reasons outside the object (quota, admission, rights): how long until the next try.
-const REFUSAL_BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), max: Duration::from_secs(300) };
+const REFUSAL_BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), max: Duration::from_secs(60) };
 /// A Job that the index does not show but the API server does: how long until the next look.
 const UNSEEN_JOB_RETRY: Duration = Duration::from_secs(5);
 
@@ -51,7 +53,7 @@ pub enum Next {
 }
 
 /// Why a step did not end well.
-enum Failed {
+pub(super) enum Failed {
     /// The API server said no or could not be reached.
     Api(Error),
     /// The object was not what the decision was made on: read and decide again.
@@ -66,7 +68,7 @@ impl From<Error> for Failed {
 }
 
 /// What a step leads to.
-enum Flow {
+pub(super) enum Flow {
     /// Look again at once.
     Continue,
     /// Nothing more for this long.
@@ -87,15 +89,25 @@ pub struct Reconciler {
     pub sidecar: SidecarSettings,
     /// What was learned between two steps.
     pub memories: Memories,
+    /// Starts that are about to name versions.
+    pub choices: Choices,
 }
 
 /// What a step works with.
-struct Context<'a> {
-    key: &'a ObjectKey,
-    view: &'a QuarksJobView,
-    namespace: Option<&'a NamespaceView>,
+pub(super) struct Context<'a> {
+    pub key: &'a ObjectKey,
+    pub view: &'a QuarksJobView,
+    pub namespace: Option<&'a NamespaceView>,
     /// The whole object, if it was read for this step.
-    object: Option<&'a QuarksJob>,
+    pub object: Option<&'a QuarksJob>,
+}
+
+impl Context<'_> {
+    /// What condition `Ready` says beside a run.
+    fn ready(&self) -> (Readiness, String) {
+        let readiness = self.namespace.map_or(Readiness::Ready, |namespace| readiness(self.view, namespace, pending(self.view).is_some()));
+        (readiness, ready_message(readiness, self.view))
+    }
 }
 
 impl Reconciler {
@@ -141,6 +153,7 @@ impl Reconciler {
                 namespace: namespace.as_ref(),
                 started: memory.started.as_ref(),
                 hold: memory.hold.as_ref(),
+                prune_at: memory.prune.map(|retry| retry.at),
             };
             let step = match decide(&snapshot, Instant::now()) {
                 Decision::Nothing => return Next::Done,
@@ -183,13 +196,17 @@ impl Reconciler {
             Step::RecordEnd(job) => self.record_end(context, job.as_deref(), memory),
             Step::CleanUp(job) => self.clean_up(context, &job, memory),
             Step::ReleaseTtl(job) => self.release_ttl(&job, memory),
+            Step::Prune => {
+                self.prune_or_postpone(context, memory);
+                Ok(Flow::Continue)
+            }
             Step::DeleteOldest(job) => self.delete_job(&job, Propagation::Background, memory),
             Step::TakeBaseline => self.take_baseline(context, memory),
             Step::Report(readiness) => self.report(context, readiness, memory),
         }
     }
 
-    fn read(&self, key: &ObjectKey) -> Result<Option<QuarksJob>, Error> {
+    pub(super) fn read(&self, key: &ObjectKey) -> Result<Option<QuarksJob>, Error> {
         match self.client.call::<QuarksJob>(&Request::get(Resource::QUARKS_JOBS, key)) {
             Ok(object) => Ok(Some(object)),
             Err(error) if error.is_not_found() => Ok(None),
@@ -230,7 +247,7 @@ impl Reconciler {
     fn start(&self, context: &Context<'_>, pending: Pending, memory: &mut Memory) -> Result<Flow, Failed> {
         let Context { key, view, .. } = context;
         let object = context.object.ok_or(Failed::Stale)?;
-        let spec = Spec::parse(&object.spec).map_err(|_| Failed::Stale)?;
+        let mut spec = Spec::parse(&object.spec).map_err(|_| Failed::Stale)?;
         let record = RunRecord {
             run: view.marker.runs + 1,
             trigger: pending.trigger,
@@ -251,6 +268,13 @@ impl Reconciler {
                 CredentialError::NotReady(message) => self.refuse(context, memory, "NamespaceNotReady", &message, None),
             };
         }
+        let _choice = match self.use_highest_versions(&key.namespace, &mut spec.template) {
+            Ok(choice) => choice,
+            Err(error) if error.is_forbidden() => {
+                return self.refuse(context, memory, "NamespaceNotReady", &may_not_list_message(&key.namespace, &error), None);
+            }
+            Err(error) => return Err(error.into()),
+        };
         let name = job_name(&key.name, &view.uid, record.run);
         let job = build_job(key, &view.uid, &name, &spec, &record, &self.sidecar);
         let action = Action::CreateJob { namespace: &key.namespace, job: &job };
@@ -325,7 +349,8 @@ impl Reconciler {
     ) -> Result<Flow, Failed> {
         memory.refusals = memory.refusals.saturating_add(1);
         let wait = retry.unwrap_or_else(|| REFUSAL_BACKOFF.delay(memory.refusals, 0.0));
-        memory.hold = Some(Hold { generation: context.view.generation, until: Instant::now() + wait });
+        let namespace = context.namespace.cloned().unwrap_or_default();
+        memory.hold = Some(Hold { generation: context.view.generation, namespace, until: Instant::now() + wait });
         warn!("no run started key={} reason={reason} retry_seconds={} message={message:?}", context.key, wait.as_secs());
         let Some(Known { status, .. }) = memory.known().cloned() else { return Err(Failed::Stale) };
         let now = clock::now_seconds();
@@ -358,7 +383,7 @@ impl Reconciler {
             start_time: job.created.clone(),
         };
         let now = clock::now_seconds();
-        let new = StatusBuilder::new(context.view, &status, &now).running(active);
+        let new = StatusBuilder::new(context.view, &status, &now).running(active, context.ready());
         self.write_status(context, &status, &new, memory)?;
         Ok(Flow::Continue)
     }
@@ -410,7 +435,7 @@ impl Reconciler {
         Ok(verdict(end, job.succeeded, Some(&own)))
     }
 
-    fn pods(&self, key: &ObjectKey) -> Result<Vec<Pod>, Error> {
+    pub(super) fn pods(&self, key: &ObjectKey) -> Result<Vec<Pod>, Error> {
         let selector = format!("{LABEL_QJOB_NAME}={}", label_value(&key.name));
         self.client.call::<List<Pod>>(&Request::list(Resource::PODS, &key.namespace).label_selector(&selector)).map(|list| list.items)
     }
@@ -454,14 +479,14 @@ impl Reconciler {
         let recorded = status.last_run.clone().filter(|last| last.run >= marker.runs);
         let is_news = recorded.is_none() && marker.runs > 0;
         let new = match recorded {
-            Some(last) => builder.ended(last),
-            None if marker.runs == 0 => builder.idle(Readiness::Ready, "can run"),
+            Some(last) => builder.ended(last, context.ready()),
+            None if marker.runs == 0 => builder.idle(Readiness::Ready, &ready_message(Readiness::Ready, context.view)),
             None => {
                 let verdict = match memory.verdict.clone() {
                     Some((run, verdict)) if run == marker.runs => verdict,
                     _ => self.remembered_verdict(context, job, memory)?,
                 };
-                builder.ended(last_run(context, marker, job, verdict, &status))
+                builder.ended(last_run(context, marker, job, verdict, &status), context.ready())
             }
         };
         self.write_status(context, &status, &new, memory)?;
@@ -504,55 +529,6 @@ impl Reconciler {
         }
     }
 
-    // --- after a run -------------------------------------------------------------------------------------------
-
-    fn clean_up(&self, context: &Context<'_>, job: &JobView, memory: &mut Memory) -> Result<Flow, Failed> {
-        let is_deleting_pods = job.record.as_ref().is_some_and(|record| record.delete_pods);
-        if is_deleting_pods || context.view.pod_history_limit == 0 {
-            memory.pods = None;
-            return self.delete_job(job, Propagation::Background, memory);
-        }
-        let pods = match memory.pods.take() {
-            Some(pods) => pods,
-            None => self.pods(context.key)?,
-        };
-        let owner = OwnerReference {
-            api_version: crate::api::API_VERSION.to_owned(),
-            kind: crate::api::KIND.to_owned(),
-            name: context.key.name.to_string(),
-            uid: context.view.uid.clone(),
-            controller: false,
-        };
-        for pod in pods.iter().filter(|pod| is_pod_of(pod, &job.uid)) {
-            if pod.metadata.owner_references.iter().any(|known| known.uid == owner.uid) {
-                continue;
-            }
-            let mut owners = pod.metadata.owner_references.clone();
-            owners.push(owner.clone());
-            let action = Action::SetPodOwners { key: &pod.metadata.key(), uid: &pod.metadata.uid, owners: &owners };
-            ignore_gone(self.client.call_unit(&action.request()))?;
-        }
-        for pod in pods_beyond(&pods, &context.view.uid, &job.key.name, context.view.pod_history_limit) {
-            ignore_gone(self.client.call_unit(&Action::DeletePod { key: &pod.metadata.key(), uid: &pod.metadata.uid }.request()))?;
-        }
-        self.delete_job(job, Propagation::Orphan, memory)
-    }
-
-    fn delete_job(&self, job: &JobView, propagation: Propagation, memory: &mut Memory) -> Result<Flow, Failed> {
-        let action = Action::DeleteJob { key: &job.key, uid: &job.uid, version: None, propagation };
-        ignore_gone(self.client.call_unit(&action.request()))?;
-        memory.acted_on(job);
-        Ok(Flow::Continue)
-    }
-
-    fn release_ttl(&self, job: &JobView, memory: &mut Memory) -> Result<Flow, Failed> {
-        if let Some(seconds) = job.record.as_ref().and_then(|record| record.ttl) {
-            ignore_gone(self.client.call_unit(&Action::ReleaseTtl { key: &job.key, uid: &job.uid, seconds }.request()))?;
-        }
-        memory.acted_on(job);
-        Ok(Flow::Continue)
-    }
-
     // --- nothing to run ----------------------------------------------------------------------------------------
 
     fn take_baseline(&self, context: &Context<'_>, memory: &mut Memory) -> Result<Flow, Failed> {
@@ -566,14 +542,7 @@ impl Reconciler {
 
     fn report(&self, context: &Context<'_>, readiness: Readiness, memory: &mut Memory) -> Result<Flow, Failed> {
         let Known { status, view, .. } = memory.known().cloned().ok_or(Failed::Stale)?;
-        let spec_error = view.spec_error.as_ref().map(ToString::to_string).unwrap_or_default();
-        let message = match readiness {
-            Readiness::Ready => "can run".to_owned(),
-            Readiness::AlreadyRan => "has run once for this template".to_owned(),
-            Readiness::Suspended => "spec.suspend is true: no run starts; triggers wait".to_owned(),
-            Readiness::InvalidSpec => spec_error,
-            Readiness::NamespaceNotReady => no_account_message(&context.key.namespace),
-        };
+        let message = ready_message(readiness, &view);
         let now = clock::now_seconds();
         let new = StatusBuilder::new(&view, &status, &now).idle(readiness, &message);
         let is_new_generation = status.observed_generation != new.observed_generation;
@@ -596,6 +565,16 @@ impl Reconciler {
 
 fn ready_of(status: &QuarksJobStatus) -> Option<(&str, &str)> {
     status.condition("Ready").map(|Condition { status, reason, .. }| (status.as_str(), reason.as_str()))
+}
+
+fn ready_message(readiness: Readiness, view: &QuarksJobView) -> String {
+    match readiness {
+        Readiness::Ready => "can run".to_owned(),
+        Readiness::AlreadyRan => "has run once for this template".to_owned(),
+        Readiness::Suspended => "spec.suspend is true: no run starts; triggers wait".to_owned(),
+        Readiness::InvalidSpec => view.spec_error.as_ref().map(ToString::to_string).unwrap_or_default(),
+        Readiness::NamespaceNotReady => no_account_message(&view.key.namespace),
+    }
 }
 
 fn no_account_message(namespace: &str) -> String {
@@ -661,35 +640,8 @@ fn output_reason(reason: &str) -> Option<&'static str> {
     ["OutputInvalid", "OutputConflict", "OutputNotStored", "OutputUnverified", "OwnerGone"].into_iter().find(|word| *word == reason)
 }
 
-fn is_pod_of(pod: &Pod, job: &Uid) -> bool {
+pub(super) fn is_pod_of(pod: &Pod, job: &Uid) -> bool {
     pod.metadata.controller().is_some_and(|owner| owner.uid == *job)
-}
-
-/// Pods kept for their logs, of runs older than the newest `limit`; `newest_job` is the run that is cleaned up now.
-fn pods_beyond<'a>(pods: &'a [Pod], quarks_job: &Uid, newest_job: &str, limit: u32) -> Vec<&'a Pod> {
-    let kept: Vec<(u64, &Pod)> = pods
-        .iter()
-        .filter(|pod| pod.metadata.controller().is_none() && pod.metadata.owner_references.iter().any(|owner| owner.uid == *quarks_job))
-        .filter_map(|pod| Some((run_of_job_name(pod.metadata.labels.get("batch.kubernetes.io/job-name")?)?, pod)))
-        .collect();
-    let mut runs: Vec<u64> = kept.iter().map(|(run, _)| *run).chain(run_of_job_name(newest_job)).collect();
-    runs.sort_unstable_by(|a, b| b.cmp(a));
-    runs.dedup();
-    let Some(oldest) = runs.get((limit as usize).saturating_sub(1)) else { return Vec::new() };
-    kept.into_iter().filter(|(run, _)| run < oldest).map(|(_, pod)| pod).collect()
-}
-
-/// A write to an object that is gone, or is another one by now, has nothing left to do.
-fn ignore_gone(result: Result<(), Error>) -> Result<(), Failed> {
-    match result {
-        // 422 is what a patch for another UID answers. A delete answers 409, but so may a busy server: that is tried again.
-        Err(error) if error.is_not_found() || error.is_invalid() => {
-            debug!("nothing left to write to error={error}");
-            Ok(())
-        }
-        Err(error) => Err(Failed::Api(error)),
-        Ok(()) => Ok(()),
-    }
 }
 
 #[cfg(test)]
@@ -742,25 +694,5 @@ mod tests {
             output: false,
             delete_pods: false,
         }
-    }
-
-    #[test]
-    fn pods_of_the_newest_runs_are_kept() {
-        let pod = |run: u64| -> Pod {
-            serde_json::from_value(json!({"metadata": {
-                "name": format!("p{run}"),
-                "labels": {"batch.kubernetes.io/job-name": format!("q-x-{run}")},
-                "ownerReferences": [{"apiVersion": "v", "kind": "QuarksJob", "name": "q", "uid": "u"}]
-            }}))
-            .expect("decodes")
-        };
-        let pods = [pod(1), pod(2), pod(3), pod(2)];
-        let beyond = |limit| {
-            let mut names: Vec<_> =
-                pods_beyond(&pods, &Uid::from("u"), "q-x-4", limit).iter().map(|pod| pod.metadata.name.clone()).collect();
-            names.sort();
-            names.join(" ")
-        };
-        assert_eq!([beyond(1), beyond(2), beyond(3), beyond(4), beyond(9)], ["p1 p2 p2 p3", "p1 p2 p2", "p1", "", ""]);
     }
 }

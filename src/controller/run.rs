@@ -22,6 +22,7 @@ use crate::shutdown::Shutdown;
 use crate::threads::Thread;
 use crate::watch::{self, Jitter, WatchEvent, WatchHandle, WatchSpec};
 
+use super::choices::Choices;
 use super::credential::Credentials;
 use super::decide::pending;
 use super::events;
@@ -143,6 +144,7 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
         credentials: Arc::clone(&credentials),
         sidecar,
         memories: Memories::default(),
+        choices: Choices::default(),
     });
     for _ in 0..max_workers {
         let (reconciler, work, done) = (Arc::clone(&reconciler), work_in.clone(), done.clone());
@@ -195,10 +197,10 @@ fn start_watch<T>(
     resource: Resource,
     index: &SharedIndex,
     dirty: &Sender<Dirty>,
-    wrap: fn(WatchEvent<T>) -> Change,
+    wrap: fn(WatchEvent<Arc<T>>) -> Change,
 ) -> WatchHandle
 where
-    T: DeserializeOwned + Send + 'static,
+    T: DeserializeOwned + Send + Sync + 'static,
 {
     let (index, dirty) = (index.clone(), dirty.clone());
     watch::spawn(client, WatchSpec::new(name, resource), move |event| match take_in(&index, &dirty, wrap(event)) {

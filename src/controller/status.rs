@@ -9,7 +9,6 @@ use super::decide::{Readiness, pending};
 
 /// Longest message of a condition or of `lastRun` that we write; the API's own limit for conditions is 32,768.
 const MESSAGE_MAX: usize = 1024;
-const READY_MESSAGE: &str = "can run";
 
 /// Builds the next status of the QuarksJob as of `view`.
 #[derive(Debug)]
@@ -29,17 +28,17 @@ impl<'a> StatusBuilder<'a> {
     }
 
     /// A run goes on. The generation is answered for: `Running` is true.
-    pub fn running(mut self, active: ActiveRun) -> QuarksJobStatus {
+    pub fn running(mut self, active: ActiveRun, ready: (Readiness, String)) -> QuarksJobStatus {
         self.status.observed_generation = self.view.generation;
         let message = format!("run {} goes on as Job {}", active.run, active.job_name);
         self.status.active = Some(active);
-        self.set("Ready", "True", "Ready", READY_MESSAGE);
+        self.set_ready(&ready);
         self.set("Running", "True", "RunActive", &message);
         self.finish()
     }
 
     /// The newest run has ended.
-    pub fn ended(mut self, run: LastRun) -> QuarksJobStatus {
+    pub fn ended(mut self, run: LastRun, ready: (Readiness, String)) -> QuarksJobStatus {
         self.status.active = None;
         self.observe();
         let message = format!("run {} ended: {}", run.run, run.message);
@@ -52,7 +51,7 @@ impl<'a> StatusBuilder<'a> {
             Outcome::Failed | Outcome::Cancelled => self.set("Succeeded", "False", &run.reason, &message),
             Outcome::Unknown => self.set("Succeeded", "Unknown", &run.reason, &message),
         }
-        self.set("Ready", "True", "Ready", READY_MESSAGE);
+        self.set_ready(&ready);
         self.set("Running", "False", "Idle", "no run goes on");
         self.status.last_run = Some(LastRun { message: cut(&run.message), ..run });
         self.finish()
@@ -69,6 +68,11 @@ impl<'a> StatusBuilder<'a> {
     pub fn refused(mut self, reason: &str, message: &str) -> QuarksJobStatus {
         self.idle_with(false, reason, message);
         self.finish()
+    }
+
+    fn set_ready(&mut self, (readiness, message): &(Readiness, String)) {
+        let (is_ready, reason) = readiness.condition();
+        self.set("Ready", if is_ready { "True" } else { "False" }, reason, message);
     }
 
     fn idle_with(&mut self, is_ready: bool, reason: &str, message: &str) {
@@ -186,6 +190,10 @@ mod tests {
         }
     }
 
+    fn ready() -> (Readiness, String) {
+        (Readiness::Ready, "can run".to_owned())
+    }
+
     fn words(status: &QuarksJobStatus) -> String {
         let words: Vec<_> = status.conditions.iter().map(|c| format!("{}={}", c.kind, c.status)).collect();
         words.join(" ")
@@ -195,13 +203,13 @@ mod tests {
     fn a_run_from_start_to_end() {
         let now = view("now", 2);
         let active = ActiveRun { run: 1, job_name: "j".into(), trigger: Trigger::Now, record: None, start_time: Some("t1".into()) };
-        let running = StatusBuilder::new(&now, &QuarksJobStatus::default(), "t1").running(active);
+        let running = StatusBuilder::new(&now, &QuarksJobStatus::default(), "t1").running(active, ready());
         assert_eq!((words(&running).as_str(), running.observed_generation), ("Ready=True Running=True", 2));
-        let done = StatusBuilder::new(&view("manual", 3), &running, "t2").ended(ended(Outcome::Succeeded));
+        let done = StatusBuilder::new(&view("manual", 3), &running, "t2").ended(ended(Outcome::Succeeded), ready());
         assert_eq!(words(&done), "Ready=True Running=False Succeeded=True");
         assert_eq!((done.observed_generation, done.completed, done.last_success_time.as_deref()), (3, true, Some("t9")));
         assert_eq!(done.active, None);
-        let failed = StatusBuilder::new(&view("manual", 3), &done, "t3").ended(ended(Outcome::Failed));
+        let failed = StatusBuilder::new(&view("manual", 3), &done, "t3").ended(ended(Outcome::Failed), ready());
         assert!(failed.completed, "completed stays after the first success");
         let times: Vec<_> = failed.conditions.iter().map(|c| c.last_transition_time.as_deref().unwrap_or_default()).collect();
         assert_eq!(times, ["t1", "t2", "t3"], "a time moves only with its status");
@@ -217,8 +225,8 @@ mod tests {
         assert_eq!(observed("now", |b| b.idle(Readiness::Suspended, "")), 4);
         assert_eq!(observed("manual", |b| b.idle(Readiness::Suspended, "")), 5);
         assert_eq!(observed("now", |b| b.refused("InvalidTemplate", "")), 5);
-        assert_eq!(observed("now", |b| b.ended(ended(Outcome::Succeeded))), 4);
-        assert_eq!(observed("manual", |b| b.ended(ended(Outcome::Succeeded))), 5);
+        assert_eq!(observed("now", |b| b.ended(ended(Outcome::Succeeded), ready())), 4);
+        assert_eq!(observed("manual", |b| b.ended(ended(Outcome::Succeeded), ready())), 5);
     }
 
     #[test]

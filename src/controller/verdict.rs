@@ -64,20 +64,24 @@ pub fn verdict(end: &JobEnd, succeeded: u32, pods: Option<&[Pod]>) -> Verdict {
             }
         },
     };
-    for error in seen.errors.iter().take(ERRORS_MAX) {
+    let errors = if matches!(end, JobEnd::Failed { .. }) { &seen.all_errors } else { &seen.errors };
+    for error in errors.iter().take(ERRORS_MAX) {
         if !message.is_empty() {
             message.push_str("; ");
         }
         message.push_str(&describe(error));
     }
-    let more = seen.errors.len().saturating_sub(ERRORS_MAX) + seen.errors_omitted;
+    let more = errors.len().saturating_sub(ERRORS_MAX) + seen.errors_omitted;
     if more > 0 {
         message.push_str(&format!("; and {more} more"));
     }
-    seen.outputs.sort();
-    seen.outputs.dedup();
-    seen.outputs.truncate(OUTPUTS_MAX);
-    Verdict { outcome, reason, message, outputs: seen.outputs }
+    let mut outputs: Vec<StoredOutput> = Vec::new();
+    for output in seen.outputs {
+        if outputs.len() < OUTPUTS_MAX && !outputs.contains(&output) {
+            outputs.push(output);
+        }
+    }
+    Verdict { outcome, reason, message, outputs }
 }
 
 fn describe(error: &OutputError) -> String {
@@ -96,6 +100,8 @@ struct Seen {
     omitted: usize,
     /// Of pods that ended well.
     errors: Vec<OutputError>,
+    /// Of all pods: they explain a failure.
+    all_errors: Vec<OutputError>,
     errors_omitted: usize,
     /// Pods that ended well and whose report can be read.
     well: u32,
@@ -117,6 +123,7 @@ impl Seen {
                     file: secret.file,
                     version: secret.version,
                 }));
+                self.all_errors.extend(errors.iter().cloned());
                 // A pod that failed was tried again, or made the Job fail: its errors explain a failure, they do not cause one.
                 if is_well {
                     self.well += 1;
@@ -184,6 +191,8 @@ mod tests {
         let failed = JobEnd::Failed { reason: "BackoffLimitExceeded".into(), message: "too often".into(), time: None };
         assert_eq!(ask(&failed, 0, &[pod("Failed", Some(STORED))]), (Outcome::Failed, "BackoffLimitExceeded".into(), 1));
         assert_eq!(ask(&failed, 0, &[]), (Outcome::Failed, "BackoffLimitExceeded".into(), 0));
+        let message = verdict(&failed, 0, Some(&[pod("Failed", Some(INVALID))])).message;
+        assert_eq!(message, "too often; container c, file f: key \"k\" is a number");
     }
 
     #[test]

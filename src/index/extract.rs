@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::api::{
     ANNOTATION_RUN, ANNOTATION_RUN_REQUESTED, ActiveRun, Job, JobEnd, KIND, LABEL_MONITORED, LABEL_SERVICE_ACCOUNT, Namespace, ObjectKey,
-    Outcome, QuarksJob, ResourceVersion, Spec, SpecError, Strategy, Uid,
+    Outcome, Output, QuarksJob, ResourceVersion, Spec, SpecError, Strategy, Uid,
 };
 use crate::controller::record::{Marker, RunRecord};
 use crate::digest::Digest;
@@ -34,6 +34,8 @@ pub struct QuarksJobView {
     pub failed_jobs_history_limit: u32,
     /// `spec.podHistoryLimit`.
     pub pod_history_limit: u32,
+    /// Some output is versioned and `spec.output.keepVersions` is set.
+    pub prunes_versions: bool,
     /// The first rule that the spec breaks.
     pub spec_error: Option<Box<SpecError>>,
     /// Digest of `spec.template`.
@@ -80,6 +82,7 @@ impl From<&QuarksJob> for QuarksJobView {
             has_output: spec.get("output").is_some_and(|output| !output.is_null()),
             failed_jobs_history_limit: parsed.as_ref().map_or(u32::MAX, |spec| spec.failed_jobs_history_limit),
             pod_history_limit: parsed.as_ref().map_or(u32::MAX, |spec| spec.pod_history_limit),
+            prunes_versions: parsed.as_ref().is_ok_and(|spec| spec.output.as_ref().is_some_and(Output::prunes_versions)),
             spec_error: parsed.err().map(Box::new),
             template_digest: Digest::of_json(spec.get("template").unwrap_or(&serde_json::Value::Null)),
             request: metadata.annotations.get(ANNOTATION_RUN_REQUESTED).filter(|value| !value.is_empty()).cloned(),

@@ -1,6 +1,6 @@
 //! The store. Each change returns the keys of the QuarksJobs that must be looked at.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{JobView, NamespaceView, QuarksJobView};
@@ -11,11 +11,11 @@ use crate::watch::WatchEvent;
 #[derive(Debug)]
 pub enum Change {
     /// From the watch of QuarksJobs.
-    QuarksJob(WatchEvent<QuarksJobView>),
+    QuarksJob(WatchEvent<Arc<QuarksJobView>>),
     /// From the watch of Jobs.
-    Job(WatchEvent<JobView>),
+    Job(WatchEvent<Arc<JobView>>),
     /// From the watch of Namespaces.
-    Namespace(WatchEvent<NamespaceView>),
+    Namespace(WatchEvent<Arc<NamespaceView>>),
 }
 
 /// Which kinds have had their first complete list.
@@ -33,8 +33,8 @@ pub struct Index {
     quarks_jobs: BTreeMap<ObjectKey, Arc<QuarksJobView>>,
     jobs: BTreeMap<ObjectKey, Arc<JobView>>,
     /// Keys of the Jobs of each QuarksJob: exactly the entries of `jobs`, by owner.
-    jobs_by_owner: HashMap<Uid, BTreeSet<ObjectKey>>,
-    namespaces: BTreeMap<Arc<str>, NamespaceView>,
+    jobs_by_owner: HashMap<Uid, Vec<ObjectKey>>,
+    namespaces: BTreeMap<Arc<str>, Arc<NamespaceView>>,
     synced: Synced,
 }
 
@@ -108,7 +108,7 @@ impl Index {
         }
     }
 
-    fn apply_quarks_job(&mut self, event: WatchEvent<QuarksJobView>) -> Vec<ObjectKey> {
+    fn apply_quarks_job(&mut self, event: WatchEvent<Arc<QuarksJobView>>) -> Vec<ObjectKey> {
         match event {
             WatchEvent::Replaced(views) => {
                 let mut dirty = self.keys();
@@ -125,20 +125,22 @@ impl Index {
             }
             WatchEvent::Deleted(view) => {
                 self.quarks_jobs.remove(&view.key);
-                vec![view.key]
+                vec![view.key.clone()]
             }
         }
     }
 
-    fn insert_quarks_job(&mut self, mut view: QuarksJobView) {
+    fn insert_quarks_job(&mut self, mut view: Arc<QuarksJobView>) {
         // One text for all keys of a namespace.
-        if let Some((shared, _)) = self.namespaces.get_key_value(&*view.key.namespace) {
+        if let Some((shared, _)) = self.namespaces.get_key_value(&*view.key.namespace)
+            && let Some(view) = Arc::get_mut(&mut view)
+        {
             view.key.namespace = Arc::clone(shared);
         }
-        self.quarks_jobs.insert(view.key.clone(), Arc::new(view));
+        self.quarks_jobs.insert(view.key.clone(), view);
     }
 
-    fn apply_job(&mut self, event: WatchEvent<JobView>) -> Vec<ObjectKey> {
+    fn apply_job(&mut self, event: WatchEvent<Arc<JobView>>) -> Vec<ObjectKey> {
         match event {
             WatchEvent::Replaced(views) => {
                 let mut dirty: Vec<_> = self.jobs.values().filter_map(|job| owner_key(job)).collect();
@@ -166,10 +168,10 @@ impl Index {
     }
 
     /// Jobs of others are not kept.
-    fn insert_job(&mut self, view: JobView) {
+    fn insert_job(&mut self, view: Arc<JobView>) {
         if let Some((_, owner)) = &view.owner {
-            self.jobs_by_owner.entry(owner.clone()).or_default().insert(view.key.clone());
-            self.jobs.insert(view.key.clone(), Arc::new(view));
+            self.jobs_by_owner.entry(owner.clone()).or_default().push(view.key.clone());
+            self.jobs.insert(view.key.clone(), view);
         }
     }
 
@@ -178,7 +180,7 @@ impl Index {
         if let Some((_, owner)) = &job.owner
             && let Some(keys) = self.jobs_by_owner.get_mut(owner)
         {
-            keys.remove(key);
+            keys.retain(|other| other != key);
             if keys.is_empty() {
                 self.jobs_by_owner.remove(owner);
             }
@@ -186,7 +188,7 @@ impl Index {
         owner_key(&job)
     }
 
-    fn apply_namespace(&mut self, event: WatchEvent<NamespaceView>) -> Vec<ObjectKey> {
+    fn apply_namespace(&mut self, event: WatchEvent<Arc<NamespaceView>>) -> Vec<ObjectKey> {
         let changed: Vec<Arc<str>> = match event {
             WatchEvent::Replaced(views) => {
                 let old = std::mem::take(&mut self.namespaces);
@@ -203,7 +205,7 @@ impl Index {
             }
             WatchEvent::Deleted(view) => {
                 self.namespaces.remove(view.name.as_str());
-                vec![Arc::from(view.name)]
+                vec![Arc::from(view.name.as_str())]
             }
         };
         changed.iter().flat_map(|namespace| self.keys_in(namespace)).collect()

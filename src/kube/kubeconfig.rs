@@ -75,11 +75,11 @@ struct User {
     #[serde(default)]
     password: Option<String>,
     #[serde(default)]
-    exec: Option<serde_yaml::Value>,
+    exec: Option<serde_json::Value>,
     #[serde(default)]
-    auth_provider: Option<serde_yaml::Value>,
+    auth_provider: Option<serde_json::Value>,
     #[serde(default, rename = "as")]
-    impersonate: Option<serde_yaml::Value>,
+    impersonate: Option<serde_json::Value>,
 }
 
 #[derive(Deserialize)]

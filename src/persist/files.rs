@@ -46,10 +46,9 @@ impl fmt::Display for FileError {
             Self::NotRegular(what) => write!(f, "is {what}; expected a regular file"),
             Self::Denied { folder, mode, uid } => {
                 let what = if *folder { "the output folder" } else { "it" };
-                write!(
-                    f,
-                    "no permission to read {what} (mode {mode:04o}, owner {uid}); set runAsUser: {uid} on the container, or make it readable for all"
-                )
+                write!(f, "no permission to read {what} (mode {mode:04o}, owner {uid}); make it readable for all")?;
+                // Nobody shall be told to run as root.
+                if *uid == 0 { Ok(()) } else { write!(f, ", or set runAsUser: {uid} on the container") }
             }
             Self::TooLarge => write!(f, "larger than {} MiB", FILE_LIMIT / (1024 * 1024)),
             Self::Io(kind) => write!(f, "cannot be read: {kind}"),

@@ -24,7 +24,7 @@ mod secrets;
 mod start;
 mod store;
 mod storer;
-mod versions;
+pub(crate) mod versions;
 mod write;
 
 pub use plan::*;

@@ -2,8 +2,10 @@
 //!
 //! One object that cannot be decoded is passed over and named, it does not break the rest.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -53,21 +55,23 @@ pub(crate) enum Frame<T> {
     Unknown(String),
 }
 
+/// A page of a list, its objects not yet decoded.
 #[derive(Deserialize)]
-struct RawPage<'a> {
+pub(crate) struct RawPage<'a> {
     #[serde(default)]
-    metadata: PageMeta,
+    pub(crate) metadata: PageMeta,
     #[serde(borrow, default)]
-    items: Option<Vec<&'a RawValue>>,
+    pub(crate) items: Option<Vec<&'a RawValue>>,
 }
 
+/// `metadata` of a list.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct PageMeta {
+pub(crate) struct PageMeta {
     #[serde(default)]
     resource_version: ResourceVersion,
     #[serde(default, rename = "continue")]
-    token: Option<String>,
+    pub(crate) token: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -96,12 +100,23 @@ struct AnyMeta {
     resource_version: Option<ResourceVersion>,
 }
 
+/// An object of the kind that is watched. The machinery of a watch is compiled once for all kinds, and an object stays
+/// where it was decoded.
+pub(crate) type Object = Arc<dyn Any + Send + Sync>;
+/// Decodes an object of one kind from its JSON.
+pub(crate) type Decode<T> = fn(&[u8]) -> serde_json::Result<T>;
+
+/// The [`Decode`] of a kind whose objects are shared.
+pub(crate) fn decode_shared<T: DeserializeOwned + Send + Sync + 'static>(json: &[u8]) -> serde_json::Result<Object> {
+    serde_json::from_slice::<T>(json).map(|object| Arc::new(object) as Object)
+}
+
 /// Decodes a page. An error means that the page as a whole is no list.
-pub(crate) fn parse_page<T: DeserializeOwned>(body: &[u8], resource: Resource) -> Result<Page<T>, String> {
+pub(crate) fn parse_page<T>(body: &[u8], resource: Resource, decode: Decode<T>) -> Result<Page<T>, String> {
     let RawPage { metadata, items } = serde_json::from_slice(body).map_err(|error| one_line(&describe_decode(&error), 300))?;
     let mut page = Page { version: metadata.resource_version, token: metadata.token, items: Vec::new(), skipped: Vec::new() };
     for raw in items.unwrap_or_default() {
-        match parse_object(raw, resource) {
+        match parse_object(raw, resource, decode) {
             Ok(item) => page.items.push(item),
             Err(skipped) => page.skipped.push(skipped),
         }
@@ -110,17 +125,17 @@ pub(crate) fn parse_page<T: DeserializeOwned>(body: &[u8], resource: Resource) -
 }
 
 /// Decodes a frame. An error means that the line is no frame.
-pub(crate) fn parse_frame<T: DeserializeOwned>(line: &[u8], resource: Resource) -> Result<Frame<T>, String> {
+pub(crate) fn parse_frame<T>(line: &[u8], resource: Resource, decode: Decode<T>) -> Result<Frame<T>, String> {
     let describe = |error: serde_json::Error| one_line(&describe_decode(&error), 300);
     let RawFrame { kind, object } = serde_json::from_slice(line).map_err(describe)?;
     let Some(object) = object else { return Err(format!("{} without object", one_line(&kind, 40))) };
     let version = || read_any(object).metadata.resource_version;
     Ok(match &*kind {
-        "ADDED" | "MODIFIED" => match parse_object(object, resource) {
+        "ADDED" | "MODIFIED" => match parse_object(object, resource, decode) {
             Ok(item) => Frame::Applied(item, version()),
             Err(skipped) => Frame::Skipped(skipped, version()),
         },
-        "DELETED" => match parse_object(object, resource) {
+        "DELETED" => match parse_object(object, resource, decode) {
             Ok(item) => Frame::Deleted(item, version()),
             Err(skipped) => Frame::Skipped(skipped, version()),
         },
@@ -130,8 +145,8 @@ pub(crate) fn parse_frame<T: DeserializeOwned>(line: &[u8], resource: Resource) 
     })
 }
 
-fn parse_object<T: DeserializeOwned>(raw: &RawValue, resource: Resource) -> Result<T, Skipped> {
-    serde_json::from_slice(raw.get().as_bytes()).map_err(|error| {
+fn parse_object<T>(raw: &RawValue, resource: Resource, decode: Decode<T>) -> Result<T, Skipped> {
+    decode(raw.get().as_bytes()).map_err(|error| {
         let AnyMeta { name, namespace, resource_version: _ } = read_any(raw).metadata;
         let reason = if resource == Resource::SECRETS { "not as expected".to_owned() } else { one_line(&describe_decode(&error), 300) };
         Skipped { key: ObjectKey::new(namespace.unwrap_or_default(), name.unwrap_or_default()), reason }
@@ -156,7 +171,7 @@ mod tests {
             {"metadata": {"name": "b", "namespace": "ns"}, "status": {"conditions": "canary"}},
             "canary",
             {"metadata": {"name": "c"}, "status": {"conditions": null}}]}"#;
-        let page = parse_page::<Job>(body, JOBS).expect("a page");
+        let page = parse_page(body, JOBS, |json| serde_json::from_slice::<Job>(json)).expect("a page");
         assert_eq!((page.version.as_str(), page.token.as_deref()), ("9", Some("t")));
         assert_eq!(page.items.iter().map(|job| job.metadata.name.as_str()).collect::<Vec<_>>(), ["a", "c"]);
         let told: Vec<_> = page.skipped.iter().map(ToString::to_string).collect();
@@ -168,11 +183,11 @@ mod tests {
     #[test]
     fn pages_of_nothing() {
         for (body, version) in [(r#"{"metadata": {"resourceVersion": "1"}, "items": null}"#, "1"), (r#"{"items": []}"#, ""), ("{}", "")] {
-            let page = parse_page::<Job>(body.as_bytes(), JOBS).expect(body);
+            let page = parse_page(body.as_bytes(), JOBS, |json| serde_json::from_slice::<Job>(json)).expect(body);
             assert_eq!((page.version.as_str(), page.token, page.items.len()), (version, None, 0));
         }
         for body in ["", "[", "<html>", r#"{"items": {}}"#, r#"{"items": [{}"#] {
-            assert!(parse_page::<Job>(body.as_bytes(), JOBS).is_err(), "{body}");
+            assert!(parse_page(body.as_bytes(), JOBS, |json| serde_json::from_slice::<Job>(json)).is_err(), "{body}");
         }
     }
 
@@ -205,10 +220,10 @@ mod tests {
             ),
         ];
         for (line, expected) in cases {
-            assert_eq!(parse_frame::<Job>(line.as_bytes(), JOBS).expect(line), expected);
+            assert_eq!(parse_frame(line.as_bytes(), JOBS, |json| serde_json::from_slice::<Job>(json)).expect(line), expected);
         }
         for line in ["x", "{}", r#"{"type":"ADDED"}"#, r#"{"type":"ERROR","object":7}"#] {
-            assert!(parse_frame::<Job>(line.as_bytes(), JOBS).is_err(), "{line}");
+            assert!(parse_frame(line.as_bytes(), JOBS, |json| serde_json::from_slice::<Job>(json)).is_err(), "{line}");
         }
     }
 }

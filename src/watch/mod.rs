@@ -1,4 +1,4 @@
-//! Lists that stay fresh: one thread a watch lists, watches, resumes and lists again.
+//! Lists that stay fresh: one thread a watch lists, watches, resumes and lists again. And lists for once (`list`).
 //!
 //! Promises: a list is delivered whole or not at all; a relist is never older than what was delivered
 //! before, because lists ask for the most recent state; within one watch the server's order is kept;
@@ -7,6 +7,7 @@
 mod frame;
 mod handle;
 mod jitter;
+mod list;
 mod state;
 mod watcher;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 pub use handle::WatchHandle;
 pub use jitter::Jitter;
+pub use list::{Listed, list_all};
 pub use watcher::{spawn, spawn_with};
 
 use crate::api::Resource;
@@ -100,6 +102,16 @@ pub enum WatchEvent<T> {
     Applied(T),
     /// Gone; its last state.
     Deleted(T),
+}
+
+impl<T> WatchEvent<T> {
+    fn map<U>(self, change: impl Fn(T) -> U) -> WatchEvent<U> {
+        match self {
+            Self::Replaced(items) => WatchEvent::Replaced(items.into_iter().map(change).collect()),
+            Self::Applied(item) => WatchEvent::Applied(change(item)),
+            Self::Deleted(item) => WatchEvent::Deleted(change(item)),
+        }
+    }
 }
 
 /// How a watch does.

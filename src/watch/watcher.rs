@@ -15,7 +15,7 @@ use crate::kube::headers::bounded_seconds;
 use crate::kube::lines::{LineTooLong, Lines};
 use crate::kube::{Client, Error, Request};
 
-use super::frame::{Frame, Skipped, parse_frame, parse_page};
+use super::frame::{Decode, Frame, Object, Skipped, decode_shared, parse_frame, parse_page};
 use super::handle::{AliveGuard, Shared, WatchHandle};
 use super::jitter::Jitter;
 use super::state::{Cursor, Failure, Notice, Rules, Step, WatchState, Watching};
@@ -29,18 +29,29 @@ const PAGE_MAX: usize = 32 * 1024 * 1024;
 /// Starts a watch with the usual limits. `deliver` runs on the watch's thread; `Break` ends the watch.
 pub fn spawn<T, F>(client: &Client, spec: WatchSpec, deliver: F) -> WatchHandle
 where
-    T: DeserializeOwned + Send + 'static,
-    F: FnMut(WatchEvent<T>) -> ControlFlow<()> + Send + 'static,
+    T: DeserializeOwned + Send + Sync + 'static,
+    F: FnMut(WatchEvent<Arc<T>>) -> ControlFlow<()> + Send + 'static,
 {
     spawn_with(client, spec, WatchTimings::default(), deliver)
 }
 
 /// Starts a watch with other limits.
-pub fn spawn_with<T, F>(client: &Client, spec: WatchSpec, timings: WatchTimings, deliver: F) -> WatchHandle
+pub fn spawn_with<T, F>(client: &Client, spec: WatchSpec, timings: WatchTimings, mut deliver: F) -> WatchHandle
 where
-    T: DeserializeOwned + Send + 'static,
-    F: FnMut(WatchEvent<T>) -> ControlFlow<()> + Send + 'static,
+    T: DeserializeOwned + Send + Sync + 'static,
+    F: FnMut(WatchEvent<Arc<T>>) -> ControlFlow<()> + Send + 'static,
 {
+    start(client, spec, timings, decode_shared::<T>, Box::new(move |event| deliver(event.map(of_kind::<T>))))
+}
+
+/// The object that [`decode_shared`] of the same kind made.
+fn of_kind<T: Send + Sync + 'static>(object: Object) -> Arc<T> {
+    object.downcast().expect("decode_shared::<T> makes a T")
+}
+
+type Deliver = Box<dyn FnMut(WatchEvent<Object>) -> ControlFlow<()> + Send>;
+
+fn start(client: &Client, spec: WatchSpec, timings: WatchTimings, decode: Decode<Object>, deliver: Deliver) -> WatchHandle {
     let client = client.fork();
     let shared = Arc::new(Shared::new());
     let name = spec.name;
@@ -48,6 +59,7 @@ where
         client: client.clone(),
         spec,
         timings,
+        decode,
         deliver,
         shared: Arc::clone(&shared),
         jitter: Jitter::from_entropy(),
@@ -71,15 +83,16 @@ where
     WatchHandle { client, shared, thread, name }
 }
 
-struct Watcher<T, F> {
+struct Watcher {
     client: Client,
     spec: WatchSpec,
     timings: WatchTimings,
-    deliver: F,
+    decode: Decode<Object>,
+    deliver: Deliver,
     shared: Arc<Shared>,
     jitter: Jitter,
     /// Objects of the pages that are in; void when a list starts again.
-    items: Vec<T>,
+    items: Vec<Object>,
     /// What the last failure was, for the log.
     detail: String,
 }
@@ -90,11 +103,7 @@ enum End {
     Failed(Failure, Duration),
 }
 
-impl<T, F> Watcher<T, F>
-where
-    T: DeserializeOwned,
-    F: FnMut(WatchEvent<T>) -> ControlFlow<()>,
-{
+impl Watcher {
     /// Never comes back but with Break: stopped, or nobody listens.
     fn run(&mut self) -> ControlFlow<(), Infallible> {
         let mut state = WatchState::start(self.spec.page_limit);
@@ -183,7 +192,7 @@ where
         }
         let body = self.client.call_text(&request, PAGE_MAX).map_err(|error| self.note(&error))?;
         self.shared.touch();
-        let page = parse_page::<T>(&body, self.spec.resource).map_err(|reason| {
+        let page = parse_page(&body, self.spec.resource, self.decode).map_err(|reason| {
             self.detail = reason;
             Failure::Garbled
         })?;
@@ -252,7 +261,7 @@ where
 
     /// Delivers one frame; gives the position after it.
     fn frame(&mut self, line: &[u8]) -> ControlFlow<(), Result<Option<ResourceVersion>, Failure>> {
-        let frame = match parse_frame::<T>(line, self.spec.resource) {
+        let frame = match parse_frame(line, self.spec.resource, self.decode) {
             Ok(frame) => frame,
             Err(reason) => {
                 self.detail = format!("frame not understood: {reason}");

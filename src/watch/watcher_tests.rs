@@ -37,10 +37,10 @@ impl Rig {
             let _ = restart_sender.send((resource, reason));
         }));
         change(&mut spec);
-        let handle = spawn_with(&client, spec, timings, move |event: WatchEvent<Job>| {
+        let handle = spawn_with(&client, spec, timings, move |event: WatchEvent<Arc<Job>>| {
             let text = match event {
                 WatchEvent::Replaced(jobs) => {
-                    let names: Vec<_> = jobs.into_iter().map(|job| job.metadata.name).collect();
+                    let names: Vec<_> = jobs.into_iter().map(|job| job.metadata.name.clone()).collect();
                     format!("list {}", names.join(" "))
                 }
                 WatchEvent::Applied(job) => format!("+{}", job.metadata.name),
@@ -320,7 +320,7 @@ fn stopping_ends_every_wait_at_once() {
 fn a_receiver_that_is_gone_ends_the_watch_and_so_does_dropping_the_handle() {
     let client = Client::with_transport(Arc::new(Script::new([page("1", "", &["a"])])), &Auth::None, ClientOptions::default());
     let spec = WatchSpec::new("watch-test", Resource::JOBS);
-    let handle = spawn_with(&client, spec, quick(), |_: WatchEvent<Job>| ControlFlow::Break(()));
+    let handle = spawn_with(&client, spec, quick(), |_: WatchEvent<Arc<Job>>| ControlFlow::Break(()));
     wait_until("the thread has ended", || !handle.health().alive);
     assert!(!handle.health().synced);
     handle.join();
@@ -337,7 +337,7 @@ fn health_tells_of_a_panic() {
     let script = Script::new([page("1", "", &[])]);
     let client = Client::with_transport(Arc::new(script), &Auth::None, ClientOptions::default());
     let spec = WatchSpec::new("watch-test", Resource::JOBS);
-    let handle = spawn_with(&client, spec, quick(), |_: WatchEvent<Job>| panic!("as intended by the test"));
+    let handle = spawn_with(&client, spec, quick(), |_: WatchEvent<Arc<Job>>| panic!("as intended by the test"));
     wait_until("the thread has ended", || !handle.health().alive);
     handle.join();
 }

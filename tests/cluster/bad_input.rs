@@ -65,17 +65,3 @@ fn two_files_for_one_secret_are_refused_or_named() {
     }
     assert_eq!(case.jobs_created(), 0);
 }
-
-#[test]
-fn a_missing_reference_is_named_and_served_when_it_appears() {
-    let case = Case::new("missing-reference");
-    let mut qjob = quarks_job("q", "once", "test \"$WORD\" = hello");
-    qjob["spec"]["template"]["spec"]["template"]["spec"]["containers"][0]["envFrom"] = json!([{"configMapRef": {"name": "words"}}]);
-    case.apply(&qjob);
-    let message = case.wait_condition("q", "Ready", "False", "MissingReference");
-    assert!(message.contains("words"), "{message}");
-    assert_eq!(case.jobs_created(), 0);
-    case.kubectl(&["create", "configmap", "words", "--from-literal=WORD=hello"]);
-    case.wait("q", "condition=Succeeded");
-    assert_eq!(case.jobs_created(), 1);
-}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::audit::{self, Entry};
 
 /// Reached only when a case fails; machines are slow and shared.
-pub const LIMIT: Duration = Duration::from_secs(120);
+pub const LIMIT: Duration = Duration::from_secs(300);
 /// Between two looks; each is a kubectl process.
 const POLL: Duration = Duration::from_millis(250);
 
@@ -26,6 +26,14 @@ const SIDECAR_ACCOUNT: &str = "quarks.cloudfoundry.org/qjob-service-account=quar
 
 /// Cases that stop the operator run alone, all others at the same time.
 static OPERATOR: RwLock<()> = RwLock::new(());
+
+/// Cases with many pods take turns.
+static MANY_PODS: Mutex<()> = Mutex::new(());
+
+/// Before the case is made.
+pub fn many_pods() -> MutexGuard<'static, ()> {
+    MANY_PODS.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 #[expect(dead_code, reason = "held, not read")]
 enum Turn {

@@ -1,29 +1,136 @@
 //! Every file in `manifests/examples` keeps the promise in its head.
 
+use std::collections::BTreeSet;
+use std::iter;
+use std::panic::catch_unwind;
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
 use serde_json::Value;
 
-use crate::case::{Case, example, map, text};
+use crate::case::{Case, LIMIT, example, map, text, until};
 
-const TESTED: [&str; 9] = [
-    "errand-output.yaml",
-    "errand.yaml",
-    "failing-write-on-failure.yaml",
-    "log-output.yaml",
-    "multi-container-output.yaml",
-    "one-off-output.yaml",
-    "one-off.yaml",
-    "parallel-completions.yaml",
-    "work-queue.yaml",
+/// Any value, but not none.
+const ANY: &str = "<any>";
+
+/// Name, and its data, decoded. A value `=SECRET/KEY` is the one of another Secret.
+type Promised = (&'static str, &'static [(&'static str, &'static str)]);
+
+/// The output Secrets that are there when the commands in the head of the file have run: these and no others.
+const PROMISES: [(&str, &[Promised]); 17] = [
+    ("errand-output.yaml", &[("errand-output", &[("pod", ANY)])]),
+    ("errand.yaml", &[]),
+    ("failing-write-on-failure.yaml", &[("failure-report", &[("passed", "2"), ("failed", "1")])]),
+    ("fan-out-output.yaml", &[("team-alpha", &[("user", "ann"), ("quota", "10")]), ("team-beta", &[("user", "bob")])]),
+    ("indexed-output.yaml", &[("part-0", &[("index", "0")]), ("part-1", &[("index", "1")]), ("part-2", &[("index", "2")])]),
+    ("keep-versions.yaml", &[("session-key-v2", &[("key", ANY)]), ("session-key-v3", &[("key", ANY)])]),
+    ("labelled-output.yaml", &[("labelled-admin", &[("user", "admin")]), ("labelled-reader", &[("user", "reader")])]),
+    ("log-output.yaml", &[("log-output-place", &[("city", "Berlin"), ("country", "Germany")]), ("log-output-user", &[("user", "admin")])]),
+    (
+        "multi-container-output.yaml",
+        &[
+            ("database-admin", &[("user", "admin"), ("database", "shop")]),
+            ("database-reader", &[("user", "reader"), ("database", "shop")]),
+            ("web-session", &[("key", ANY)]),
+        ],
+    ),
+    (
+        "newest-version.yaml",
+        &[
+            ("database-v1", &[("password", ANY)]),
+            ("database-v2", &[("password", ANY)]),
+            ("seen", &[("from-env", "=database-v2/password"), ("from-volume", "=database-v2/password")]),
+        ],
+    ),
+    ("one-off-output.yaml", &[("one-off-output", &[("user", "admin"), ("password", "not a good one")])]),
+    ("one-off.yaml", &[]),
+    (
+        "parallel-versioned-output.yaml",
+        &[("found-v1", &[("pod", ANY)]), ("found-v2", &[("pod", ANY)]), ("found-v3", &[("pod", ANY)]), ("found-v4", &[("pod", ANY)])],
+    ),
+    ("parallel-completions.yaml", &[]),
+    ("restart-output.yaml", &[("restart-output", &[("attempt", "2")])]),
+    ("versioned-output.yaml", &[("signing-key-v1", &[("key", ANY)]), ("signing-key-v2", &[("key", ANY)])]),
+    ("work-queue.yaml", &[]),
 ];
 
 #[test]
-fn every_example_has_a_test() {
-    let mut files: Vec<String> = std::fs::read_dir(example(""))
+fn every_example_keeps_its_promise() {
+    let files: BTreeSet<String> = std::fs::read_dir(example(""))
         .expect("a folder")
         .map(|entry| entry.expect("readable").file_name().into_string().expect("UTF-8"))
         .collect();
-    files.sort();
-    assert_eq!(files, TESTED);
+    let promised: BTreeSet<String> = PROMISES.iter().map(|(file, _)| (*file).to_owned()).collect();
+    assert_eq!(files, promised, "each file needs a line in PROMISES");
+    let queue = Mutex::new(PROMISES.iter());
+    let take = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let failed: Vec<String> = thread::scope(|scope| {
+        // Some at a time: their pods share one node with all the other cases.
+        let workers: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let check = |(file, secrets): &(&str, &[Promised])| {
+                        catch_unwind(|| keeps_its_promise(file, secrets)).is_err().then(|| (*file).to_owned())
+                    };
+                    iter::from_fn(take).filter_map(check).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("panics are caught")).collect()
+    });
+    assert!(failed.is_empty(), "{failed:?}; the reasons are above");
+}
+
+fn keeps_its_promise(file: &str, promised: &[Promised]) {
+    let case = Case::new(&format!("example-{}", file.trim_end_matches(".yaml")));
+    case.label_namespace(&["pod-security.kubernetes.io/enforce=restricted", "pod-security.kubernetes.io/warn=restricted"]);
+    run_head(&case, file);
+    let qjobs = case.list("qjob", "");
+    assert!(!qjobs.is_empty(), "{file} makes no QuarksJob");
+    for qjob in &qjobs {
+        let name = text(&qjob["metadata"]["name"]);
+        case.wait(&name, "condition=Running=false");
+        let warnings: Vec<_> = case.events(&name).into_iter().filter(|(reason, _)| reason == "TemplateWarning").collect();
+        assert!(warnings.is_empty(), "{file}: {warnings:?}");
+    }
+    let names: Vec<&str> = promised.iter().map(|(name, _)| *name).collect();
+    // Versions that are too many go after the run.
+    until(&format!("{file}: the Secrets {names:?}"), || (case.output_secrets() == names).then_some(()));
+    for (name, data) in promised {
+        let mut stored = case.secret(name);
+        for (key, expected) in *data {
+            let value = stored.remove(*key).unwrap_or_else(|| panic!("{file}: Secret {name} has no key {key}"));
+            match expected.strip_prefix('=').and_then(|other| other.split_once('/')) {
+                Some((other, key)) => assert_eq!(value, case.secret(other)[key], "{file}: Secret {name}"),
+                None if *expected == ANY => assert!(!value.is_empty(), "{file}: Secret {name}, key {key}"),
+                None => assert_eq!(value, *expected, "{file}: Secret {name}, key {key}"),
+            }
+        }
+        assert!(stored.is_empty(), "{file}: Secret {name} has more keys than promised: {:?}", stored.keys());
+    }
+}
+
+/// Runs the first block of commands in the head of the file as it stands there, in the folder of the examples.
+fn run_head(case: &Case, file: &str) {
+    let manifest = std::fs::read_to_string(example(file)).expect("readable");
+    let lines = manifest.lines().skip_while(|line| !line.starts_with("#   "));
+    let commands: Vec<&str> = lines.map_while(|line| line.strip_prefix("#   ")).collect();
+    assert_eq!(commands.first(), Some(&format!("kubectl apply -f {file}").as_str()), "the first command in {file}");
+    let script = format!(
+        r#"kubectl() {{
+            case $1 in
+            wait) command kubectl --namespace {0} "$@" --timeout={1}s ;;
+            *) command kubectl --namespace {0} "$@" ;;
+            esac
+        }}
+        {2}"#,
+        case.namespace,
+        LIMIT.as_secs(),
+        commands.join("\n")
+    );
+    let output = Command::new("/bin/sh").args(["-e", "-c", &script]).current_dir(example("")).output().expect("a shell");
+    assert!(output.status.success(), "the commands in {file}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
@@ -153,10 +260,14 @@ fn work_queue_is_one_run() {
 }
 
 #[test]
-fn log_output_becomes_a_secret_for_each_container() {
-    let case = Case::new("log-output");
-    case.apply_example("log-output.yaml");
-    case.wait("log-output", "condition=Succeeded");
-    assert_eq!(case.secret("log-output-user"), map(&[("user", "admin")]));
-    assert_eq!(case.secret("log-output-place"), map(&[("city", "Berlin"), ("country", "Germany")]));
+fn labels_and_annotations_of_a_file_win_over_those_of_the_output() {
+    let case = Case::new("labelled-output");
+    case.apply_example("labelled-output.yaml");
+    case.wait("labelled-output", "condition=Succeeded");
+    for (name, tier, rotate) in [("labelled-admin", "backend", "daily"), ("labelled-reader", "frontend", "monthly")] {
+        let metadata = &case.get("secret", name)["metadata"];
+        assert_eq!((&metadata["labels"]["team"], &metadata["labels"]["tier"]), (&Value::from("shop"), &Value::from(tier)), "{name}");
+        assert_eq!(metadata["annotations"]["example.com/rotate"], rotate, "{name}");
+        assert_eq!(metadata["labels"]["quarks.cloudfoundry.org/remote-id"], "zone-1-shop", "{name}");
+    }
 }

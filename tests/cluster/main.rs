@@ -9,11 +9,16 @@
 mod audit;
 mod bad_input;
 mod budgets;
+mod canary;
 mod case;
+mod crowd;
 mod examples;
+mod exit_codes;
+mod failures;
 mod namespaces;
 mod outputs;
 mod runs;
+mod sidecar_cost;
 mod stops;
 
 // Last: looks at what all others have caused. `scripts/test` runs it after them.

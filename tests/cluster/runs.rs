@@ -1,6 +1,6 @@
 //! What makes a QuarksJob run, and that it runs once.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::case::{Case, quarks_job, text, until};
 
@@ -76,29 +76,6 @@ fn a_one_off_runs_again_when_its_template_changes() {
         assert_eq!(case.wait_runs("q", run)["outcome"], "Succeeded");
     }
     assert_eq!(case.jobs_created(), 2);
-}
-
-#[test]
-fn a_changed_config_map_runs_a_one_off_again() {
-    let case = Case::new("config");
-    case.kubectl(&["create", "configmap", "words", "--from-literal=word=one"]);
-    let mut qjob = quarks_job("q", "once", r#"echo "word $WORD""#);
-    qjob["spec"]["updateOnConfigChange"] = json!(true);
-    let pod = &mut qjob["spec"]["template"]["spec"]["template"];
-    pod["spec"]["containers"][0]["env"] = json!([{"name": "WORD", "valueFrom": {"configMapKeyRef": {"name": "words", "key": "word"}}}]);
-    pod["metadata"] = Value::Null;
-    case.apply(&qjob);
-    case.wait_runs("q", 1);
-    // Metadata is no change.
-    case.kubectl(&["label", "configmap", "words", "touched=yes"]);
-    case.kubectl(&["patch", "configmap", "words", "-p", r#"{"data": {"word": "two"}}"#]);
-    assert_eq!(case.wait_runs("q", 2)["trigger"], "config");
-    assert_eq!(case.jobs_created(), 2);
-    assert_eq!(case.qjob("q")["spec"]["trigger"]["strategy"], "done");
-    let logs = case.kubectl(&["logs", "-l", "quarks.cloudfoundry.org/qjob-name=q"]);
-    let mut words: Vec<&str> = logs.lines().collect();
-    words.sort_unstable();
-    assert_eq!(words, ["word one", "word two"]);
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn run_as(name: &str, user: Option<u32>, fan_out: bool, make: impl FnOnce(&Path)
     let files = json!({"f": {"name": "s", "fanOut": fan_out}, "g": {"name": "t"}});
     let mut sidecar = scene.sidecar("Never", json!({"containers": {"main": {"files": files}}}));
     if let Some(user) = user {
-        sidecar.process = sidecar.process.user(user);
+        sidecar.process = sidecar.process.user(user, &scene.folder);
         fs::write(sidecar.report_path(), "").expect("the report's file, as the kubelet makes it");
         fs::set_permissions(sidecar.report_path(), Permissions::from_mode(0o666)).expect("mode set");
     }
@@ -135,7 +135,7 @@ fn a_file_that_the_sidecars_user_may_not_read_is_told_with_the_remedy() {
         fs::write(path, document(&[("k", "1")])).expect("written");
         fs::set_permissions(path, Permissions::from_mode(0o600)).expect("mode set");
     });
-    is_refused("unreadable", unreadable, "no permission to read it (mode 0600, owner 0); set runAsUser: 0");
+    is_refused("unreadable", unreadable, "no permission to read it (mode 0600, owner 0); make it readable for all");
 }
 
 #[test]

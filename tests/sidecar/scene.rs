@@ -53,7 +53,7 @@ pub fn one_file() -> Value {
 
 pub struct Scene {
     pub server: Server,
-    folder: PathBuf,
+    pub folder: PathBuf,
     owner: Value,
     pods: AtomicUsize,
 }

@@ -26,6 +26,8 @@ pub struct Settings {
     pub expired: Expired,
     pub bookmark_every: Duration,
     pub tokens: HashMap<String, String>,
+    /// Life of issued tokens in seconds, instead of what was asked for.
+    pub token_seconds: Option<u64>,
     /// Answers of `pods/log` by `namespace/pod/container`.
     pub logs: HashMap<String, Vec<u8>>,
     pub(super) bookmarks_asked: u64,
@@ -151,8 +153,14 @@ pub(super) fn too_large(asked: u64, current: u64) -> Response {
 impl Api {
     pub fn new(token: &str) -> Api {
         let tokens = HashMap::from([(token.to_owned(), "operator".to_owned())]);
-        let settings =
-            Settings { expired: Expired::Frame, bookmark_every: Duration::from_secs(1), tokens, logs: HashMap::new(), bookmarks_asked: 0 };
+        let settings = Settings {
+            expired: Expired::Frame,
+            bookmark_every: Duration::from_secs(1),
+            tokens,
+            token_seconds: None,
+            logs: HashMap::new(),
+            bookmarks_asked: 0,
+        };
         let store = Store::default();
         let api = Api { shared: Arc::new((Mutex::new(State { store, settings }), Condvar::new())) };
         api.create("/api/v1/namespaces", json!({"metadata": {"name": "default"}}));

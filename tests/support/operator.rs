@@ -40,8 +40,12 @@ impl Operator {
         self
     }
 
-    /// As this user; the test has to be root.
-    pub fn user(mut self, user: u32) -> Operator {
+    /// As this user, from a copy in `folder`: the build folder may be closed to other users. The test has to be root.
+    pub fn user(mut self, user: u32, folder: &Path) -> Operator {
+        let copy = folder.join("program");
+        std::fs::copy(&self.program, &copy).expect("the program copied");
+        std::fs::set_permissions(&copy, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("its mode set");
+        self.program = copy;
         self.user = Some(user);
         self
     }

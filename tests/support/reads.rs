@@ -120,7 +120,7 @@ impl State {
         reply["kind"] = "TokenRequest".into();
         reply["apiVersion"] = "authentication.k8s.io/v1".into();
         reply["status"] = json!({"token": token,
-            "expirationTimestamp": time_after(Duration::from_secs(seconds))});
+            "expirationTimestamp": time_after(Duration::from_secs(self.settings.token_seconds.unwrap_or(seconds)))});
         Ok(Response::json(201, &reply))
     }
 }

@@ -74,7 +74,7 @@ fn namespace() -> NamespaceView {
 }
 
 fn next(view: &QuarksJobView, jobs: &[Arc<JobView>]) -> Decision {
-    decide(&Snapshot { view, jobs, namespace: Some(&namespace()), started: None, hold: None }, Instant::now())
+    decide(&Snapshot { view, jobs, namespace: Some(&namespace()), started: None, hold: None, prune_at: None }, Instant::now())
 }
 
 fn starts(view: &QuarksJobView) -> Option<(Trigger, Option<Strategy>, Option<String>)> {
@@ -130,7 +130,7 @@ fn nothing_is_done_for_what_must_be_left_alone() {
     let deleted = view(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"trigger": {"strategy": "now"}}}));
     assert_eq!(next(&deleted, &[job(1, UID, None)]), Decision::Nothing);
     let unmonitored = view(now);
-    let snapshot = Snapshot { view: &unmonitored, jobs: &[], namespace: None, started: None, hold: None };
+    let snapshot = Snapshot { view: &unmonitored, jobs: &[], namespace: None, started: None, hold: None, prune_at: None };
     assert_eq!(decide(&snapshot, Instant::now()), Decision::Nothing);
     assert_eq!(next(&view(json!({})), &[]), Decision::Nothing);
 }
@@ -177,7 +177,7 @@ fn a_job_that_the_watch_has_not_shown_yet_is_waited_for() {
     let at = Instant::now();
     let mut started = StartedRun { job_name: "q-1".into(), record: *record, at, is_seen: false };
     let ask = |started: &StartedRun, now| {
-        decide(&Snapshot { view: &view, jobs: &[], namespace: Some(&namespace()), started: Some(started), hold: None }, now)
+        decide(&Snapshot { view: &view, jobs: &[], namespace: Some(&namespace()), started: Some(started), hold: None, prune_at: None }, now)
     };
     assert_eq!(ask(&started, at), Decision::Wait(JOB_UNSEEN_LIMIT));
     assert!(matches!(ask(&started, at + JOB_UNSEEN_LIMIT), Decision::Do(Step::SettleVanished { .. })));
@@ -254,9 +254,13 @@ fn a_refused_start_is_left_alone_for_its_generation() {
     let view = view(json!({"spec": {"trigger": {"strategy": "now"}}}));
     let now = Instant::now();
     let ask = |generation, until| {
-        let hold = Hold { generation, until };
-        decide(&Snapshot { view: &view, jobs: &[], namespace: Some(&namespace()), started: None, hold: Some(&hold) }, now)
+        let hold = Hold { generation, namespace: namespace(), until };
+        decide(&Snapshot { view: &view, jobs: &[], namespace: Some(&namespace()), started: None, hold: Some(&hold), prune_at: None }, now)
     };
+    let relabelled = NamespaceView { service_account: Some("a".into()), ..namespace() };
+    let hold = Hold { generation: 3, namespace: namespace(), until: now + Duration::from_secs(5) };
+    let snapshot = Snapshot { view: &view, jobs: &[], namespace: Some(&relabelled), started: None, hold: Some(&hold), prune_at: None };
+    assert!(matches!(decide(&snapshot, now), Decision::Do(Step::Start(_))), "other labels may mend it");
     let later = now + Duration::from_secs(5);
     assert_eq!(ask(3, later), Decision::Wait(Duration::from_secs(5)));
     assert!(matches!(ask(2, later), Decision::Do(Step::Start(_))));
@@ -267,4 +271,24 @@ fn a_refused_start_is_left_alone_for_its_generation() {
 fn ends_and_versions_of_test_objects_are_as_expected() {
     assert_eq!(job(1, UID, Some("Complete")).end, Some(JobEnd::Complete { time: None }));
     assert_eq!(view(json!({})).resource_version, ResourceVersion::from("7"));
+}
+
+#[test]
+fn pruning_again_waits_for_its_time_and_for_everything_else() {
+    let now = Instant::now();
+    let later = now + Duration::from_secs(7);
+    let ask = |view: &QuarksJobView, at: Instant, namespace: Option<&NamespaceView>, hold: Option<&Hold>| {
+        decide(&Snapshot { view, jobs: &[], namespace, started: None, hold, prune_at: Some(at) }, now)
+    };
+    let (idle, triggered) = (view(json!({})), view(json!({"spec": {"trigger": {"strategy": "now"}}})));
+    let here = namespace();
+    assert_eq!(ask(&idle, now, Some(&here), None), Decision::Do(Step::Prune));
+    assert_eq!(ask(&idle, later, Some(&here), None), Decision::Wait(Duration::from_secs(7)));
+    assert_eq!(ask(&idle, now, None, None), Decision::Nothing);
+    assert_eq!(ask(&view(json!({"metadata": {"deletionTimestamp": "2020-01-01T00:00:00Z"}})), now, Some(&here), None), Decision::Nothing);
+    assert!(matches!(ask(&triggered, now, Some(&here), None), Decision::Do(Step::Start(_))));
+    for (until, at, expected) in [(3, later, 3), (9, later, 7)] {
+        let hold = Hold { generation: 3, namespace: namespace(), until: now + Duration::from_secs(until) };
+        assert_eq!(ask(&triggered, at, Some(&here), Some(&hold)), Decision::Wait(Duration::from_secs(expected)));
+    }
 }

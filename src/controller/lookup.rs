@@ -1,0 +1,92 @@
+//! What is read of a namespace beyond the object that is acted on: versioned Secrets, and what active Jobs refer to.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::api::{JobStatus, LABEL_SECRET_KIND, ObjectMeta, Resource, null_as_default};
+use crate::kube::{Error, Request};
+use crate::persist::versions::VERSIONED_KIND;
+use crate::watch::{Listed, list_all};
+
+use super::choices::Choice;
+use super::reconcile::Reconciler;
+use super::references::{Reference, collect};
+use super::versions::{Version, referenced_bases, resolve};
+
+/// Objects in one page of a list: bounds memory.
+const PAGE: u32 = 100;
+
+/// An object of which only the metadata came.
+#[derive(Deserialize)]
+struct MetadataOnly {
+    metadata: ObjectMeta,
+}
+
+/// A Job of anybody.
+#[derive(Deserialize)]
+struct AnyJob {
+    #[serde(default)]
+    spec: Value,
+    #[serde(default, deserialize_with = "null_as_default")]
+    status: JobStatus,
+}
+
+impl Reconciler {
+    /// Lets references to versioned Secrets mean the newest ones. The choice, if there was one, has to live until the Job is there.
+    pub(super) fn use_highest_versions(&self, namespace: &str, template: &mut Value) -> Result<Option<Choice<'_>>, Error> {
+        let Some(job_spec) = template.get_mut("spec") else { return Ok(None) };
+        let bases = referenced_bases(job_spec);
+        if bases.is_empty() {
+            return Ok(None);
+        }
+        let choice = self.choices.begin(namespace);
+        let found = self.versions(namespace, &|_, version| bases.contains(&version.base))?;
+        resolve(job_spec, &found);
+        Ok(Some(choice))
+    }
+
+    /// The versioned Secrets of a namespace that `is_wanted`. No content comes over the wire.
+    pub(super) fn versions(&self, namespace: &str, is_wanted: &dyn Fn(&ObjectMeta, &Version) -> bool) -> Result<Vec<Version>, Error> {
+        let selector = format!("{LABEL_SECRET_KIND}={VERSIONED_KIND}");
+        let list = Request::list(Resource::SECRETS, namespace).metadata_only().label_selector(&selector).limit(PAGE);
+        let mut found = Vec::new();
+        list_all(&self.client, list, &mut |listed| {
+            match listed {
+                Listed::Begin => found.clear(),
+                Listed::Object(json) => {
+                    let MetadataOnly { metadata } = serde_json::from_slice(json)?;
+                    found.extend(Version::of(&metadata).filter(|version| is_wanted(&metadata, version)));
+                }
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// What Jobs that have not ended refer to, whoever made them.
+    pub(super) fn references_of_active_jobs(&self, namespace: &str) -> Result<Vec<Reference>, Error> {
+        let mut found = Vec::new();
+        list_all(&self.client, Request::list(Resource::JOBS, namespace).limit(PAGE), &mut |listed| {
+            match listed {
+                Listed::Begin => found.clear(),
+                Listed::Object(json) => {
+                    let AnyJob { spec, status } = serde_json::from_slice(json)?;
+                    if status.end().is_none() {
+                        found.append(&mut collect(&spec));
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+}
+
+/// What to do when the right is missing.
+pub fn may_not_list_message(namespace: &str, error: &Error) -> String {
+    format!(
+        "the template names a versioned Secret, and the operator may not list Secrets to find its newest version: {}; run: \
+         kubectl apply -f manifests/operator.yaml && kubectl apply -n {namespace} -f manifests/monitored-namespace.yaml",
+        error.message()
+    )
+}

@@ -1,0 +1,124 @@
+//! A whole list, once, page by page; nothing is watched afterwards.
+//!
+//! One function for all kinds: what becomes of an object is the caller's.
+
+use super::frame::RawPage;
+use crate::kube::error::{describe_decode, one_line};
+use crate::kube::{Client, Error, Request, Result};
+
+/// Largest page in bytes.
+const PAGE_MAX: usize = 32 * 1024 * 1024;
+/// How often a list begins anew because a page token has expired. Servers keep tokens for minutes.
+const RESTARTS: u32 = 3;
+
+/// What `list_all` tells.
+#[derive(Clone, Copy, Debug)]
+pub enum Listed<'a> {
+    /// A list begins. What came before does not count: a page of it has expired.
+    Begin,
+    /// The JSON of an object.
+    Object(&'a [u8]),
+}
+
+/// Tells every object of the list that `request` asks for. An object that `tell` cannot decode ends it.
+pub fn list_all(client: &Client, mut request: Request, tell: &mut dyn FnMut(Listed<'_>) -> serde_json::Result<()>) -> Result<()> {
+    let Request { verb, resource, .. } = request;
+    let undecodable = |error: serde_json::Error| {
+        let (message, garbled) = (one_line(&describe_decode(&error), 300), !error.is_data());
+        Error::Decode { verb, resource, message, garbled }
+    };
+    let mut restarts = 0;
+    tell(Listed::Begin).map_err(undecodable)?;
+    loop {
+        match client.call_text(&request, PAGE_MAX) {
+            Ok(body) => {
+                let RawPage { metadata, items } = serde_json::from_slice(&body).map_err(undecodable)?;
+                for item in items.into_iter().flatten() {
+                    tell(Listed::Object(item.get().as_bytes())).map_err(undecodable)?;
+                }
+                let Some(token) = metadata.token.filter(|token| !token.is_empty()) else { return Ok(()) };
+                request = request.first_page().continue_token(&token);
+            }
+            Err(error) if error.is_gone() && restarts < RESTARTS => {
+                restarts += 1;
+                request = request.first_page();
+                tell(Listed::Begin).map_err(undecodable)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Job, Resource};
+    use crate::kube::ClientOptions;
+    use crate::kube::config::Auth;
+    use crate::kube::scripted::{Reply, Script};
+    use serde_json::{Value, json};
+    use std::sync::Arc;
+
+    fn page(items: Value, next: Value) -> Reply {
+        Reply::json(200, &json!({"metadata": {"continue": next}, "items": items}))
+    }
+
+    fn named(name: &str) -> Value {
+        json!({"metadata": {"name": name}})
+    }
+
+    fn expired() -> Reply {
+        Reply::json(410, &json!({"kind": "Status", "status": "Failure", "reason": "Expired", "code": 410}))
+    }
+
+    /// Names in the list, and the queries that it took.
+    fn list(replies: impl IntoIterator<Item = Reply>) -> (Result<String>, Vec<String>) {
+        let script = Script::new(replies);
+        let client = Client::with_transport(Arc::new(script.clone()), &Auth::None, ClientOptions::default());
+        let mut names = Vec::new();
+        let result = list_all(&client, Request::list(Resource::JOBS, "ns").limit(2), &mut |listed| {
+            match listed {
+                Listed::Begin => names.clear(),
+                Listed::Object(json) => names.push(serde_json::from_slice::<Job>(json)?.metadata.name),
+            }
+            Ok(())
+        });
+        let query = |path: &str| path.rsplit_once('?').map(|(_, query)| query.to_owned()).unwrap_or_default();
+        (result.map(|()| names.join(" ")), script.seen().iter().map(|seen| query(&seen.path_and_query)).collect())
+    }
+
+    #[test]
+    fn pages_are_followed_to_the_last() {
+        let (names, queries) = list([
+            page(json!([named("a"), named("b")]), json!("t1")),
+            page(json!([named("c")]), json!("t2")),
+            page(json!(null), json!("")),
+        ]);
+        assert_eq!(names.expect("a list"), "a b c");
+        assert_eq!(queries, ["limit=2", "limit=2&continue=t1", "limit=2&continue=t2"]);
+        assert_eq!(list([page(json!([]), Value::Null)]).0.expect("a list"), "");
+    }
+
+    #[test]
+    fn an_expired_page_means_a_fresh_list_but_not_for_ever() {
+        let (names, queries) = list([page(json!([named("a")]), json!("t1")), expired(), page(json!([named("b")]), json!(""))]);
+        assert_eq!(names.expect("a list"), "b");
+        assert_eq!(queries, ["limit=2", "limit=2&continue=t1", "limit=2"]);
+        let (names, queries) = list((0..4).flat_map(|_| [page(json!([named("a")]), json!("t")), expired()]));
+        assert!(names.expect_err("ends").is_gone());
+        assert_eq!(queries.len(), 8);
+    }
+
+    #[test]
+    fn half_a_list_is_an_error() {
+        for (second, is_transient) in [
+            (Reply::text(200, "{\"items\": [{"), true),
+            (page(json!([{"metadata": {"name": 4711}}]), json!("")), false),
+            (Reply::json(500, &json!({})), true),
+        ] {
+            let error = list([page(json!([named("a")]), json!("t")), second]).0.expect_err("an error");
+            assert_eq!(error.is_transient(), is_transient, "{error}");
+            assert!(!error.to_string().contains("4711"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The real operator and runs with output, against the scripted API server: the sidecar's credential, and the verdict
+//! from the sidecars' reports. The test plays Job controller, kubelet and sidecar.
+#![forbid(unsafe_code)]
+
+mod support;
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use support::play::{self, End, path};
+use support::{Operator, Server};
+
+const NAMESPACE: &str = "team";
+const TOKEN: &str = "quarks-job-sidecar-token";
+const STORED: &str = r#"{"secrets":[{"name":"result","container":"main","file":"output.json"}],"errors":[],"stored":true}"#;
+const INVALID: &str = r#"{"secrets":[],"errors":[{"reason":"OutputInvalid","container":"main","file":"output.json","message":"key \"k\" is a number"}],"stored":false}"#;
+
+struct Scene {
+    server: Server,
+    operator: Operator,
+    folder: PathBuf,
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+impl Scene {
+    fn new(name: &str) -> Scene {
+        let folder = std::env::temp_dir().join(format!("quarks-job-output-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a temp folder");
+        let server = Server::start();
+        play::monitored_namespace(server.api(), NAMESPACE);
+        let operator = Operator::new(env!("CARGO_BIN_EXE_quarks-job"))
+            .kubeconfig(&server.kubeconfig(&folder))
+            .arg("--log-level=debug")
+            .arg("--image=i:1");
+        Scene { server, operator, folder }
+    }
+
+    fn create(&self, name: &str, change: impl FnOnce(&mut Value)) {
+        let mut object = play::quarks_job(name, "now");
+        object["spec"]["output"] = json!({"outputMap": {"main": {"output.json": {"name": "result"}}}});
+        change(&mut object);
+        self.server.api().create(&path("quarksjobs", NAMESPACE, ""), object);
+    }
+
+    fn get(&self, plural: &str, name: &str) -> Option<Value> {
+        self.server.api().get(&path(plural, NAMESPACE, name))
+    }
+
+    fn wait_job(&self) -> String {
+        self.operator.wait_for("the Job", || {
+            let jobs = self.server.api().list(&path("jobs", NAMESPACE, ""));
+            Some(jobs.first()?["metadata"]["name"].as_str()?.to_owned())
+        })
+    }
+
+    /// One run whose pods end like this; the QuarksJob's status afterwards.
+    fn run(&self, name: &str, end: End<'_>, pods: &[(i32, &str)]) -> Value {
+        self.create(name, |_| {});
+        self.operator.start();
+        let job = self.wait_job();
+        for (code, report) in pods {
+            play::create_pod_for_job(self.server.api(), NAMESPACE, &job, &[("main", *code, ""), ("output-persist", 0, report)]);
+        }
+        play::finish_job(self.server.api(), NAMESPACE, &job, end);
+        self.operator.wait_for("the end in status", || {
+            let status = self.get("quarksjobs", name)?["status"].clone();
+            (status["lastRun"]["run"] == 1).then_some(status)
+        })
+    }
+}
+
+fn reason(status: &Value, kind: &str) -> String {
+    let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+    let found = conditions.iter().find(|condition| condition["type"] == kind);
+    found.and_then(|condition| condition["reason"].as_str()).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn stored_output_is_a_success_and_named_in_status() {
+    let scene = Scene::new("stored");
+    let status = scene.run("q", End::Complete, &[(0, STORED)]);
+    assert_eq!(status["lastRun"]["outcome"], "Succeeded", "{}", scene.operator.log());
+    assert_eq!(status["lastRun"]["outputs"], json!([{"secret": "result", "container": "main", "file": "output.json"}]));
+    scene.operator.wait_for("the Job's cleanup", || scene.server.api().list(&path("jobs", NAMESPACE, "")).is_empty().then_some(()));
+    let pods = scene.server.api().list(&path("pods", NAMESPACE, ""));
+    let owners = pods[0]["metadata"]["ownerReferences"].as_array().expect("owners");
+    assert_eq!((pods.len(), owners.len(), &owners[0]["kind"]), (1, 1, &json!("QuarksJob")), "the pod stays for its log: {pods:?}");
+}
+
+#[test]
+fn a_bad_or_missing_report_is_never_a_success_and_keeps_the_job() {
+    for (name, pods, outcome, reason) in [
+        ("invalid", vec![(0, INVALID)], "Failed", "OutputInvalid"),
+        ("garbled", vec![(0, "canary {")], "Unknown", "OutputUnverified"),
+        ("empty", vec![(0, "")], "Unknown", "OutputUnverified"),
+        ("none", vec![], "Unknown", "OutputUnverified"),
+    ] {
+        let scene = Scene::new(name);
+        let status = scene.run("q", End::Complete, &pods);
+        assert_eq!((&status["lastRun"]["outcome"], &status["lastRun"]["reason"]), (&json!(outcome), &json!(reason)), "{name}");
+        assert_ne!(status["completed"], true);
+        let told = scene.operator.wait_for("the Event", || {
+            let bodies: Vec<String> =
+                scene.server.mutations().iter().map(|entry| String::from_utf8_lossy(&entry.request.body).into_owned()).collect();
+            let is_told = |body: &String| body.contains("\"note\"") && body.contains(&format!("\"reason\":\"{reason}\""));
+            bodies.iter().any(is_told).then_some(bodies)
+        });
+        assert!(
+            !scene.operator.log().contains("canary") && !told.iter().any(|body| body.contains("canary")),
+            "{name}: a report is not repeated"
+        );
+        assert_eq!(scene.server.api().list(&path("jobs", NAMESPACE, "")).len(), 1, "{name}: the Job stays");
+    }
+}
+
+#[test]
+fn a_failed_job_names_what_it_wrote_all_the_same() {
+    let scene = Scene::new("failed");
+    let status = scene.run("q", End::Failed { reason: "BackoffLimitExceeded" }, &[(1, STORED)]);
+    assert_eq!((&status["lastRun"]["outcome"], &status["lastRun"]["reason"]), (&json!("Failed"), &json!("BackoffLimitExceeded")));
+    assert_eq!(status["lastRun"]["outputs"][0]["secret"], "result");
+}
+
+#[test]
+fn the_token_is_there_before_the_job_and_gone_after_the_last_run() {
+    let scene = Scene::new("token");
+    let status = scene.run("q", End::Complete, &[(0, STORED)]);
+    assert_eq!(status["lastRun"]["outcome"], "Succeeded");
+    let order: Vec<String> =
+        scene.server.mutations().iter().map(|entry| format!("{} {}", entry.request.method, entry.request.path)).collect();
+    let at = |part: &str| order.iter().position(|line| line.contains(part)).unwrap_or_else(|| panic!("{part} in {order:#?}"));
+    let (created, issued, stored, job) = (
+        at("POST /api/v1/namespaces/team/secrets"),
+        at("/token"),
+        at(&format!("PATCH /api/v1/namespaces/team/secrets/{TOKEN}")),
+        at("/jobs"),
+    );
+    assert!(created < issued && issued < stored && stored < job, "{order:#?}");
+    scene.operator.wait_for("the token's removal", || scene.get("secrets", TOKEN).is_none().then_some(()));
+    assert!(!scene.operator.log().contains("issued-token-canary"), "the token stays out of the log");
+}
+
+#[test]
+fn the_token_is_renewed_while_a_run_goes_on_whatever_the_labels() {
+    let scene = Scene::new("renewed");
+    scene.server.api().settings(|settings| settings.token_seconds = Some(8));
+    scene.create("q", |_| {});
+    scene.operator.start();
+    scene.wait_job();
+    let token = || scene.get("secrets", TOKEN).map(|secret| secret["data"]["token"].clone());
+    let first = token().expect("a token");
+    let second = scene.operator.wait_for("another token", || token().filter(|now| *now != first));
+    let labels =
+        json!({"metadata": {"labels": {"quarks.cloudfoundry.org/monitored": null, "quarks.cloudfoundry.org/qjob-service-account": null}}});
+    scene.server.api().patch(&path("namespaces", "", NAMESPACE), &labels);
+    scene.operator.wait_for("a third token", || token().filter(|now| *now != second));
+    // A restarted operator takes the credential of a running Job over.
+    scene.server.api().patch(
+        &path("namespaces", "", NAMESPACE),
+        &json!({"metadata": {"labels": {"quarks.cloudfoundry.org/monitored": "default", "quarks.cloudfoundry.org/qjob-service-account": "sidecar"}}}),
+    );
+    scene.operator.kill9();
+    let before = token().expect("a token");
+    scene.operator.start();
+    scene.operator.wait_for("a token of the next process", || token().filter(|now| *now != before));
+}
+
+#[test]
+fn without_a_credential_nothing_starts_and_the_reason_is_said() {
+    type Arrange = fn(&Scene);
+    let cases: [(&str, Arrange); 3] = [
+        ("no-label", |scene| {
+            let labels = json!({"metadata": {"labels": {"quarks.cloudfoundry.org/qjob-service-account": null}}});
+            scene.server.api().patch(&path("namespaces", "", NAMESPACE), &labels);
+        }),
+        ("no-account", |scene| scene.server.api().delete(&path("serviceaccounts", NAMESPACE, "sidecar"), "Background")),
+        ("foreign-secret", |scene| {
+            scene
+                .server
+                .api()
+                .create(&path("secrets", NAMESPACE, ""), json!({"metadata": {"name": TOKEN}, "data": {"token": "Zm9yZWlnbg=="}}));
+        }),
+    ];
+    for (name, arrange) in cases {
+        let scene = Scene::new(name);
+        arrange(&scene);
+        scene.create("q", |_| {});
+        scene.operator.start();
+        scene
+            .operator
+            .wait_for("the condition", || (reason(&scene.get("quarksjobs", "q")?["status"], "Ready") == "NamespaceNotReady").then_some(()));
+        assert!(scene.server.api().list(&path("jobs", NAMESPACE, "")).is_empty(), "{name}");
+        if name == "foreign-secret" {
+            assert_eq!(scene.get("secrets", TOKEN).expect("still there")["data"], json!({"token": "Zm9yZWlnbg=="}));
+        }
+        if name == "no-label" {
+            let labels = json!({"metadata": {"labels": {"quarks.cloudfoundry.org/qjob-service-account": "sidecar"}}});
+            scene.server.api().patch(&path("namespaces", "", NAMESPACE), &labels);
+            scene.wait_job();
+        }
+    }
+}
