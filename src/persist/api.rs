@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::files::FILE_LIMIT;
-use super::secrets::{LiveSecret, NewSecret};
+use super::secrets::{ChangedSecret, LiveSecret, NewSecret};
 use super::versions::{VERSIONED_KIND, VersionMeta, highest};
 use crate::api::{LABEL_SECRET_KIND, ObjectKey, ObjectMeta, Resource, null_as_default};
 use crate::kube::{Client, Request, Result};
@@ -23,7 +23,7 @@ pub trait Api {
     /// Creates a Secret.
     fn create(&self, secret: &NewSecret<'_>) -> Result<()>;
     /// Sends a Secret back; the resourceVersion in it is the precondition.
-    fn update(&self, secret: &LiveSecret) -> Result<()>;
+    fn update(&self, secret: &ChangedSecret<'_>) -> Result<()>;
     /// The highest version of a versioned Secret.
     fn highest_version(&self, base: &str) -> Result<Option<u64>>;
 }
@@ -89,7 +89,7 @@ impl Api for KubeApi {
         self.client.call_unit(&Request::create(Resource::SECRETS, &self.pod.namespace, secret))
     }
 
-    fn update(&self, secret: &LiveSecret) -> Result<()> {
+    fn update(&self, secret: &ChangedSecret<'_>) -> Result<()> {
         self.client.call_unit(&Request::update(Resource::SECRETS, &self.key(&secret.metadata.name), secret))
     }
 

@@ -55,7 +55,15 @@ impl std::fmt::Display for Fault {
             Self::File(error) => error.fmt(f),
             Self::Document(error) => error.fmt(f),
             // Whoever reads this may not have thought of what else the container prints.
-            Self::Log(error) => write!(f, "its log: {error}; with namePrefix all that a container prints has to be one JSON object"),
+            Self::Log(error) => {
+                match error {
+                    DocumentError::Trailing { line, column, documents: _ } => {
+                        write!(f, "its log: trailing data at line {line} column {column}")?;
+                    }
+                    error => write!(f, "its log: {error}")?,
+                }
+                f.write_str("; with namePrefix all that a container prints has to be one JSON object")
+            }
             Self::LogTooLarge => write!(f, "its log: {}", FileError::TooLarge),
             Self::Rule(text) => f.write_str(text),
         }

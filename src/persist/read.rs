@@ -6,7 +6,7 @@ use super::decide::Fault;
 use super::document;
 use super::files;
 use super::plan::Plan;
-use super::secrets::{Desired, Source, base_name};
+use super::secrets::{Desired, Marks, Source, base_name};
 
 /// Reads and checks one file. Any error means that nothing of the file is stored.
 pub fn read_file(
@@ -20,17 +20,18 @@ pub fn read_file(
     let planned = plan.containers.get(container).and_then(|container_plan| Some((container_plan, container_plan.files.get(file)?)));
     let Some((container_plan, secret_plan)) = planned else { return Ok(Vec::new()) };
     let source = Source { plan, container, container_plan, secret_plan };
+    let marks = Marks::build(&source).map_err(Fault::Rule)?;
     let base = base_name(secret_plan, index);
     let bytes = files::read(root, container, file).map_err(Fault::File)?;
     if secret_plan.fan_out {
         let entries = document::parse_fan_out(&bytes, documents).map_err(Fault::Document)?;
         drop(bytes);
-        let build = |(key, data)| Desired::build(&source, format!("{base}-{key}"), data).map_err(Fault::Rule);
+        let build = |(key, data)| Desired::build(&source, &marks, format!("{base}-{key}"), data).map_err(Fault::Rule);
         return entries.into_iter().map(build).collect();
     }
     let document = document::parse(&bytes, documents).map_err(Fault::Document)?;
     drop(bytes);
-    Ok(vec![Desired::build(&source, base, document).map_err(Fault::Rule)?])
+    Ok(vec![Desired::build(&source, &marks, base, document).map_err(Fault::Rule)?])
 }
 
 /// Checks a container's log: the whole of it is one document, since each start of a container has a log of its own.
@@ -38,7 +39,8 @@ pub fn read_log(plan: &Plan, index: Option<u32>, container: &str, bytes: Vec<u8>
     let planned = plan.containers.get(container).and_then(|container_plan| Some((container_plan, container_plan.log.as_ref()?)));
     let Some((container_plan, secret_plan)) = planned else { return Ok(Vec::new()) };
     let source = Source { plan, container, container_plan, secret_plan };
+    let marks = Marks::build(&source).map_err(Fault::Rule)?;
     let document = document::parse(&bytes, 1).map_err(Fault::Log)?;
     drop(bytes);
-    Ok(vec![Desired::build(&source, base_name(secret_plan, index), document).map_err(Fault::Rule)?])
+    Ok(vec![Desired::build(&source, &marks, base_name(secret_plan, index), document).map_err(Fault::Rule)?])
 }

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,8 @@ use super::data::Data;
 use super::plan::{ContainerPlan, Plan, SecretPlan};
 use super::rules;
 use crate::api::{
-    ANNOTATION_WRITTEN_BY, LABEL_CONTAINER_NAME, LABEL_REMOTE_ID, OwnerReference, ResourceVersion, StringMap, Uid, null_as_default,
+    ANNOTATION_WRITTEN_BY, LABEL_CONTAINER_NAME, LABEL_REMOTE_ID, LABEL_SECRET_KIND, LABEL_SECRET_VERSION, OwnerReference, ResourceVersion,
+    StringMap, Uid, null_as_default,
 };
 
 /// The Secret that a document has to become. `Debug` does not print the data.
@@ -24,12 +26,39 @@ pub struct Desired {
     pub name: String,
     /// Whether each content gets a Secret of its own.
     pub versioned: bool,
+    /// Shared by all that come from one file: there may be a thousand.
+    pub marks: Arc<Marks>,
+    /// Keys and values.
+    pub data: Data,
+}
+
+/// Labels and annotations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
     /// All labels but those of a version.
     pub labels: StringMap,
     /// All annotations.
     pub annotations: StringMap,
-    /// Keys and values.
-    pub data: Data,
+}
+
+impl Marks {
+    /// The user's, and ours over them; checks the rules for both.
+    pub fn build(source: &Source<'_>) -> Result<Arc<Self>, String> {
+        let Source { plan, container, container_plan, secret_plan } = *source;
+        let mut labels = secret_plan.labels.clone();
+        for ours in [LABEL_REMOTE_ID, LABEL_SECRET_KIND, LABEL_SECRET_VERSION] {
+            labels.remove(ours);
+        }
+        labels.insert(LABEL_CONTAINER_NAME.to_owned(), container.to_owned());
+        if let Some(remote_id) = &container_plan.remote_id {
+            labels.insert(LABEL_REMOTE_ID.to_owned(), remote_id.clone());
+        }
+        let mut annotations = secret_plan.annotations.clone();
+        annotations.insert(ANNOTATION_WRITTEN_BY.to_owned(), plan.quarks_job.clone());
+        rules::check_labels(&labels)?;
+        rules::check_annotations(&annotations)?;
+        Ok(Arc::new(Self { labels, annotations }))
+    }
 }
 
 impl fmt::Debug for Desired {
@@ -39,25 +68,15 @@ impl fmt::Debug for Desired {
 }
 
 impl Desired {
-    /// Builds it and checks the rules for name, labels and annotations.
-    pub fn build(source: &Source<'_>, name: String, data: Data) -> Result<Self, String> {
-        let Source { plan, container, container_plan, secret_plan } = *source;
-        let mut labels = secret_plan.labels.clone();
-        labels.insert(LABEL_CONTAINER_NAME.to_owned(), container.to_owned());
-        if let Some(remote_id) = &container_plan.remote_id {
-            labels.insert(LABEL_REMOTE_ID.to_owned(), remote_id.clone());
-        }
-        let mut annotations = secret_plan.annotations.clone();
-        annotations.insert(ANNOTATION_WRITTEN_BY.to_owned(), plan.quarks_job.clone());
+    /// Builds it and checks the rule for its name.
+    pub fn build(source: &Source<'_>, marks: &Arc<Marks>, name: String, data: Data) -> Result<Self, String> {
         rules::check_name(&name)?;
-        rules::check_labels(&labels)?;
-        rules::check_annotations(&annotations)?;
-        Ok(Self { name, versioned: secret_plan.versioned, labels, annotations, data })
+        Ok(Self { name, versioned: source.secret_plan.versioned, marks: Arc::clone(marks), data })
     }
 
     /// The body of a create, one-to-one.
     pub fn to_new(&self) -> NewSecret<'_> {
-        let (labels, annotations) = (Cow::Borrowed(&self.labels), Cow::Borrowed(&self.annotations));
+        let (labels, annotations) = (Cow::Borrowed(&self.marks.labels), Cow::Borrowed(&self.marks.annotations));
         self.new_secret(NewMeta { name: Cow::Borrowed(&self.name), labels, annotations, owner_references: Vec::new() }, None)
     }
 
@@ -68,7 +87,8 @@ impl Desired {
 
     /// True if the Secret holds this content, whatever else others put on it.
     pub fn is_held_by(&self, live: &LiveSecret) -> bool {
-        live.data == self.data && is_within(&self.labels, &live.metadata.labels) && is_within(&self.annotations, &live.metadata.annotations)
+        let Marks { labels, annotations } = &*self.marks;
+        live.data == self.data && is_within(labels, &live.metadata.labels) && is_within(annotations, &live.metadata.annotations)
     }
 }
 
@@ -121,15 +141,9 @@ pub struct NewMeta<'a> {
 }
 
 /// A Secret as the API server has it, with everything in its metadata, so that an update loses nothing.
-#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LiveSecret {
-    /// Always `v1`.
-    #[serde(default)]
-    pub api_version: String,
-    /// Always `Secret`.
-    #[serde(default)]
-    pub kind: String,
     /// Its metadata.
     pub metadata: LiveMeta,
     /// Keys and values.
@@ -139,8 +153,31 @@ pub struct LiveSecret {
     #[serde(default, rename = "type")]
     pub secret_type: String,
     /// True if its data can never change.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub immutable: Option<bool>,
+}
+
+/// The body of an update: a [`LiveSecret`] with other data.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct ChangedSecret<'a> {
+    pub api_version: &'static str,
+    pub kind: &'static str,
+    pub metadata: &'a LiveMeta,
+    #[serde(rename = "type")]
+    pub secret_type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub immutable: Option<bool>,
+    pub data: &'a Data,
+}
+
+impl LiveSecret {
+    /// This Secret with other data.
+    pub fn with_data<'a>(&'a self, data: &'a Data) -> ChangedSecret<'a> {
+        let Self { metadata, data: _, secret_type, immutable } = self;
+        ChangedSecret { api_version: "v1", kind: "Secret", metadata, secret_type, immutable: *immutable, data }
+    }
 }
 
 /// Metadata of a [`LiveSecret`].
@@ -184,7 +221,7 @@ impl fmt::Debug for LiveSecret {
 pub enum Existing {
     /// It already is what it has to be.
     Same,
-    /// It is ours: send this back.
+    /// It is ours: send this back with the wanted data.
     Update(Box<LiveSecret>),
     /// It must stay as it is; the text says why.
     Conflict(String),
@@ -213,9 +250,11 @@ pub fn decide_existing(live: LiveSecret, desired: &Desired, quarks_job: &str, co
         return Existing::Conflict(format!("Secret {} is immutable and has other content", desired.name));
     }
     let mut update = Box::new(live);
-    update.data = desired.data.clone();
-    update.metadata.labels.extend(desired.labels.clone());
-    update.metadata.annotations.extend(desired.annotations.clone());
+    // Not needed any more, and it may be large.
+    update.data = Data::default();
+    let Marks { labels, annotations } = (*desired.marks).clone();
+    update.metadata.labels.extend(labels);
+    update.metadata.annotations.extend(annotations);
     Existing::Update(update)
 }
 

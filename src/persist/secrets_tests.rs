@@ -8,7 +8,7 @@ fn plan() -> Plan {
     serde_json::from_value(json!({
         "quarksJob": "q", "uid": "u", "run": 1,
         "containers": {"main": {"remoteId": "r1", "files": {"output.json": {
-            "name": "s", "labels": {"mine": "1", LABEL_CONTAINER_NAME: "forged"}, "annotations": {"note": "x", ANNOTATION_WRITTEN_BY: "forged"},
+            "name": "s", "labels": {"mine": "1", LABEL_CONTAINER_NAME: "forged", LABEL_SECRET_KIND: "forged", LABEL_SECRET_VERSION: "7"}, "annotations": {"note": "x", ANNOTATION_WRITTEN_BY: "forged"},
         }}}},
     }))
     .unwrap()
@@ -17,7 +17,7 @@ fn plan() -> Plan {
 fn build(plan: &Plan, name: &str) -> Result<Desired, String> {
     let container_plan = &plan.containers["main"];
     let source = Source { plan, container: "main", container_plan, secret_plan: &container_plan.files["output.json"] };
-    Desired::build(&source, name.to_owned(), Data::of(&[("k", "välue")]))
+    Desired::build(&source, &Marks::build(&source)?, name.to_owned(), Data::of(&[("k", "välue")]))
 }
 
 fn live(value: Value) -> LiveSecret {
@@ -97,7 +97,7 @@ fn an_update_keeps_what_others_put_there() {
     });
     let Existing::Update(update) = decide_existing(live(found), &desired(), "q", "main") else { panic!("an update") };
     assert_eq!(
-        serde_json::to_value(update).unwrap(),
+        serde_json::to_value(update.with_data(&desired().data)).unwrap(),
         json!({
             "apiVersion": "v1", "kind": "Secret", "type": "example.com/own", "data": {"k": "dsOkbHVl"},
             "metadata": {

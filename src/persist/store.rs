@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::api::Api;
@@ -53,7 +54,7 @@ pub struct Store<A> {
     owner: Owner,
     tasks: Vec<Task>,
     /// Names already spoken for, with their origin: fan-out can make the same name twice.
-    claimed: BTreeMap<String, Origin>,
+    claimed: BTreeMap<String, Arc<Origin>>,
     open: BTreeMap<String, usize>,
     backoff: Backoff,
     refused_limit: Duration,
@@ -67,7 +68,6 @@ enum Owner {
 }
 
 /// Where output comes from.
-#[derive(Clone)]
 struct Origin {
     container: String,
     /// Empty for the log.
@@ -88,7 +88,7 @@ impl fmt::Display for Origin {
 }
 
 struct Task {
-    origin: Origin,
+    origin: Arc<Origin>,
     work: Work,
     tries: u32,
     patience: Patience,
@@ -125,7 +125,7 @@ impl<A: Api> Store<A> {
         let Ended { container, lenient, documents } = ended;
         let before = self.tasks.len();
         if let Some(ContainerPlan { files, log, remote_id: _ }) = self.plan.containers.get(&container) {
-            let origin = |file: &str| Origin { container: container.clone(), file: file.to_owned() };
+            let origin = |file: &str| Arc::new(Origin { container: container.clone(), file: file.to_owned() });
             let task = |origin, work| Task { origin, work, tries: 0, patience: Patience::new(self.refused_limit), due: now };
             self.tasks.extend(files.keys().map(|file| task(origin(file), Work::ReadFile { lenient, documents })));
             self.tasks.extend(log.iter().map(|_| task(origin(""), Work::ReadLog { lenient })));
@@ -179,12 +179,12 @@ impl<A: Api> Store<A> {
     }
 
     /// What was read becomes writes.
-    fn take(&mut self, origin: Origin, read: Result<Vec<Desired>, Fault>, lenient: bool, now: Instant) -> Vec<Outcome> {
+    fn take(&mut self, origin: Arc<Origin>, read: Result<Vec<Desired>, Fault>, lenient: bool, now: Instant) -> Vec<Outcome> {
         let desired = match read {
             Ok(desired) => desired,
             Err(fault) if lenient => {
                 log::info!("output of failed container not stored: {} error={:?}", fields(&origin), fault.to_string());
-                return self.finish(origin.container);
+                return self.finish(&origin.container);
             }
             Err(fault) => return self.fail(origin.error(OutputErrorReason::OutputInvalid, fault.to_string())),
         };
@@ -195,11 +195,11 @@ impl<A: Api> Store<A> {
         // One task, the read, becomes one for each Secret.
         *self.open.entry(origin.container.clone()).or_default() += desired.len();
         for desired in &desired {
-            self.claimed.insert(desired.name.clone(), origin.clone());
+            self.claimed.insert(desired.name.clone(), Arc::clone(&origin));
         }
         let patience = Patience::new(self.refused_limit);
         let writes = desired.into_iter().map(|desired| Task {
-            origin: origin.clone(),
+            origin: Arc::clone(&origin),
             work: Work::Write { desired, step: Step::Create },
             tries: 0,
             patience: patience.clone(),
@@ -207,7 +207,7 @@ impl<A: Api> Store<A> {
         });
         // Written before the next file is read, so that contents do not pile up in memory.
         self.tasks.splice(0..0, writes);
-        self.finish(origin.container)
+        self.finish(&origin.container)
     }
 
     fn write(&mut self, mut task: Task, now: Instant) -> Vec<Outcome> {
@@ -223,8 +223,9 @@ impl<A: Api> Store<A> {
         match tried {
             Attempt::Stored { name, version } => {
                 log::info!("output stored: secret={name} {}", fields(&task.origin));
-                let Origin { container, file } = task.origin;
-                let mut outcomes = vec![Outcome::Stored(StoredSecret { name, version, container: container.clone(), file })];
+                let Origin { container, file } = &*task.origin;
+                let secret = StoredSecret { name, version, container: container.clone(), file: file.clone() };
+                let mut outcomes = vec![Outcome::Stored(secret)];
                 outcomes.extend(self.finish(container));
                 outcomes
             }
@@ -282,19 +283,19 @@ impl<A: Api> Store<A> {
         log::error!("output not stored: reason={reason} container={container} file={file:?} error={message:?}");
         let container = container.clone();
         let mut outcomes = vec![Outcome::Failed(error)];
-        outcomes.extend(self.finish(container));
+        outcomes.extend(self.finish(&container));
         outcomes
     }
 
     /// One task of the container less.
-    fn finish(&mut self, container: String) -> Vec<Outcome> {
-        let open = self.open.entry(container.clone()).or_insert(1);
+    fn finish(&mut self, container: &str) -> Vec<Outcome> {
+        let open = self.open.entry(container.to_owned()).or_insert(1);
         *open = open.saturating_sub(1);
         if *open > 0 {
             return Vec::new();
         }
-        self.open.remove(&container);
-        vec![Outcome::Finished(container)]
+        self.open.remove(container);
+        vec![Outcome::Finished(container.to_owned())]
     }
 }
 

@@ -50,10 +50,9 @@ pub fn version_of(base: &str, name: &str, labels: &StringMap) -> Option<u64> {
 
 /// The labels and annotations that a version of this content has, whatever its number.
 pub fn marks(desired: &Desired) -> (StringMap, StringMap) {
-    let mut labels = desired.labels.clone();
+    let mut labels = desired.marks.labels.clone();
     labels.insert(LABEL_SECRET_KIND.to_owned(), VERSIONED_KIND.to_owned());
-    labels.remove(LABEL_SECRET_VERSION);
-    let mut annotations = desired.annotations.clone();
+    let mut annotations = desired.marks.annotations.clone();
     annotations.insert(ANNOTATION_SOURCE_DESCRIPTION.to_owned(), SOURCE_DESCRIPTION.to_owned());
     (labels, annotations)
 }
@@ -91,6 +90,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::super::data::Data;
+    use super::super::secrets::Marks;
     use super::*;
 
     fn meta(name: &str, version: &str) -> VersionMeta {
@@ -100,7 +100,8 @@ mod tests {
 
     fn desired() -> Desired {
         let one = |key: &str, value: &str| StringMap::from([(key.to_owned(), value.to_owned())]);
-        Desired { name: "s".into(), versioned: true, labels: one("l", "1"), annotations: one("a", "2"), data: Data::of(&[("k", "x")]) }
+        let marks = Marks { labels: one("l", "1"), annotations: one("a", "2") };
+        Desired { name: "s".into(), versioned: true, marks: marks.into(), data: Data::of(&[("k", "x")]) }
     }
 
     #[test]

@@ -79,7 +79,7 @@ fn create_or_update(api: &dyn Api, plan: &Plan, container: &str, desired: &Desir
             Existing::Same => return stored(),
             Existing::Conflict(text) => return Attempt::Conflict(text),
             Existing::BeingDeleted => return Attempt::Failed(Failure::InTheWay(format!("Secret {} is being deleted", desired.name))),
-            Existing::Update(update) => match api.update(&update) {
+            Existing::Update(update) => match api.update(&update.with_data(&desired.data)) {
                 Ok(()) => return stored(),
                 Err(error) if error.is_conflict() || error.is_not_found() => {}
                 Err(error) => return Attempt::Failed(Failure::Call(error)),
