@@ -39,6 +39,8 @@ pub fn many_pods() -> MutexGuard<'static, ()> {
 enum Turn {
     Shared(RwLockReadGuard<'static, ()>),
     Alone(RwLockWriteGuard<'static, ()>),
+    /// Held by another case of the same test.
+    OfAnother,
 }
 
 pub struct Case {
@@ -65,6 +67,11 @@ impl Case {
     /// In a namespace that has the accounts and rights, but not the label that makes the operator look at it.
     pub fn unlabelled(name: &str) -> Self {
         Self::with(name, Turn::Shared(OPERATOR.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// One more unlabelled namespace for the same test; a second turn of its own could wait for ever.
+    pub fn beside(&self, name: &str) -> Self {
+        Self::with(name, Turn::OfAnother)
     }
 
     fn with(name: &str, turn: Turn) -> Self {

@@ -9,7 +9,7 @@ fn nothing_happens_without_the_label_and_everything_when_it_is_back() {
     case.wait("first", "condition=Succeeded");
     cluster(&["label", "namespace", &case.namespace, &format!("{MONITORED}-")]);
     // Something that happened later elsewhere shows that the operator has had its time.
-    let elsewhere = Case::unlabelled("label-elsewhere");
+    let elsewhere = case.beside("label-elsewhere");
     settle(&elsewhere, "barrier-1");
     let before = case.audit().iter().filter(|entry| entry.is_operator()).count();
     case.apply(&quarks_job("second", "once", "true"));
