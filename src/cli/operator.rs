@@ -32,7 +32,7 @@ Flags of the operator (variable in brackets, default in parentheses):
       --context NAME                  context of the kubeconfig
       --monitored-id ID               [MONITORED_ID] value of the namespace label quarks.cloudfoundry.org/monitored (default)
       --max-workers N                 [MAX_WORKERS] QuarksJobs worked on at once, 1 to 64 (4)
-  -l, --log-level LEVEL               [LOG_LEVEL] error, warn, info, debug, trace (info)
+  -l, --log-level LEVEL               [LOG_LEVEL] error, warn, info, debug (info)
       --apply-crd[=false]             [APPLY_CRD] create or update the CRD at start (false)
       --ctx-timeout SECONDS           [CTX_TIMEOUT] limit on one API call, 1 to 600 (30)
       --image IMAGE                   [IMAGE] image of the sidecar: the operator's own
