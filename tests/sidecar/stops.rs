@@ -76,6 +76,17 @@ fn a_write_that_waits_for_its_next_try_is_tried_once_more() {
 }
 
 #[test]
+fn a_last_try_that_fails_is_told_with_its_reason() {
+    let scene = Scene::new("stop-refused");
+    scene.server.fault(When::request("POST", "/secrets").every(), Fault::status(503, "ServiceUnavailable", "later", Some("60")));
+    let sidecar = scene.ended_well(one_file(), &document(&[("k", "1")]));
+    sidecar.process.wait_for("a failed try", || sidecar.process.log().contains("output not stored yet").then_some(()));
+    let finish = stop(&sidecar);
+    let told = ("OutputNotStored".to_owned(), "Secret s: create secrets: 503 ServiceUnavailable".to_owned());
+    assert_eq!((finish.code, errors(&finish)), (Some(143), vec![told]));
+}
+
+#[test]
 fn an_api_server_that_does_not_answer_does_not_hold_it_up() {
     for part in ["/secrets", "/quarksjobs"] {
         let scene = Scene::new(&format!("stop-hanging-{}", part.len()));
