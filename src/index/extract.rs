@@ -185,11 +185,11 @@ pub struct NamespaceView {
 
 impl From<Namespace> for NamespaceView {
     fn from(namespace: Namespace) -> Self {
-        let mut metadata = namespace.metadata;
+        let metadata = namespace.metadata;
         Self {
             is_being_deleted: metadata.is_being_deleted(),
-            monitored: metadata.labels.remove(LABEL_MONITORED),
-            service_account: metadata.labels.remove(LABEL_SERVICE_ACCOUNT).filter(|name| !name.is_empty()),
+            monitored: metadata.labels.get(LABEL_MONITORED).cloned(),
+            service_account: metadata.labels.get(LABEL_SERVICE_ACCOUNT).filter(|name| !name.is_empty()).cloned(),
             name: metadata.name,
         }
     }

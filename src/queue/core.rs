@@ -2,7 +2,8 @@
 //! it is worked on is worked on again; a key waits in one place only; urgent keys go first, and during a rush of them the
 //! others wait, though not for long.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::Backoff;
@@ -35,7 +36,8 @@ pub struct Queue {
     /// Keys that a worker has.
     processing: HashMap<ObjectKey, InWork>,
     rush_until: Option<Instant>,
-    due: BTreeSet<(Instant, ObjectKey)>,
+    /// Earliest first; entries that differ from `due_of` were overtaken by an earlier one.
+    due: BinaryHeap<Reverse<(Instant, ObjectKey)>>,
     due_of: HashMap<ObjectKey, Instant>,
     failures: HashMap<ObjectKey, u32>,
 }
@@ -56,7 +58,7 @@ impl Queue {
             urgent: VecDeque::new(),
             normal: VecDeque::new(),
             processing: HashMap::new(),
-            due: BTreeSet::new(),
+            due: BinaryHeap::new(),
             due_of: HashMap::new(),
             failures: HashMap::new(),
             rush_until: None,
@@ -144,7 +146,7 @@ impl Queue {
 
     /// When to ask again, if nothing can be taken before and no worker comes back.
     pub fn next_due(&self) -> Option<Instant> {
-        let due = self.due.first().map(|(at, _)| *at);
+        let due = self.due.peek().map(|Reverse((at, _))| *at);
         let patience = self.normal.front().map(|(_, since)| *since + PATIENCE).filter(|_| !self.is_normal_in_work());
         [due, patience, self.rush_until].into_iter().flatten().min()
     }
@@ -166,13 +168,10 @@ impl Queue {
     }
 
     fn schedule(&mut self, key: &ObjectKey, at: Instant) {
-        if let Some(current) = self.due_of.get(key) {
-            if *current <= at {
-                return;
-            }
-            self.due.remove(&(*current, key.clone()));
+        if self.due_of.get(key).is_some_and(|current| *current <= at) {
+            return;
         }
-        self.due.insert((at, key.clone()));
+        self.due.push(Reverse((at, key.clone())));
         self.due_of.insert(key.clone(), at);
     }
 
@@ -180,13 +179,16 @@ impl Queue {
         if !self.is_rush(now) {
             self.rush_until = None;
         }
-        while let Some((at, key)) = self.due.first().cloned() {
-            if at > now {
+        while let Some(Reverse((at, key))) = self.due.peek() {
+            let is_valid = self.due_of.get(key) == Some(at);
+            if is_valid && *at > now {
                 return;
             }
-            self.due.remove(&(at, key.clone()));
-            self.due_of.remove(&key);
-            self.add(key, Lane::Normal, now);
+            let Some(Reverse((_, key))) = self.due.pop() else { return };
+            if is_valid {
+                self.due_of.remove(&key);
+                self.add(key, Lane::Normal, now);
+            }
         }
     }
 }
