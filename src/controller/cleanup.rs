@@ -139,11 +139,14 @@ fn pods_beyond<'a>(pods: &'a [Pod], quarks_job: &Uid, newest_job: &str, limit: u
         .filter(|pod| pod.metadata.controller().is_none() && pod.metadata.owner_references.iter().any(|owner| owner.uid == *quarks_job))
         .filter_map(|pod| Some((run_of_job_name(pod.metadata.labels.get("batch.kubernetes.io/job-name")?)?, pod)))
         .collect();
-    let mut runs: Vec<u64> = kept.iter().map(|(run, _)| *run).chain(run_of_job_name(newest_job)).collect();
-    runs.sort_unstable();
-    runs.dedup();
-    let oldest_kept = runs.len().saturating_sub(limit as usize);
-    kept.into_iter().filter(|(run, _)| runs[..oldest_kept].contains(run)).map(|(_, pod)| pod).collect()
+    let mut runs: Vec<u64> = run_of_job_name(newest_job).into_iter().collect();
+    for (run, _) in &kept {
+        if !runs.contains(run) {
+            runs.push(*run);
+        }
+    }
+    let is_beyond = |run: u64| runs.iter().filter(|other| **other > run).count() >= limit as usize;
+    kept.into_iter().filter(|(run, _)| is_beyond(*run)).map(|(_, pod)| pod).collect()
 }
 
 /// A write to an object that is gone, or is another one by now, has nothing left to do.
