@@ -16,6 +16,7 @@ use crate::kube::{Client, Error};
 use crate::shutdown::Shutdown;
 
 use super::action::Action;
+use super::names::cut;
 
 /// Name of the controller in Events.
 const CONTROLLER: &str = "quarks.cloudfoundry.org/quarks-job";
@@ -189,7 +190,7 @@ fn build_event(key: &ObjectKey, uid: &Uid, note: &Note, instance: &str, count: u
         event_time: time,
         action: note.action.to_owned(),
         reason: note.reason.to_owned(),
-        note: cut(&note.text),
+        note: cut(&note.text, NOTE_MAX).to_owned(),
         kind: if note.is_warning { "Warning" } else { "Normal" }.to_owned(),
         reporting_controller: CONTROLLER.to_owned(),
         reporting_instance: instance.to_owned(),
@@ -201,14 +202,6 @@ fn build_event(key: &ObjectKey, uid: &Uid, note: &Note, instance: &str, count: u
             uid: uid.clone(),
         },
     }
-}
-
-fn cut(text: &str) -> String {
-    let mut end = text.len().min(NOTE_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
 }
 
 #[cfg(test)]

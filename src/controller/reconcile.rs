@@ -165,7 +165,7 @@ impl Reconciler {
                 return Next::Later;
             }
             // A start is decided on an object read just now; whatever writes a status needs to know the old one.
-            let needs_object = is_start || (matches!(step, Step::Report(_)) && object.is_none());
+            let needs_object = is_start || matches!(step, Step::Report(_));
             let needs_status = matches!(step, Step::RecordStart(_) | Step::RecordEnd(_) | Step::Report(_));
             if (needs_object && object.is_none()) || (needs_status && memory.known().is_none()) {
                 must_read = true;

@@ -6,6 +6,7 @@ use crate::api::{ActiveRun, Condition, LastRun, Outcome, QuarksJobStatus, Resour
 use crate::index::QuarksJobView;
 
 use super::decide::{Readiness, pending};
+use super::names;
 
 /// Longest message of a condition or of `lastRun` that we write; the API's own limit for conditions is 32,768.
 const MESSAGE_MAX: usize = 1024;
@@ -152,11 +153,7 @@ fn cut(message: &str) -> String {
     if message.len() <= MESSAGE_MAX {
         return message.to_owned();
     }
-    let mut end = MESSAGE_MAX - 3;
-    while !message.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}...", &message[..end])
+    format!("{}...", names::cut(message, MESSAGE_MAX - 3))
 }
 
 #[cfg(test)]
