@@ -18,7 +18,8 @@ use crate::queue::Backoff;
 use super::action::Action;
 use super::memory::{Memory, PruneRetry};
 use super::names::run_of_job_name;
-use super::reconcile::{Context, Failed, Flow, Reconciler, is_pod_of};
+use super::reconcile::{Context, Failed, Flow, Reconciler};
+use super::settle::is_pod_of;
 use super::versions::{Version, is_of_output, is_own, surplus};
 
 /// Pruning that did not work: how long until the next try.

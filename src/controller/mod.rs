@@ -1,7 +1,7 @@
 //! The operator's own logic: from what the API server says to what we write.
 //!
 //! Pure: `decide`, `names`, `record`, `references`, `status`, `template`, `verdict`, `versions`. `action` lists every write.
-//! `reconcile` and `cleanup` carry decisions out, with the reads in `lookup`; `run` gives keys to workers.
+//! `reconcile`, `start`, `settle` and `cleanup` carry decisions out, with the reads in `lookup`; `run` gives keys to workers.
 
 mod action;
 mod choices;
@@ -16,6 +16,8 @@ mod reconcile;
 pub mod record;
 pub mod references;
 mod run;
+mod settle;
+mod start;
 mod status;
 pub mod template;
 pub(crate) mod verdict;

@@ -1,0 +1,155 @@
+//! The start of a run: everything up to the answer to the Job's create, and what is said if there is no Job.
+
+use std::time::{Duration, Instant};
+
+use log::{debug, info, warn};
+use serde_json::Value;
+
+use crate::api::{Job, ObjectKey, Spec};
+use crate::clock;
+use crate::queue::Backoff;
+
+use super::action::Action;
+use super::credential::CredentialError;
+use super::decide::{Hold, Pending, StartedRun};
+use super::events::Note;
+use super::lookup::may_not_list_message;
+use super::memory::{Known, Memory};
+use super::names::job_name;
+use super::reconcile::{Context, Failed, Flow, Reconciler};
+use super::record::RunRecord;
+use super::status::StatusBuilder;
+use super::template::{build_job, has_delete_pod_label, ignored_fields, ttl_seconds};
+
+/// A template that the API server refuses is tried again after this long, besides on every change of the spec.
+const INVALID_TEMPLATE_RETRY: Duration = Duration::from_secs(600);
+/// Refusals for reasons outside the object (quota, admission, rights): how long until the next try.
+const REFUSAL_BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), max: Duration::from_secs(60) };
+
+impl Reconciler {
+    pub(super) fn start(&self, context: &Context<'_>, pending: Pending, memory: &mut Memory) -> Result<Flow, Failed> {
+        let Context { key, view, .. } = context;
+        let object = context.object.ok_or(Failed::Stale)?;
+        let mut spec = Spec::parse(&object.spec).map_err(|_| Failed::Stale)?;
+        let record = RunRecord {
+            run: view.marker.runs + 1,
+            trigger: pending.trigger,
+            strategy: pending.strategy,
+            template: Some(view.template_digest.to_string()),
+            config: None,
+            request: pending.request,
+            ttl: ttl_seconds(&spec.template),
+            output: spec.has_output(),
+            delete_pods: has_delete_pod_label(&spec.template),
+        };
+        if record.output
+            && let Some(account) = context.namespace.and_then(|namespace| namespace.service_account.as_deref())
+            && let Err(error) = self.credentials.ensure(&self.client, &key.namespace, account)
+        {
+            return match error {
+                CredentialError::Api(error) => Err(Failed::Api(error)),
+                CredentialError::NotReady(message) => self.refuse(context, memory, "NamespaceNotReady", &message, None),
+            };
+        }
+        let _choice = match self.use_highest_versions(&key.namespace, &mut spec.template) {
+            Ok(choice) => choice,
+            Err(error) if error.is_forbidden() => {
+                return self.refuse(context, memory, "NamespaceNotReady", &may_not_list_message(&key.namespace, &error), None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let name = job_name(&key.name, &view.uid, record.run);
+        let job = build_job(key, &view.uid, &name, &spec, &record, &self.sidecar);
+        let action = Action::CreateJob { namespace: &key.namespace, job: &job };
+        match self.client.call_with_warnings::<Job>(&action.request()) {
+            Ok((_, warnings)) => {
+                info!("job created key={key} job={name} run={} trigger={}", record.run, record.trigger.as_str());
+                self.tell(
+                    context,
+                    Note::normal(
+                        "JobCreated",
+                        "CreateJob",
+                        format!("run {}: created Job {name} (trigger: {})", record.run, record.trigger.as_str()),
+                    ),
+                );
+                self.warn_about_template(context, &spec.template, &warnings);
+                self.remember_start(memory, name, record);
+                Ok(Flow::Continue)
+            }
+            Err(error) if error.is_already_exists() => self.take_over(context, &name, record.run, memory),
+            Err(error) if error.has_field_causes() => {
+                let message = format!("the API server refuses the Job of this template: {}", error.message());
+                self.refuse(context, memory, "InvalidTemplate", &message, Some(INVALID_TEMPLATE_RETRY))
+            }
+            // A quota that is being counted answers 409.
+            Err(error)
+                if error.is_transient()
+                    || error.is_conflict()
+                    || error.is_not_found()
+                    || error.is_unauthorized()
+                    || error.is_shutdown() =>
+            {
+                Err(Failed::Api(error))
+            }
+            Err(error) => {
+                let message = format!("the API server refuses the Job for now: {}", error.message());
+                self.refuse(context, memory, "JobRefused", &message, None)
+            }
+        }
+    }
+
+    fn remember_start(&self, memory: &mut Memory, job_name: String, record: RunRecord) {
+        memory.hold = None;
+        memory.refusals = 0;
+        memory.started = Some(StartedRun { job_name, record, at: Instant::now(), is_seen: false });
+    }
+
+    /// The name is taken: by an earlier try of ours, then the run goes on with what that Job says; or by someone else.
+    fn take_over(&self, context: &Context<'_>, name: &str, run: u64, memory: &mut Memory) -> Result<Flow, Failed> {
+        let job_key = ObjectKey::new(context.key.namespace.clone(), name);
+        let Some(job) = self.read_job(&job_key)? else { return Err(Failed::Stale) };
+        match job.record_of(&context.view.uid).filter(|record| record.run == run) {
+            Some(record) => {
+                debug!("job of an earlier try found key={} job={name}", context.key);
+                self.remember_start(memory, name.to_owned(), record.clone());
+                Ok(Flow::Continue)
+            }
+            None => {
+                let message = format!("a Job named {name} exists and is not of this QuarksJob; delete or rename it");
+                self.refuse(context, memory, "NameConflict", &message, None)
+            }
+        }
+    }
+
+    /// Says why nothing starts, and when it is tried again. `retry` of `None` backs off.
+    fn refuse(
+        &self,
+        context: &Context<'_>,
+        memory: &mut Memory,
+        reason: &'static str,
+        message: &str,
+        retry: Option<Duration>,
+    ) -> Result<Flow, Failed> {
+        memory.refusals = memory.refusals.saturating_add(1);
+        let wait = retry.unwrap_or_else(|| REFUSAL_BACKOFF.delay(memory.refusals, 0.0));
+        let namespace = context.namespace.cloned().unwrap_or_default();
+        memory.hold = Some(Hold { generation: context.view.generation, namespace, until: Instant::now() + wait });
+        warn!("no run started key={} reason={reason} retry_seconds={} message={message:?}", context.key, wait.as_secs());
+        let Some(Known { status, .. }) = memory.known().cloned() else { return Err(Failed::Stale) };
+        let now = clock::now_seconds();
+        let new = StatusBuilder::new(context.view, &status, &now).refused(reason, message);
+        if new != status {
+            self.tell(context, Note::warning(reason, "CreateJob", message.to_owned()));
+        }
+        self.write_status(context, &status, &new, memory)?;
+        Ok(Flow::Wait(wait))
+    }
+
+    fn warn_about_template(&self, context: &Context<'_>, template: &Value, warnings: &[String]) {
+        let mut sentences: Vec<String> = ignored_fields(template).into_iter().collect();
+        sentences.extend(warnings.iter().cloned());
+        if !sentences.is_empty() {
+            self.tell(context, Note::warning("TemplateWarning", "CreateJob", sentences.join("; ")));
+        }
+    }
+}
