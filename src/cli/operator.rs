@@ -90,7 +90,7 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
             image: flags.image,
             image_pull_policy: flags.image_pull_policy,
             image_pull_secret: flags.image_pull_secret,
-            log_level: flags.log_level.to_string().to_lowercase(),
+            log_level: flags.log_level.to_string().to_ascii_lowercase(),
         },
         instance: instance(),
     };
