@@ -17,23 +17,27 @@ struct File {
     #[serde(default)]
     current_context: Option<String>,
     #[serde(default)]
-    clusters: Option<Vec<NamedCluster>>,
+    clusters: Option<Vec<Named>>,
     #[serde(default)]
-    users: Option<Vec<NamedUser>>,
+    users: Option<Vec<Named>>,
     #[serde(default)]
-    contexts: Option<Vec<NamedContext>>,
+    contexts: Option<Vec<Named>>,
 }
 
+/// An element of one of the lists.
 #[derive(Deserialize)]
-struct NamedCluster {
+struct Named {
     name: String,
-    #[serde(default)]
-    cluster: Option<Cluster>,
+    #[serde(default, rename = "cluster", alias = "user", alias = "context")]
+    fields: Option<Fields>,
 }
 
+/// What a cluster, a user or a context says. No two of them have a field of the same name, and one type for
+/// all is a third of the code.
 #[derive(Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-struct Cluster {
+struct Fields {
+    // Clusters.
     #[serde(default)]
     server: Option<String>,
     #[serde(default)]
@@ -46,18 +50,7 @@ struct Cluster {
     tls_server_name: Option<String>,
     #[serde(default)]
     proxy_url: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct NamedUser {
-    name: String,
-    #[serde(default)]
-    user: Option<User>,
-}
-
-#[derive(Clone, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct User {
+    // Users.
     #[serde(default)]
     client_certificate: Option<String>,
     #[serde(default)]
@@ -80,17 +73,7 @@ struct User {
     auth_provider: Option<serde_json::Value>,
     #[serde(default, rename = "as")]
     impersonate: Option<serde_json::Value>,
-}
-
-#[derive(Deserialize)]
-struct NamedContext {
-    name: String,
-    #[serde(default)]
-    context: Option<Context>,
-}
-
-#[derive(Clone, Default, Deserialize)]
-struct Context {
+    // Contexts.
     #[serde(default)]
     cluster: Option<String>,
     #[serde(default)]
@@ -100,35 +83,30 @@ struct Context {
 }
 
 /// An entry, and the file that it came from: its relative paths start there.
-struct From<T> {
+struct From {
     file: PathBuf,
-    entry: T,
+    entry: Fields,
 }
 
 #[derive(Default)]
 struct Merged {
     /// Name, and the file that says so.
     current_context: Option<(String, PathBuf)>,
-    clusters: BTreeMap<String, From<Cluster>>,
-    users: BTreeMap<String, From<User>>,
-    contexts: BTreeMap<String, From<Context>>,
+    clusters: BTreeMap<String, From>,
+    users: BTreeMap<String, From>,
+    contexts: BTreeMap<String, From>,
 }
 
 impl Merged {
     fn add(&mut self, path: &Path, file: File) {
         let File { current_context, clusters, users, contexts } = file;
-        let place = || path.to_owned();
         if let (None, Some(name)) = (&self.current_context, present(current_context)) {
-            self.current_context = Some((name, place()));
+            self.current_context = Some((name, path.to_owned()));
         }
-        for NamedCluster { name, cluster } in clusters.unwrap_or_default() {
-            self.clusters.entry(name).or_insert_with(|| From { file: place(), entry: cluster.unwrap_or_default() });
-        }
-        for NamedUser { name, user } in users.unwrap_or_default() {
-            self.users.entry(name).or_insert_with(|| From { file: place(), entry: user.unwrap_or_default() });
-        }
-        for NamedContext { name, context } in contexts.unwrap_or_default() {
-            self.contexts.entry(name).or_insert_with(|| From { file: place(), entry: context.unwrap_or_default() });
+        for (entries, list) in [(&mut self.clusters, clusters), (&mut self.users, users), (&mut self.contexts, contexts)] {
+            for Named { name, fields } in list.unwrap_or_default() {
+                entries.entry(name).or_insert_with(|| From { file: path.to_owned(), entry: fields.unwrap_or_default() });
+            }
         }
     }
 }
@@ -177,12 +155,12 @@ fn resolve(merged: &Merged, all: &str, context: Option<&str>) -> Result<Config, 
         ConfigError::new(place, kind, format!("no {kind} named {}", one_line(name, 100)), &known)
     };
     let context = merged.contexts.get(name).ok_or_else(|| unknown("context", &place, name, merged.contexts.keys().collect()))?;
-    let Context { cluster, user, namespace } = &context.entry;
+    let Fields { cluster, user, namespace, .. } = &context.entry;
     let place = context.file.display();
     let cluster_name = cluster.as_deref().unwrap_or_default();
     let cluster =
         merged.clusters.get(cluster_name).ok_or_else(|| unknown("cluster", &place, cluster_name, merged.clusters.keys().collect()))?;
-    let nobody = From { file: context.file.clone(), entry: User::default() };
+    let nobody = From { file: context.file.clone(), entry: Fields::default() };
     let (user_name, user) = match user.as_deref().filter(|name| !name.is_empty()) {
         Some(name) => (name, merged.users.get(name).ok_or_else(|| unknown("user", &place, name, merged.users.keys().collect()))?),
         None => ("", &nobody),
@@ -192,16 +170,10 @@ fn resolve(merged: &Merged, all: &str, context: Option<&str>) -> Result<Config, 
     Ok(config)
 }
 
-fn build(
-    cluster_name: &str,
-    cluster: &From<Cluster>,
-    user_name: &str,
-    user: &From<User>,
-    namespace: Option<String>,
-) -> Result<Config, ConfigError> {
+fn build(cluster_name: &str, cluster: &From, user_name: &str, user: &From, namespace: Option<String>) -> Result<Config, ConfigError> {
     let at_cluster = Entry { file: &cluster.file, label: format!("cluster {}", one_line(cluster_name, 100)) };
     let at_user = Entry { file: &user.file, label: format!("user {}", one_line(user_name, 100)) };
-    let Cluster { server, certificate_authority, certificate_authority_data, insecure_skip_tls_verify, tls_server_name, proxy_url } =
+    let Fields { server, certificate_authority, certificate_authority_data, insecure_skip_tls_verify, tls_server_name, proxy_url, .. } =
         cluster.entry.clone();
     let server = present(server).ok_or_else(|| at_cluster.error("server", "not set", "set it to https://HOST:PORT"))?;
     let server = Server::parse(&server).map_err(|reason| at_cluster.error("server", reason, "set it to https://HOST:PORT"))?;
@@ -228,8 +200,8 @@ fn build(
     })
 }
 
-fn build_user(at: &Entry<'_>, user: User) -> Result<(Auth, Option<ClientCertPem>), ConfigError> {
-    let User {
+fn build_user(at: &Entry<'_>, user: Fields) -> Result<(Auth, Option<ClientCertPem>), ConfigError> {
+    let Fields {
         client_certificate,
         client_certificate_data,
         client_key,
@@ -241,6 +213,7 @@ fn build_user(at: &Entry<'_>, user: User) -> Result<(Auth, Option<ClientCertPem>
         exec,
         auth_provider,
         impersonate,
+        ..
     } = user;
     if exec.is_some() {
         return Err(at.error("exec", "credential plugins are not supported yet", "use a user with a token or a client certificate"));
