@@ -10,6 +10,7 @@ use crate::clock;
 use crate::queue::Backoff;
 
 use super::action::Action;
+use super::blocked::remedy;
 use super::credential::CredentialError;
 use super::decide::{Hold, Pending, StartedRun};
 use super::events::Note;
@@ -44,7 +45,7 @@ impl Reconciler {
         };
         if record.output
             && let Some(account) = context.namespace.and_then(|namespace| namespace.service_account.as_deref())
-            && let Err(error) = self.credentials.ensure(&self.client, &key.namespace, account)
+            && let Err(error) = self.credentials.ensure(&self.client, &self.index, &key.namespace, account)
         {
             return match error {
                 CredentialError::Api(error) => Err(Failed::Api(error)),
@@ -54,7 +55,13 @@ impl Reconciler {
         let _choice = match self.use_highest_versions(&key.namespace, &mut spec.template) {
             Ok(choice) => choice,
             Err(error) if error.is_forbidden() => {
-                return self.refuse(context, memory, "NamespaceNotReady", &may_not_list_message(&key.namespace, &error), None);
+                return self.refuse(
+                    context,
+                    memory,
+                    "NamespaceNotReady",
+                    &may_not_list_message(&remedy(&self.index, &key.namespace), &error),
+                    None,
+                );
             }
             Err(error) => return Err(error.into()),
         };
