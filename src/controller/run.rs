@@ -355,12 +355,8 @@ impl Controller {
 fn log_failure(key: &ObjectKey, error: &Error) {
     if error.is_shutdown() {
         debug!("stopped in the middle key={key}");
-    } else if error.is_forbidden() {
-        warn!(
-            "not allowed, will be tried again key={key} error={error} remedy=\"kubectl apply -n {} -f manifests/monitored-namespace.yaml\"",
-            key.namespace
-        );
-    } else {
+    } else if !error.is_forbidden() {
+        // What is forbidden was told with what helps.
         warn!("failed, will be tried again key={key} error={error}");
     }
 }

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::queue::Backoff;
 
 use super::action::Action;
-use super::blocked::remedy;
+use super::blocked::{TERMINATING_RETRY, remedy};
 use super::credential::CredentialError;
 use super::decide::{Hold, Pending, StartedRun};
 use super::events::Note;
@@ -88,9 +88,14 @@ impl Reconciler {
                 let message = format!("the API server refuses the Job of this template: {}", error.message());
                 self.refuse(context, memory, "InvalidTemplate", &message, Some(INVALID_TEMPLATE_RETRY))
             }
+            Err(error) if error.is_namespace_terminating() => {
+                debug!("no run started, the namespace is being deleted key={key}");
+                Ok(Flow::Wait(TERMINATING_RETRY))
+            }
             // A quota that is being counted answers 409.
             Err(error)
                 if error.is_transient()
+                    || error.is_missing_right()
                     || error.is_conflict()
                     || error.is_not_found()
                     || error.is_unauthorized()
