@@ -14,6 +14,8 @@ pub struct Resource {
 impl Resource {
     /// QuarksJobs.
     pub const QUARKS_JOBS: Self = Self::new(super::GROUP, "v1alpha1", "quarksjobs");
+    /// Their status: a subresource, with a right of its own.
+    pub const QUARKS_JOB_STATUS: Self = Self::new(super::GROUP, "v1alpha1", "quarksjobs/status");
     /// Jobs.
     pub const JOBS: Self = Self::new("batch", "v1", "jobs");
     /// Pods.

@@ -8,6 +8,7 @@ use lexopt::Arg;
 use log::LevelFilter;
 
 use super::CliError;
+use crate::api::is_subdomain;
 
 /// Everything that can be set. Names are those of the original where it had them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,10 @@ pub struct Flags {
     pub context: Option<String>,
     /// `--monitored-id`, `MONITORED_ID`.
     pub monitored_id: String,
+    /// `--watch-namespaces`, `WATCH_NAMESPACES`: these and no others, whatever their labels; empty if not given.
+    pub watch_namespaces: Vec<String>,
+    /// `--sidecar-service-account`, `SIDECAR_SERVICE_ACCOUNT`: the sidecar's account in those; elsewhere a label names it.
+    pub sidecar_service_account: String,
     /// `--max-workers`, `MAX_WORKERS`: keys worked on at once.
     pub max_workers: usize,
     /// `--log-level`, `-l`, `LOG_LEVEL`.
@@ -39,7 +44,7 @@ pub struct Flags {
 }
 
 /// Flag, short form, variable. One row a flag that takes a value.
-const VALUES: [(&str, Option<char>, &str); 17] = [
+const VALUES: [(&str, Option<char>, &str); 18] = [
     ("kubeconfig", Some('c'), ""),
     ("context", None, ""),
     ("monitored-id", None, "MONITORED_ID"),
@@ -57,6 +62,7 @@ const VALUES: [(&str, Option<char>, &str); 17] = [
     ("meltdown-duration", None, "MELTDOWN_DURATION"),
     ("meltdown-requeue-after", None, "MELTDOWN_REQUEUE_AFTER"),
     ("watch-namespaces", None, "WATCH_NAMESPACES"),
+    ("sidecar-service-account", None, "SIDECAR_SERVICE_ACCOUNT"),
 ];
 
 impl Flags {
@@ -94,8 +100,16 @@ impl Flags {
     fn from_values(given: &[Option<(String, String)>]) -> Result<Self, CliError> {
         let find = |name: &str| given[VALUES.iter().position(|row| row.0 == name).expect("a row of VALUES")].as_ref();
         let value = |name: &str| find(name).map(|(_, value)| value.clone());
-        if let Some((source, _)) = find("watch-namespaces") {
-            return Err(CliError::Usage(format!("{source}: not built yet; label the namespaces instead")));
+        let watch_namespaces = namespaces(find("watch-namespaces"))?;
+        let account = find("sidecar-service-account");
+        if let Some((source, value)) = account {
+            if watch_namespaces.is_empty() {
+                let why = "goes with --watch-namespaces only; without it label quarks.cloudfoundry.org/qjob-service-account of a namespace names the account";
+                return Err(CliError::Usage(format!("{source}: {why}")));
+            }
+            if !is_subdomain(value) {
+                return Err(bad(account, "is no name of a service account: lower case letters, digits, dashes and dots"));
+            }
         }
         let image = value("image").unwrap_or_else(|| {
             let repository = value("docker-image-repository").unwrap_or_else(|| "quarks-job".to_owned());
@@ -117,6 +131,8 @@ impl Flags {
             kubeconfig: value("kubeconfig").map(PathBuf::from),
             context: value("context"),
             monitored_id,
+            watch_namespaces,
+            sidecar_service_account: value("sidecar-service-account").unwrap_or_else(|| "quarks-job-sidecar".to_owned()),
             max_workers: number(find("max-workers"), 4, 1, 64)?,
             log_level: log_level(find("log-level"))?,
             apply_crd: boolean(find("apply-crd"))?,
@@ -151,6 +167,26 @@ fn number(given: Option<&(String, String)>, default: usize, least: usize, most: 
         .ok()
         .filter(|number| (least..=most).contains(number))
         .ok_or_else(|| bad(given, &format!("is not a whole number from {least} to {most}")))
+}
+
+/// Names between commas, with or without spaces around them.
+fn namespaces(given: Option<&(String, String)>) -> Result<Vec<String>, CliError> {
+    let Some((source, value)) = given else { return Ok(Vec::new()) };
+    let mut names: Vec<String> = Vec::new();
+    for name in value.split(',').map(str::trim) {
+        let why = if name.is_empty() {
+            "stands for a name that is left out; write names with one comma between them, like a,b"
+        } else if name.len() > 63 || name.contains('.') || !is_subdomain(name) {
+            "is no name of a namespace: at most 63 lower case letters, digits and dashes, begun and ended by a letter or digit"
+        } else if names.iter().any(|other| other == name) {
+            "is named twice"
+        } else {
+            names.push(name.to_owned());
+            continue;
+        };
+        return Err(bad(Some(&(source.clone(), name.to_owned())), why));
+    }
+    Ok(names)
 }
 
 fn boolean(given: Option<&(String, String)>) -> Result<bool, CliError> {
@@ -203,6 +239,35 @@ mod tests {
         assert_eq!(image(&["--image", "r/x:1", "-t", "2"]), "r/x:1");
         assert_eq!(image(&["-o", "org", "-r", "repo", "-t", "2"]), "org/repo:2");
         assert!(image(&[]).starts_with("quarks-job:"));
+    }
+
+    #[test]
+    fn namespaces_are_named_once_each() {
+        let flags = parse(&["--watch-namespaces", "a , b-1"], &[]).expect("valid");
+        assert_eq!(
+            (flags.watch_namespaces, flags.sidecar_service_account.as_str()),
+            (vec!["a".into(), "b-1".into()], "quarks-job-sidecar")
+        );
+        let flags = parse(&["--sidecar-service-account", "s.x"], &[("WATCH_NAMESPACES", "a")]).expect("valid");
+        assert_eq!(flags.sidecar_service_account, "s.x");
+        assert!(parse(&[], &[("WATCH_NAMESPACES", "")]).expect("valid").watch_namespaces.is_empty());
+        for (arguments, environment, expected) in [
+            (&["--watch-namespaces", "a,,b"][..], &[][..], "--watch-namespaces: \"\" stands for a name that is left out"),
+            (&["--watch-namespaces", ""], &[], "--watch-namespaces: \"\" stands for"),
+            (&[], &[("WATCH_NAMESPACES", "a,")], "WATCH_NAMESPACES: \"\" stands for"),
+            (&[], &[("WATCH_NAMESPACES", "a, b ,a")], "WATCH_NAMESPACES: \"a\" is named twice"),
+            (&["--watch-namespaces", "a b"], &[], "--watch-namespaces: \"a b\" is no name"),
+            (&["--watch-namespaces", "a.b"], &[], "\"a.b\" is no name"),
+            (&["--watch-namespaces", "A"], &[], "\"A\" is no name"),
+            (&["--sidecar-service-account", "s"], &[], "--sidecar-service-account: goes with --watch-namespaces only"),
+            (&["--watch-namespaces=a", "--sidecar-service-account", "S"], &[], "--sidecar-service-account: \"S\" is no name"),
+        ] {
+            let error = parse(arguments, environment).expect_err(expected);
+            assert!(error.contains(expected), "{error}");
+        }
+        let long = "a".repeat(64);
+        assert!(parse(&["--watch-namespaces", &long], &[]).is_err());
+        assert!(parse(&["--watch-namespaces", &long[1..]], &[]).is_ok());
     }
 
     #[test]

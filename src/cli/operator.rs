@@ -31,6 +31,8 @@ Flags of the operator (variable in brackets, default in parentheses):
   -c, --kubeconfig FILE               [KUBECONFIG] (in-cluster, else ~/.kube/config)
       --context NAME                  context of the kubeconfig
       --monitored-id ID               [MONITORED_ID] value of the namespace label quarks.cloudfoundry.org/monitored (default)
+      --watch-namespaces A,B          [WATCH_NAMESPACES] these namespaces only, whatever their labels; needs Roles only
+      --sidecar-service-account NAME  [SIDECAR_SERVICE_ACCOUNT] the sidecar's account in those (quarks-job-sidecar)
       --max-workers N                 [MAX_WORKERS] QuarksJobs worked on at once, 1 to 64 (4)
   -l, --log-level LEVEL               [LOG_LEVEL] error, warn, info, debug (info)
       --apply-crd[=false]             [APPLY_CRD] create or update the CRD at start (false)
@@ -75,9 +77,10 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
         crd::apply(&client)?;
     }
     info!(
-        "operator starts version={} monitored_id={} server={}",
+        "operator starts version={} monitored_id={} namespaces={:?} server={}",
         env!("CARGO_PKG_VERSION"),
         flags.monitored_id,
+        flags.watch_namespaces.join(","),
         config.server.origin(None)
     );
 
@@ -85,6 +88,8 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
     let (panics, panicked) = bounded(1);
     let operator_config = OperatorConfig {
         monitored_id: flags.monitored_id,
+        fixed_namespaces: flags.watch_namespaces,
+        sidecar_service_account: flags.sidecar_service_account,
         max_workers: flags.max_workers,
         sidecar: SidecarSettings {
             image: flags.image,

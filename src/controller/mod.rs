@@ -4,6 +4,7 @@
 //! `reconcile`, `start`, `settle` and `cleanup` carry decisions out, with the reads in `lookup`; `run` gives keys to workers.
 
 mod action;
+mod blocked;
 mod choices;
 mod cleanup;
 mod config;

@@ -132,6 +132,7 @@ impl Reconciler {
                     }
                     // The watch will say so too; nothing is done for an object that is gone.
                     Ok(None) => return Next::Done,
+                    Err(error) if error.is_forbidden() => return self.blocked(key, memory, error),
                     Err(error) => return Next::Retry(error),
                 }
             }
@@ -178,6 +179,7 @@ impl Reconciler {
                 Ok(Flow::Continue) if is_start => return Next::Later,
                 Ok(Flow::Continue) => {}
                 Err(Failed::Stale) => must_read = true,
+                Err(Failed::Api(error)) if error.is_forbidden() => return self.blocked(key, memory, error),
                 Err(Failed::Api(error)) => return Next::Retry(error),
             }
         }
@@ -354,7 +356,7 @@ impl Reconciler {
     }
 }
 
-fn ready_of(status: &QuarksJobStatus) -> Option<(&str, &str)> {
+pub(super) fn ready_of(status: &QuarksJobStatus) -> Option<(&str, &str)> {
     status.condition("Ready").map(|Condition { status, reason, .. }| (status.as_str(), reason.as_str()))
 }
 

@@ -22,6 +22,7 @@ use crate::shutdown::Shutdown;
 use crate::threads::Thread;
 use crate::watch::{self, Jitter, WatchEvent, WatchHandle, WatchSpec};
 
+use super::blocked::remedy;
 use super::choices::Choices;
 use super::config::{ConfigStore, ConfigWatches};
 use super::credential::Credentials;
@@ -55,6 +56,10 @@ const SLOW: Duration = Duration::from_secs(60);
 pub struct OperatorConfig {
     /// Value of the namespace label `monitored`.
     pub monitored_id: String,
+    /// These namespaces and no others, whatever their labels; found by their labels if empty.
+    pub fixed_namespaces: Vec<String>,
+    /// The account that the sidecar acts as in fixed namespaces.
+    pub sidecar_service_account: String,
     /// Keys that are worked on at once.
     pub max_workers: usize,
     /// How pods get the sidecar.
@@ -147,8 +152,10 @@ type Done = (ObjectKey, Next);
 
 /// Starts all threads. They end after `shutdown`; a thread that panics is named on `panics`.
 pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics: &Sender<&'static str>) -> std::io::Result<Operator> {
-    let OperatorConfig { monitored_id, max_workers, sidecar, instance } = config;
-    let index = SharedIndex::new(Index::new(monitored_id));
+    let OperatorConfig { monitored_id, fixed_namespaces, sidecar_service_account, max_workers, sidecar, instance } = config;
+    let is_fixed = !fixed_namespaces.is_empty();
+    let index =
+        SharedIndex::new(if is_fixed { Index::fixed(&fixed_namespaces, &sidecar_service_account) } else { Index::new(monitored_id) });
     let pulse = Pulse::new();
     let (dirty, dirty_in) = bounded::<Dirty>(CHANNEL);
     let dirty = DirtySender(dirty);
@@ -187,11 +194,17 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
     threads.push(Thread::spawn("credentials", panics, move || credentials.run(&token_client, &token_index, &token_shutdown))?);
 
     // Watches last: what they feed is there.
-    let watches = vec![
-        start_watch(client, "watch-namespaces", Resource::NAMESPACES, &index, &dirty, Change::Namespace),
-        start_watch(client, "watch-jobs", Resource::JOBS, &index, &dirty, Change::Job),
-        start_watch(client, "watch-qjobs", Resource::QUARKS_JOBS, &index, &dirty, Change::QuarksJob),
-    ];
+    let mut watches = Vec::new();
+    let scopes = if is_fixed {
+        fixed_namespaces
+    } else {
+        watches.push(start_watch(client, "watch-namespaces", Resource::NAMESPACES, "", &index, &dirty, Change::Namespace));
+        vec![String::new()]
+    };
+    for scope in &scopes {
+        watches.push(start_watch(client, "watch-jobs", Resource::JOBS, scope, &index, &dirty, Change::Job));
+        watches.push(start_watch(client, "watch-qjobs", Resource::QUARKS_JOBS, scope, &index, &dirty, Change::QuarksJob));
+    }
     Ok(Operator { client: client.clone(), threads, health: Health { pulse, watches: Arc::new(watches), index } })
 }
 
@@ -224,6 +237,7 @@ fn start_watch<T>(
     client: &Client,
     name: &'static str,
     resource: Resource,
+    scope: &str,
     index: &SharedIndex,
     dirty: &DirtySender,
     wrap: fn(WatchEvent<Arc<T>>) -> Change,
@@ -231,25 +245,26 @@ fn start_watch<T>(
 where
     T: DeserializeOwned + Send + Sync + 'static,
 {
-    let (index, dirty) = (index.clone(), dirty.clone());
-    watch::spawn(client, WatchSpec::new(name, resource), move |event| match take_in(&index, &dirty, wrap(event)) {
+    let (index, dirty, namespace) = (index.clone(), dirty.clone(), scope.to_owned());
+    let spec = WatchSpec { namespace: namespace.clone(), remedy: remedy(&index, scope), ..WatchSpec::new(name, resource) };
+    watch::spawn(client, spec, move |event| match take_in(&index, &dirty, &namespace, wrap(event)) {
         Ok(()) => ControlFlow::Continue(()),
         Err(_) => ControlFlow::Break(()),
     })
 }
 
 /// Takes a change into the index and tells the controller whom it may matter to. Each kind has one watch, so changes of
-/// one kind come in order.
-fn take_in(index: &SharedIndex, dirty: &DirtySender, change: Change) -> Result<(), SendError<Dirty>> {
-    let (normal, urgent, is_newly_synced) = {
+/// one kind and scope come in order.
+fn take_in(index: &SharedIndex, dirty: &DirtySender, scope: &str, change: Change) -> Result<(), SendError<Dirty>> {
+    let (normal, urgent, is_newly_in) = {
         let mut index = index.write();
-        let was_synced = index.is_synced();
-        let (urgent, normal): (Vec<_>, Vec<_>) = index.apply(change).into_iter().partition(|key| has_to_start(&index, key));
-        (normal, urgent, index.is_synced() && !was_synced)
+        let was_in = index.is_in(scope);
+        let (urgent, normal): (Vec<_>, Vec<_>) = index.apply(scope, change).into_iter().partition(|key| has_to_start(&index, key));
+        (normal, urgent, index.is_in(scope) && !was_in)
     };
-    if is_newly_synced {
+    if is_newly_in {
         let (quarks_jobs, jobs) = index.read().sizes();
-        info!("caches are in quarksjobs={quarks_jobs} jobs={jobs}");
+        info!("caches are in namespace={scope:?} quarksjobs={quarks_jobs} jobs={jobs}");
         // Wakes the controller, whatever the keys.
         dirty.0.send((Vec::new(), Lane::Normal))?;
     }
@@ -297,20 +312,20 @@ struct Controller {
 impl Controller {
     fn run(mut self, index: &SharedIndex, pulse: &Pulse, shutdown: &Shutdown) {
         let mut jitter = Jitter::from_entropy();
-        let mut is_synced = false;
+        let mut is_any_in = false;
         loop {
             pulse.beat();
             let now = Instant::now();
-            is_synced = is_synced || index.read().is_synced();
-            // Nothing is worked on before all first lists are in.
-            while is_synced && self.idle > 0 {
+            is_any_in = is_any_in || index.read().is_any_in();
+            // Nothing is worked on before all first lists are in; with fixed namespaces each is judged by its own.
+            while is_any_in && self.idle > 0 {
                 let Some(work) = self.queue.take(now) else { break };
                 if self.work.send(work).is_err() {
                     return;
                 }
                 self.idle -= 1;
             }
-            if is_synced {
+            if is_any_in {
                 self.config_watches.adjust(now);
             }
             self.rush.store(self.queue.is_rush(now), Ordering::Relaxed);
@@ -370,12 +385,8 @@ impl Controller {
 fn log_failure(key: &ObjectKey, error: &Error) {
     if error.is_shutdown() {
         debug!("stopped in the middle key={key}");
-    } else if error.is_forbidden() {
-        warn!(
-            "not allowed, will be tried again key={key} error={error} remedy=\"kubectl apply -n {} -f manifests/monitored-namespace.yaml\"",
-            key.namespace
-        );
-    } else {
+    } else if !error.is_forbidden() {
+        // What is forbidden was told with what helps.
         warn!("failed, will be tried again key={key} error={error}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use log::{debug, info, warn};
+use log::{debug, info};
 
 use crate::api::{LABEL_QJOB_NAME, LastRun, List, ObjectKey, Outcome, Pod, QuarksJob, QuarksJobStatus, Resource, Strategy, Trigger, Uid};
 use crate::clock;
@@ -34,15 +34,7 @@ impl Reconciler {
         if !record.output {
             return Ok(verdict(end, job.succeeded, None));
         }
-        let pods = match self.pods(context.key) {
-            Ok(pods) => pods,
-            // What may not be read cannot be verified, and no retry changes that.
-            Err(error) if error.is_forbidden() => {
-                warn!("pods cannot be listed key={} error={error}", context.key);
-                Vec::new()
-            }
-            Err(error) => return Err(Failed::Api(error)),
-        };
+        let pods = self.pods(context.key).map_err(Failed::Api)?;
         let own: Vec<Pod> = pods.iter().filter(|pod| is_pod_of(pod, &job.uid)).cloned().collect();
         memory.pods = Some(pods);
         Ok(verdict(end, job.succeeded, Some(&own)))

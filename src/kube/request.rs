@@ -162,10 +162,10 @@ impl Request {
         Self::new(Method::Patch, "patch", resource, object_path(resource, key)).with_body(ContentType::MergePatch, body)
     }
 
-    /// Merge patch of an object's `status` subresource.
-    pub fn merge_patch_status(resource: Resource, key: &ObjectKey, body: &impl Serialize) -> Self {
-        let path = subresource_path(resource, key, "status");
-        Self::new(Method::Patch, "patch", resource, path).with_body(ContentType::MergePatch, body)
+    /// Merge patch of a QuarksJob's `status` subresource.
+    pub fn merge_patch_status(key: &ObjectKey, body: &impl Serialize) -> Self {
+        let path = subresource_path(Resource::QUARKS_JOBS, key, "status");
+        Self::new(Method::Patch, "patch", Resource::QUARKS_JOB_STATUS, path).with_body(ContentType::MergePatch, body)
     }
 
     /// DELETE of one object.
@@ -329,7 +329,7 @@ mod tests {
                 "/api/v1/namespaces/ns/serviceaccounts/a/token",
             ),
             (
-                Request::merge_patch_status(Resource::QUARKS_JOBS, &key(), &serde_json::json!({})),
+                Request::merge_patch_status(&key(), &serde_json::json!({})),
                 "patch",
                 "/apis/quarks.cloudfoundry.org/v1alpha1/namespaces/ns/quarksjobs/a/status",
             ),

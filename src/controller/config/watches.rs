@@ -8,6 +8,7 @@ use log::{debug, error};
 use serde::Deserialize;
 
 use crate::api::{CONFIG_KEY_SECRET, Resource, ResourceVersion};
+use crate::controller::blocked::remedy;
 use crate::controller::references::ReferenceKind;
 use crate::controller::run::DirtySender;
 use crate::index::SharedIndex;
@@ -102,7 +103,12 @@ impl ConfigWatches {
             ReferenceKind::ConfigMap => ("watch-configmaps", Resource::CONFIG_MAPS),
             ReferenceKind::Secret => ("watch-secrets", Resource::SECRETS),
         };
-        let spec = WatchSpec { namespace: namespace.to_string(), metadata_only: true, ..WatchSpec::new(name, resource) };
+        let spec = WatchSpec {
+            namespace: namespace.to_string(),
+            metadata_only: true,
+            remedy: remedy(&self.index, namespace),
+            ..WatchSpec::new(name, resource)
+        };
         let (index, store, dirty, namespace) = (self.index.clone(), Arc::clone(&self.store), self.dirty.clone(), Arc::clone(namespace));
         watch::spawn(&self.client, spec, move |event: WatchEvent<Arc<Change>>| {
             let now = Instant::now();
