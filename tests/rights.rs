@@ -262,3 +262,22 @@ fn the_roles_of_fixed_namespaces_grant_what_the_cluster_roles_grant_but_for_name
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/fixed-namespaces/operator.yaml")).expect("readable");
     assert!(!text.contains("rbac.authorization.k8s.io"), "the operator's own manifest grants nothing");
 }
+
+/// The thread that renews tokens must not make a start believe in a token that is not there.
+#[test]
+fn no_job_with_output_starts_while_its_account_is_missing() {
+    let scene = Scene::new("no-account");
+    let labels = json!({"metadata": {"labels": {"quarks.cloudfoundry.org/qjob-service-account": "nobody"}}});
+    scene.server.api().patch("/api/v1/namespaces/team", &labels);
+    scene.create("q", "once", |object| object["spec"]["output"] = json!({"outputMap": {"main": {"output.json": {"name": "s"}}}}));
+    scene.operator.start();
+    let count = |what: &str| scene.operator.log().matches(what).count();
+    scene.operator.wait_for("a renewal", || (count("token not renewed") > 0).then_some(()));
+    let tries = count("no run started");
+    scene.operator.wait_for("one more try", || (count("no run started") > tries).then_some(()));
+    assert_eq!(scene.created(), [""; 0]);
+    let (state, message) = ready(&scene, "q").expect("a condition");
+    assert!(state == "False NamespaceNotReady" && message.contains("\"nobody\"") && message.contains("kubectl apply -n team"), "{message}");
+    scene.server.api().create(&path("serviceaccounts", NAMESPACE, ""), json!({"metadata": {"name": "nobody"}}));
+    scene.wait_jobs(1);
+}

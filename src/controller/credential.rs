@@ -51,7 +51,10 @@ pub enum CredentialError {
 struct Held {
     account: String,
     secret: Uid,
+    /// From then on it is of no use for a new run.
     renew_at: Instant,
+    /// A renewal that did not work is not tried again before.
+    retry_at: Instant,
     /// When the Secret was last seen or written.
     seen_at: Instant,
     used_at: Instant,
@@ -157,11 +160,11 @@ impl Credentials {
             *held = None;
             drop(held);
             self.lock_all().remove(namespace);
-        } else if now >= current.renew_at {
+        } else if now >= current.renew_at && now >= current.retry_at {
             match obtain(client, index, namespace, &account) {
                 Ok(fresh) => *held = Some(fresh),
                 Err(error) => {
-                    current.renew_at = now + RENEW_RETRY;
+                    current.retry_at = now + RENEW_RETRY;
                     match error {
                         CredentialError::Api(error) => warn!("token not renewed namespace={namespace} error={error}"),
                         CredentialError::NotReady(message) => warn!("token not renewed namespace={namespace} message={message:?}"),
@@ -211,7 +214,7 @@ fn due_now(secret: &Secret) -> Option<Held> {
 
 fn held(account: &str, secret: &Uid, renew_in: Duration) -> Held {
     let now = Instant::now();
-    Held { account: account.to_owned(), secret: secret.clone(), renew_at: now + renew_in, seen_at: now, used_at: now }
+    Held { account: account.to_owned(), secret: secret.clone(), renew_at: now + renew_in, retry_at: now, seen_at: now, used_at: now }
 }
 
 fn obtain(client: &Client, index: &SharedIndex, namespace: &str, account: &str) -> Result<Held, CredentialError> {

@@ -16,9 +16,13 @@ mod crowd;
 mod examples;
 mod exit_codes;
 mod failures;
+mod fixed;
+mod granted;
 mod namespaces;
 mod outputs;
+mod rights;
 mod runs;
+mod second;
 mod sidecar_cost;
 mod stops;
 
