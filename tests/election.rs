@@ -123,27 +123,34 @@ fn one_works_and_the_other_only_looks_at_the_lease() {
     assert_eq!(holder(&scene), "first");
 }
 
+/// So many triggers are about to be served when the leader is stopped.
+const RUNS: usize = 16;
+
 #[test]
 fn a_leader_stopped_past_its_lease_writes_nothing_when_it_goes_on() {
     let scene = Scene::new("stopped");
     // Its calls outlast the stop: what it has read before is good enough to act on.
-    let first = candidate(&scene, "first", SHORT).arg("--ctx-timeout=600");
+    let first = candidate(&scene, "first", SHORT).arg("--ctx-timeout=600").arg(format!("--max-workers={RUNS}"));
     let second = candidate(&scene, "second", SHORT);
     let gate = Gate::default();
-    let is_read = |request: &Request| request.method == "GET" && request.path.ends_with("/quarksjobs/q");
-    scene.server.fault(When::matching(is_read), Fault::HoldReply(gate.clone()));
+    let is_read = |request: &Request| {
+        let is_first = request.header("authorization").ends_with("token-first");
+        is_first && request.method == "GET" && request.path.contains("/quarksjobs/q")
+    };
+    scene.server.fault(When::matching(is_read).every(), Fault::HoldReply(gate.clone()));
     first.start();
     wait_caches(&first);
     second.start();
     second.wait_for("the other seen", || second.log().contains("waiting for the Lease").then_some(()));
-    scene.create("q", "now", |_| {});
-    first.wait_for("the read before the start", || (gate.arrived() == 1).then_some(()));
+    let names: Vec<String> = (0..RUNS).map(|number| format!("q{number}")).collect();
+    names.iter().for_each(|name| scene.create(name, "now", |_| {}));
+    first.wait_for("the reads before the starts", || (gate.arrived() == RUNS).then_some(()));
     first.signal("STOP");
-    // The answer that says "start" waits in the socket of the stopped process.
+    // The answers that say "start" wait in the sockets of the stopped process.
     gate.open();
     let _jobs = play::auto_complete(scene.server.api());
     wait_holder(&scene, &second, "second");
-    settled(&scene, &second, "q");
+    names.iter().for_each(|name| settled(&scene, &second, name));
     scene.wait_jobs(0);
     let before = writes_of(&scene, "first");
     first.signal("CONT");
@@ -154,7 +161,7 @@ fn a_leader_stopped_past_its_lease_writes_nothing_when_it_goes_on() {
     scene.create("later", "now", |_| {});
     settled(&scene, &second, "later");
     assert_eq!(writes_of(&scene, "first"), before, "{}", first.log());
-    assert_eq!(scene.created().len(), 2, "one Job a trigger");
+    assert_eq!(scene.created().len(), RUNS + 1, "one Job a trigger");
     assert_eq!(lease(&scene)["spec"]["leaseTransitions"], 1);
 }
 
