@@ -87,7 +87,11 @@ impl Flags {
             let Some(row) = row else { return Err(usage(argument.unexpected())) };
             let name = VALUES[row].0;
             // Switches: `--apply-crd` alone means true.
-            let value = if matches!(name, "apply-crd" | LEADER_ELECT) { Some(parser.optional_value().unwrap_or_else(|| "true".into())) } else { None };
+            let value = if matches!(name, "apply-crd" | LEADER_ELECT) {
+                Some(parser.optional_value().unwrap_or_else(|| "true".into()))
+            } else {
+                None
+            };
             let value = match value {
                 Some(value) => value,
                 None => parser.value().map_err(usage)?,
@@ -134,8 +138,7 @@ impl Flags {
         };
         let (lease, renew, retry) = (seconds(LEASE_DURATION, 15)?, seconds(RENEW_DEADLINE, 10)?, seconds(RETRY_PERIOD, 2)?);
         // The steps between them are what makes it safe: a leader stops before another may start, and tries twice at least.
-        for (longer, shorter, name, other) in
-            [(lease, renew, RENEW_DEADLINE, LEASE_DURATION), (renew, retry, RETRY_PERIOD, RENEW_DEADLINE)]
+        for (longer, shorter, name, other) in [(lease, renew, RENEW_DEADLINE, LEASE_DURATION), (renew, retry, RETRY_PERIOD, RENEW_DEADLINE)]
         {
             if shorter >= longer {
                 return Err(CliError::Usage(format!("--{name}: must be less than --{other}, which is {} s", longer.as_secs())));
@@ -245,7 +248,8 @@ mod tests {
         let seconds = |flags: &Flags| [flags.election.lease, flags.election.renew, flags.election.retry].map(|limit| limit.as_secs());
         let flags = parse(&[], &[]).expect("valid");
         assert_eq!((flags.leader_elect, seconds(&flags)), (false, [15, 10, 2]));
-        let flags = parse(&["--leader-elect", "--leader-elect-lease-duration=60s"], &[("LEADER_ELECT_RENEW_DEADLINE", "40")]).expect("valid");
+        let flags =
+            parse(&["--leader-elect", "--leader-elect-lease-duration=60s"], &[("LEADER_ELECT_RENEW_DEADLINE", "40")]).expect("valid");
         assert_eq!((flags.leader_elect, seconds(&flags)), (true, [60, 40, 2]));
         assert!(parse(&[], &[("LEADER_ELECT", "true")]).expect("valid").leader_elect);
         assert!(!parse(&["--leader-elect=false"], &[("LEADER_ELECT", "true")]).expect("valid").leader_elect);

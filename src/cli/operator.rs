@@ -182,8 +182,7 @@ fn begin(flags: Flags, client: &Client, panics: &Sender<&'static str>) -> Result
 /// Stands for the Lease, with a client of its own: it has no fence, and none of its calls may last until the deadline.
 fn stand(flags: &Flags, config: &Config, fence: Until, panics: &Sender<&'static str>) -> Result<Election, CliError> {
     let timing = flags.election;
-    let options =
-        ClientOptions { call_timeout: flags.call_timeout.min(timing.call()), max_connections: 1, ..ClientOptions::default() };
+    let options = ClientOptions { call_timeout: flags.call_timeout.min(timing.call()), max_connections: 1, ..ClientOptions::default() };
     let client = Client::new(config, options).map_err(|error| CliError::Failed(error.to_string()))?;
     let namespace = variable("POD_NAMESPACE").unwrap_or_else(|| config.namespace.clone());
     let lease = ObjectKey::new(namespace, election::lease_name(&flags.monitored_id));

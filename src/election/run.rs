@@ -223,7 +223,7 @@ impl Candidate {
         };
         self.elector.take_in(answer, sent, now);
         let holder = self.elector.holder();
-        if holder != self.told_holder && holder != self.identity {
+        if !holder.is_empty() && holder != self.told_holder && holder != self.identity {
             info!("waiting for the Lease lease={} holder={holder:?}", self.leadership.lease);
             self.told_holder = holder.to_owned();
         }

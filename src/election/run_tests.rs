@@ -79,7 +79,10 @@ fn a_lease_is_made_renewed_and_given_back() {
     election.stop(Duration::from_secs(20));
     let last = script.seen().pop().expect("a request");
     let body: Value = serde_json::from_slice(last.body.as_deref().expect("a body")).expect("JSON");
-    assert_eq!((last.method.as_str(), &body["spec"]["holderIdentity"], &body["spec"]["leaseDurationSeconds"]), ("PUT", &json!(""), &json!(1)));
+    assert_eq!(
+        (last.method.as_str(), &body["spec"]["holderIdentity"], &body["spec"]["leaseDurationSeconds"]),
+        ("PUT", &json!(""), &json!(1))
+    );
     assert!(!fence.holds() && !leadership.is_leader());
 }
 

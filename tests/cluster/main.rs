@@ -12,6 +12,7 @@ mod budgets;
 mod canary;
 mod case;
 mod crowd;
+mod election;
 mod examples;
 mod exit_codes;
 mod failures;
