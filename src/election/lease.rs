@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Limits of an election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,10 +51,11 @@ impl Record {
 /// it stays. An empty identity gives it back.
 pub(super) fn claim(object: &mut Value, identity: &str, seconds: u64, now: &str) {
     let is_taken = object["spec"]["holderIdentity"].as_str() != Some(identity);
-    if !object["spec"].is_object() {
-        object["spec"] = json!({});
-    }
     let spec = &mut object["spec"];
+    if !spec.is_object() {
+        // Made by the first field that is set.
+        *spec = Value::Null;
+    }
     if is_taken {
         // Counts how often it went from one to another, so giving it back is no transition.
         let before = spec["leaseTransitions"].as_u64();
@@ -142,9 +143,9 @@ pub(super) struct Elector {
 }
 
 impl Elector {
-    /// `jitter`, from 0 to 1, keeps several candidates from asking at the same moments.
-    pub(super) fn new(identity: String, timing: Timing, jitter: f64, now: Instant) -> Self {
-        let poll = timing.retry.mul_f64(0.5 + jitter / 10.0);
+    /// `jitter` keeps several candidates from asking at the same moments.
+    pub(super) fn new(identity: String, timing: Timing, jitter: Duration, now: Instant) -> Self {
+        let poll = timing.retry / 2 + jitter;
         Self { identity, timing, poll, known: Known::Nothing, seen: None, due: now, until: None }
     }
 

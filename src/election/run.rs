@@ -1,12 +1,14 @@
 //! The thread that holds the Lease: does what [`Elector`] decides, and says until when writes may leave the process.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{debug, info, warn};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::api::{ObjectKey, Resource};
 use crate::clock;
@@ -14,7 +16,6 @@ use crate::kube::{Client, Error, Request};
 use crate::shutdown::{self, Shutdown, ShutdownGuard};
 use crate::threads::Thread;
 use crate::until::Until;
-use crate::watch::Jitter;
 
 use super::lease::{Answer, Elector, Record, Step, Timing, claim};
 
@@ -92,7 +93,8 @@ pub fn start(client: Client, candidacy: Candidacy, fence: Until, panics: &Sender
     let (stop, stopped) = shutdown::pair();
     // It leads once and loses once.
     let (turn, turns) = bounded(2);
-    let jitter = Jitter::from_entropy().next_factor();
+    // A tenth is enough to come apart, and a Lease that is given back is seen within 3 s.
+    let jitter = Duration::from_millis(RandomState::new().build_hasher().finish() % (timing.retry.as_millis() as u64 / 10).max(1));
     let candidate = Candidate {
         elector: Elector::new(identity.clone(), timing, jitter, Instant::now()),
         client,
@@ -164,11 +166,8 @@ impl Candidate {
                 Step::Read => self.send(&Request::get(Resource::LEASES, &self.leadership.lease), now),
                 Step::Create => {
                     let ObjectKey { namespace, name } = self.leadership.lease.clone();
-                    self.object = json!({
-                        "apiVersion": "coordination.k8s.io/v1",
-                        "kind": "Lease",
-                        "metadata": {"name": *name, "namespace": *namespace},
-                    });
+                    self.object = Value::Null;
+                    self.object["metadata"]["name"] = (*name).into();
                     self.claim();
                     self.send(&Request::create(Resource::LEASES, &namespace, &self.object), now)
                 }

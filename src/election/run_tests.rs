@@ -1,4 +1,5 @@
 use super::*;
+use serde_json::json;
 use crate::kube::ClientOptions;
 use crate::kube::config::Auth;
 use crate::kube::scripted::{Reply, Script, wait_until};
@@ -68,7 +69,7 @@ fn a_lease_is_made_renewed_and_given_back() {
     let leadership = run.election.leadership().clone();
     assert!(leadership.is_leader() && leadership.is_alive() && leadership.is_ready() && leadership.lost().is_none());
     let created = run.body(1);
-    assert_eq!(created["metadata"], json!({"name": "quarks-job", "namespace": "ns"}));
+    assert_eq!(created["metadata"], json!({"name": "quarks-job"}));
     assert_eq!(
         (&created["spec"]["holderIdentity"], &created["spec"]["leaseDurationSeconds"], &created["spec"]["leaseTransitions"]),
         (&json!("me"), &json!(40), &json!(0))
