@@ -167,6 +167,8 @@ impl Candidate {
                 Step::Create => {
                     let ObjectKey { namespace, name } = self.leadership.lease.clone();
                     self.object = Value::Null;
+                    self.object["apiVersion"] = "coordination.k8s.io/v1".into();
+                    self.object["kind"] = "Lease".into();
                     self.object["metadata"]["name"] = (*name).into();
                     self.claim();
                     self.send(&Request::create(Resource::LEASES, &namespace, &self.object), now)

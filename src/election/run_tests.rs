@@ -1,9 +1,9 @@
 use super::*;
-use serde_json::json;
 use crate::kube::ClientOptions;
 use crate::kube::config::Auth;
 use crate::kube::scripted::{Reply, Script, wait_until};
 use crate::kube::transport::TransportErrorKind;
+use serde_json::json;
 
 /// So long that no test reaches the end of one, or short enough to wait for it.
 fn timing(renew_millis: u64) -> Timing {
