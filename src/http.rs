@@ -3,27 +3,53 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use log::debug;
 
 use crate::controller::Health;
+use crate::election::Leadership;
 
 /// A probe that sends or reads slower than this is cut off, so that it cannot hold up the next one for long.
 const IO_LIMIT: Duration = Duration::from_secs(2);
 /// Longest request that is read, in bytes.
 const REQUEST_MAX: u64 = 8 * 1024;
 
+/// Whom probes are about.
+#[derive(Debug, Default)]
+pub struct Probed {
+    /// Set once the operator works: at once, or when it has become the leader.
+    pub operator: OnceLock<Health>,
+    /// Set if there is an election.
+    pub leadership: Option<Leadership>,
+}
+
+impl Probed {
+    fn is_alive(&self) -> bool {
+        self.operator.get().is_none_or(Health::is_alive) && self.leadership.as_ref().is_none_or(Leadership::is_alive)
+    }
+
+    /// One that waits for the Lease is ready to take over: else a Deployment of two would never be available.
+    fn is_ready(&self) -> bool {
+        match (self.operator.get(), &self.leadership) {
+            (Some(health), _) => health.is_ready(),
+            (None, Some(leadership)) => leadership.is_ready(),
+            (None, None) => false,
+        }
+    }
+}
+
 /// Answers probes for ever, one at a time. The process ends it.
-pub fn serve(listener: &TcpListener, health: &Health) {
+pub fn serve(listener: &TcpListener, probed: &Probed) {
     for stream in listener.incoming() {
-        if let Err(error) = stream.and_then(|stream| answer(stream, health)) {
+        if let Err(error) = stream.and_then(|stream| answer(stream, probed)) {
             debug!("probe not answered error={error}");
         }
     }
 }
 
-fn answer(mut stream: TcpStream, health: &Health) -> io::Result<()> {
+fn answer(mut stream: TcpStream, probed: &Probed) -> io::Result<()> {
     stream.set_read_timeout(Some(IO_LIMIT))?;
     stream.set_write_timeout(Some(IO_LIMIT))?;
     let mut reader = BufReader::with_capacity(1_024, (&stream).take(REQUEST_MAX));
@@ -34,7 +60,7 @@ fn answer(mut stream: TcpStream, health: &Health) -> io::Result<()> {
     while reader.read_line(&mut line)? > 2 {
         line.clear();
     }
-    let (status, body) = respond(&first, health.is_alive(), health.is_ready());
+    let (status, body) = respond(&first, probed.is_alive(), probed.is_ready());
     write!(
         stream,
         "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",

@@ -32,6 +32,8 @@ impl Resource {
     pub const SERVICE_ACCOUNTS: Self = Self::new("", "v1", "serviceaccounts");
     /// Custom resource definitions, cluster-scoped.
     pub const DEFINITIONS: Self = Self::new("apiextensions.k8s.io", "v1", "customresourcedefinitions");
+    /// Leases.
+    pub const LEASES: Self = Self::new("coordination.k8s.io", "v1", "leases");
     /// Events.
     pub const EVENTS: Self = Self::new("events.k8s.io", "v1", "events");
 

@@ -9,6 +9,7 @@ use log::LevelFilter;
 
 use super::CliError;
 use crate::api::is_subdomain;
+use crate::election::Timing;
 
 /// Everything that can be set. Names are those of the original where it had them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,12 +40,21 @@ pub struct Flags {
     pub image_pull_secret: Option<String>,
     /// `--http-listen`, `HTTP_LISTEN`: address of `/healthz` and `/readyz`; none if empty.
     pub http_listen: Option<String>,
+    /// `--leader-elect`, `LEADER_ELECT`: of several operators only the holder of a Lease works.
+    pub leader_elect: bool,
+    /// `--leader-elect-lease-duration`, `-renew-deadline`, `-retry-period`, in seconds, as Kubernetes' own components have them.
+    pub election: Timing,
     /// Flags that are taken and do nothing, for a warning.
     pub ignored: Vec<&'static str>,
 }
 
+const LEADER_ELECT: &str = "leader-elect";
+const LEASE_DURATION: &str = "leader-elect-lease-duration";
+const RENEW_DEADLINE: &str = "leader-elect-renew-deadline";
+const RETRY_PERIOD: &str = "leader-elect-retry-period";
+
 /// Flag, short form, variable. One row a flag that takes a value.
-const VALUES: [(&str, Option<char>, &str); 18] = [
+const VALUES: [(&str, Option<char>, &str); 22] = [
     ("kubeconfig", Some('c'), ""),
     ("context", None, ""),
     ("monitored-id", None, "MONITORED_ID"),
@@ -59,6 +69,10 @@ const VALUES: [(&str, Option<char>, &str); 18] = [
     ("image", None, "IMAGE"),
     ("image-pull-secret", None, "IMAGE_PULL_SECRET"),
     ("http-listen", None, "HTTP_LISTEN"),
+    (LEADER_ELECT, None, "LEADER_ELECT"),
+    (LEASE_DURATION, None, "LEADER_ELECT_LEASE_DURATION"),
+    (RENEW_DEADLINE, None, "LEADER_ELECT_RENEW_DEADLINE"),
+    (RETRY_PERIOD, None, "LEADER_ELECT_RETRY_PERIOD"),
     ("meltdown-duration", None, "MELTDOWN_DURATION"),
     ("meltdown-requeue-after", None, "MELTDOWN_REQUEUE_AFTER"),
     ("watch-namespaces", None, "WATCH_NAMESPACES"),
@@ -78,8 +92,12 @@ impl Flags {
             };
             let Some(row) = row else { return Err(usage(argument.unexpected())) };
             let name = VALUES[row].0;
-            // A switch of the original: `--apply-crd` alone means true.
-            let value = if name == "apply-crd" { Some(parser.optional_value().unwrap_or_else(|| "true".into())) } else { None };
+            // Switches: `--apply-crd` alone means true.
+            let value = if matches!(name, "apply-crd" | LEADER_ELECT) {
+                Some(parser.optional_value().unwrap_or_else(|| "true".into()))
+            } else {
+                None
+            };
             let value = match value {
                 Some(value) => value,
                 None => parser.value().map_err(usage)?,
@@ -127,6 +145,19 @@ impl Flags {
         if monitored_id.len() > 63 || crate::controller::names::label_value(&monitored_id) != monitored_id {
             return Err(bad(find("monitored-id"), "is no label value: at most 63 letters, digits, dashes, dots and underscores"));
         }
+        let seconds = |name: &str, default: usize| {
+            // Kubernetes' components write `15s`.
+            let given = find(name).map(|(source, value)| (source.clone(), value.strip_suffix('s').unwrap_or(value).to_owned()));
+            number(given.as_ref(), default, 1, 600).map(|seconds| Duration::from_secs(seconds as u64))
+        };
+        let (lease, renew, retry) = (seconds(LEASE_DURATION, 15)?, seconds(RENEW_DEADLINE, 10)?, seconds(RETRY_PERIOD, 2)?);
+        // The steps between them are what makes it safe: a leader stops before another may start, and tries twice at least.
+        for (longer, shorter, name, other) in [(lease, renew, RENEW_DEADLINE, LEASE_DURATION), (renew, retry, RETRY_PERIOD, RENEW_DEADLINE)]
+        {
+            if shorter >= longer {
+                return Err(CliError::Usage(format!("--{name}: must be less than --{other}, which is {} s", longer.as_secs())));
+            }
+        }
         Ok(Self {
             kubeconfig: value("kubeconfig").map(PathBuf::from),
             context: value("context"),
@@ -141,6 +172,8 @@ impl Flags {
             image_pull_policy: pull_policy,
             image_pull_secret: value("image-pull-secret"),
             http_listen: value("http-listen").map(|address| if address.starts_with(':') { format!("[::]{address}") } else { address }),
+            leader_elect: boolean(find(LEADER_ELECT))?,
+            election: Timing { lease, renew, retry },
             ignored: ["meltdown-duration", "meltdown-requeue-after"].into_iter().filter(|name| find(name).is_some()).collect(),
         })
     }
@@ -276,6 +309,18 @@ mod tests {
     }
 
     #[test]
+    fn an_election_has_the_times_of_kubernetes_components() {
+        let seconds = |flags: &Flags| [flags.election.lease, flags.election.renew, flags.election.retry].map(|limit| limit.as_secs());
+        let flags = parse(&[], &[]).expect("valid");
+        assert_eq!((flags.leader_elect, seconds(&flags)), (false, [15, 10, 2]));
+        let flags =
+            parse(&["--leader-elect", "--leader-elect-lease-duration=60s"], &[("LEADER_ELECT_RENEW_DEADLINE", "40")]).expect("valid");
+        assert_eq!((flags.leader_elect, seconds(&flags)), (true, [60, 40, 2]));
+        assert!(parse(&[], &[("LEADER_ELECT", "true")]).expect("valid").leader_elect);
+        assert!(!parse(&["--leader-elect=false"], &[("LEADER_ELECT", "true")]).expect("valid").leader_elect);
+    }
+
+    #[test]
     fn bad_values_name_their_source() {
         for (arguments, environment, expected) in [
             (&["--max-workers", "0"][..], &[][..], "--max-workers"),
@@ -288,6 +333,10 @@ mod tests {
             (&["--nonsense"], &[], "--nonsense"),
             (&["--context"], &[], "--context"),
             (&["-l", "info", "extra"], &[], "extra"),
+            (&["--leader-elect=maybe"], &[], "--leader-elect"),
+            (&[], &[("LEADER_ELECT_RETRY_PERIOD", "0")], "LEADER_ELECT_RETRY_PERIOD"),
+            (&["--leader-elect-renew-deadline=15"], &[], "--leader-elect-renew-deadline"),
+            (&["--leader-elect-retry-period=10"], &[], "--leader-elect-retry-period"),
         ] {
             let error = parse(arguments, environment).expect_err(expected);
             assert!(error.contains(expected), "{error}");

@@ -17,6 +17,8 @@ pub enum CliError {
     Usage(String),
     /// It did not work; exit code 1.
     Failed(String),
+    /// It did not work, and the log says why; exit code 1.
+    Logged,
 }
 
 impl fmt::Display for CliError {
@@ -24,6 +26,7 @@ impl fmt::Display for CliError {
         match self {
             Self::Usage(message) => write!(f, "{message} (see quarks-job --help)"),
             Self::Failed(message) => f.write_str(message),
+            Self::Logged => f.write_str("see the log"),
         }
     }
 }
@@ -45,6 +48,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(CliError::Logged) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("quarks-job: {error}");
             ExitCode::from(if matches!(error, CliError::Usage(_)) { 2 } else { 1 })

@@ -62,6 +62,8 @@ pub enum Error {
     },
     /// The client was shut down.
     Shutdown,
+    /// A write that was not sent: this process does not hold the Lease, or holds it no more.
+    Fenced,
 }
 
 impl Error {
@@ -69,7 +71,7 @@ impl Error {
     pub fn code(&self) -> Option<u16> {
         match self {
             Self::Status { code, .. } => Some(*code),
-            Self::Transport { .. } | Self::Decode { .. } | Self::TooLarge { .. } | Self::Shutdown => None,
+            Self::Transport { .. } | Self::Decode { .. } | Self::TooLarge { .. } | Self::Shutdown | Self::Fenced => None,
         }
     }
 
@@ -77,7 +79,7 @@ impl Error {
     pub fn status(&self) -> Option<&Status> {
         match self {
             Self::Status { status, .. } => Some(status),
-            Self::Transport { .. } | Self::Decode { .. } | Self::TooLarge { .. } | Self::Shutdown => None,
+            Self::Transport { .. } | Self::Decode { .. } | Self::TooLarge { .. } | Self::Shutdown | Self::Fenced => None,
         }
     }
 
@@ -171,9 +173,9 @@ impl Error {
         self.status().is_some_and(is_too_large_resource_version)
     }
 
-    /// The client was shut down.
+    /// The client was shut down, or may not write any more: the process is about to end.
     pub fn is_shutdown(&self) -> bool {
-        matches!(self, Self::Shutdown)
+        matches!(self, Self::Shutdown | Self::Fenced)
     }
 
     /// The same request may succeed later without anybody changing anything.
@@ -182,7 +184,7 @@ impl Error {
             Self::Transport { .. } => true,
             Self::Status { code, .. } => *code == 429 || *code >= 500,
             Self::Decode { garbled, .. } => *garbled,
-            Self::TooLarge { .. } | Self::Shutdown => false,
+            Self::TooLarge { .. } | Self::Shutdown | Self::Fenced => false,
         }
     }
 
@@ -190,7 +192,7 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
-            Self::Transport { .. } | Self::Decode { .. } | Self::TooLarge { .. } | Self::Shutdown => None,
+            Self::Transport { .. } | Self::Decode { .. } | Self::TooLarge { .. } | Self::Shutdown | Self::Fenced => None,
         }
     }
 
@@ -202,6 +204,7 @@ impl Error {
             // A good status came before the answer that cannot be read.
             Self::Decode { .. } | Self::TooLarge { .. } => true,
             Self::Shutdown => true,
+            Self::Fenced => false,
         }
     }
 }
@@ -232,6 +235,7 @@ impl fmt::Display for Error {
             }
             Self::TooLarge { verb, resource, limit } => write!(f, "{verb} {}: answer is larger than {limit} bytes", resource.plural),
             Self::Shutdown => f.write_str("client is shut down"),
+            Self::Fenced => f.write_str("not sent: the Lease is not held"),
         }
     }
 }
@@ -345,6 +349,7 @@ mod tests {
             (transport(true), "transient maybe"),
             (transport(false), "transient"),
             (Error::Shutdown, "maybe"),
+            (Error::Fenced, ""),
         ];
         for (error, expected) in cases {
             assert_eq!(asked(&error), expected, "{error}");

@@ -332,7 +332,7 @@ impl Watcher {
 /// What a failed call means for the watch.
 fn failure_of(error: &Error) -> Failure {
     match error {
-        Error::Transport { .. } | Error::Shutdown => Failure::Interrupted,
+        Error::Transport { .. } | Error::Shutdown | Error::Fenced => Failure::Interrupted,
         Error::TooLarge { .. } => Failure::TooLarge,
         Error::Decode { .. } => Failure::Garbled,
         Error::Status { verb, code, retry_after, .. } => match code {

@@ -13,6 +13,7 @@ mod canary;
 mod case;
 mod config;
 mod crowd;
+mod election;
 mod examples;
 mod exit_codes;
 mod failures;
