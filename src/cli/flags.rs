@@ -8,6 +8,7 @@ use lexopt::Arg;
 use log::LevelFilter;
 
 use super::CliError;
+use crate::log::Format;
 
 /// Everything that can be set. Names are those of the original where it had them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Flags {
     pub max_workers: usize,
     /// `--log-level`, `-l`, `LOG_LEVEL`.
     pub log_level: LevelFilter,
+    /// `--log-format`, `LOG_FORMAT`.
+    pub log_format: Format,
     /// `--apply-crd`, `APPLY_CRD`: create or update the CRD at start.
     pub apply_crd: bool,
     /// `--ctx-timeout`, `CTX_TIMEOUT`: limit on one API call, in seconds.
@@ -32,19 +35,20 @@ pub struct Flags {
     pub image_pull_policy: String,
     /// `--image-pull-secret`, `IMAGE_PULL_SECRET`.
     pub image_pull_secret: Option<String>,
-    /// `--http-listen`, `HTTP_LISTEN`: address of `/healthz` and `/readyz`; none if empty.
+    /// `--http-listen`, `HTTP_LISTEN`: address of `/healthz`, `/readyz` and `/metrics`; none if empty.
     pub http_listen: Option<String>,
     /// Flags that are taken and do nothing, for a warning.
     pub ignored: Vec<&'static str>,
 }
 
 /// Flag, short form, variable. One row a flag that takes a value.
-const VALUES: [(&str, Option<char>, &str); 17] = [
+const VALUES: [(&str, Option<char>, &str); 18] = [
     ("kubeconfig", Some('c'), ""),
     ("context", None, ""),
     ("monitored-id", None, "MONITORED_ID"),
     ("max-workers", None, "MAX_WORKERS"),
     ("log-level", Some('l'), "LOG_LEVEL"),
+    ("log-format", None, "LOG_FORMAT"),
     ("apply-crd", None, "APPLY_CRD"),
     ("ctx-timeout", None, "CTX_TIMEOUT"),
     ("docker-image-org", Some('o'), "DOCKER_IMAGE_ORG"),
@@ -119,6 +123,7 @@ impl Flags {
             monitored_id,
             max_workers: number(find("max-workers"), 4, 1, 64)?,
             log_level: log_level(find("log-level"))?,
+            log_format: log_format(find("log-format"))?,
             apply_crd: boolean(find("apply-crd"))?,
             call_timeout: Duration::from_secs(number(find("ctx-timeout"), 30, 1, 600)? as u64),
             image,
@@ -170,6 +175,11 @@ fn log_level(given: Option<&(String, String)>) -> Result<LevelFilter, CliError> 
         .ok_or_else(|| bad(given, "is not a level; use error, warn, info, debug or trace"))
 }
 
+fn log_format(given: Option<&(String, String)>) -> Result<Format, CliError> {
+    let Some((_, value)) = given else { return Ok(Format::default()) };
+    Format::parse(value).ok_or_else(|| bad(given, "is not a log format; use text or json"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,6 +202,10 @@ mod tests {
             (flags.monitored_id.as_str(), flags.max_workers, flags.log_level, flags.apply_crd),
             ("flag", 2, LevelFilter::Debug, true)
         );
+        assert_eq!(flags.log_format, Format::Text);
+        for (arguments, environment) in [(&["--log-format=json"][..], &[("LOG_FORMAT", "text")][..]), (&[], &[("LOG_FORMAT", "json")])] {
+            assert_eq!(parse(arguments, environment).expect("valid").log_format, Format::Json);
+        }
         assert!(parse(&["--apply-crd"], &[]).expect("valid").apply_crd);
         assert!(!parse(&["--apply-crd=false"], &[("APPLY_CRD", "true")]).expect("valid").apply_crd);
         assert_eq!(parse(&["--http-listen", ":8080"], &[]).expect("valid").http_listen.as_deref(), Some("[::]:8080"));
@@ -217,6 +231,8 @@ mod tests {
             (&[], &[("MAX_WORKERS", "many")], "MAX_WORKERS"),
             (&["--log-level", "loud"], &[], "--log-level"),
             (&["--log-level", "off"], &[], "--log-level"),
+            (&["--log-format", "JSON"], &[], "--log-format"),
+            (&[], &[("LOG_FORMAT", "xml")], "LOG_FORMAT"),
             (&[], &[("APPLY_CRD", "yes")], "APPLY_CRD"),
             (&["--docker-image-pull-policy", "x"], &[], "--docker-image-pull-policy"),
             (&["--monitored-id", "a b"], &[], "--monitored-id"),
