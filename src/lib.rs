@@ -13,6 +13,7 @@ pub mod controller;
 pub mod persist;
 pub mod cli;
 pub mod http;
+pub mod metrics;
 pub mod clock;
 pub mod digest;
 pub mod log;

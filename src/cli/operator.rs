@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::TcpListener;
+use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, bounded, select};
 use log::{error, info, warn};
@@ -10,9 +11,9 @@ use signal_hook::iterator::Signals;
 
 use crate::controller::{self, OperatorConfig};
 use crate::http;
-use crate::kube::{Client, ClientOptions, Config};
+use crate::kube::{Client, ClientOptions, Config, Request};
+use crate::metrics::Metrics;
 use crate::shutdown;
-use crate::threads::Thread;
 
 use super::flags::Flags;
 use super::{CliError, crd};
@@ -33,6 +34,7 @@ Flags of the operator (variable in brackets, default in parentheses):
       --monitored-id ID               [MONITORED_ID] value of the namespace label quarks.cloudfoundry.org/monitored (default)
       --max-workers N                 [MAX_WORKERS] QuarksJobs worked on at once, 1 to 64 (4)
   -l, --log-level LEVEL               [LOG_LEVEL] error, warn, info, debug (info)
+      --log-format FORMAT             [LOG_FORMAT] text, or json: one object a line (text)
       --apply-crd[=false]             [APPLY_CRD] create or update the CRD at start (false)
       --ctx-timeout SECONDS           [CTX_TIMEOUT] limit on one API call, 1 to 600 (30)
       --image IMAGE                   [IMAGE] image of the sidecar: the operator's own
@@ -41,7 +43,7 @@ Flags of the operator (variable in brackets, default in parentheses):
   -t, --docker-image-tag TAG          [DOCKER_IMAGE_TAG] (the version)
       --docker-image-pull-policy P    [DOCKER_IMAGE_PULL_POLICY] Always, IfNotPresent, Never (IfNotPresent)
       --image-pull-secret NAME        [IMAGE_PULL_SECRET] added to pods that get the sidecar
-      --http-listen ADDRESS           [HTTP_LISTEN] /healthz and /readyz, for example :8080 (off)
+      --http-listen ADDRESS           [HTTP_LISTEN] /healthz, /readyz and /metrics, for example :8080 (off)
 
 Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed, 2 wrong usage.
 ";
@@ -55,7 +57,7 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
         return super::print(HELP);
     }
     let flags = Flags::parse(arguments, &|name| std::env::var_os(name))?;
-    crate::log::start(flags.log_level);
+    crate::log::start(flags.log_level, flags.log_format);
     for flag in &flags.ignored {
         warn!("flag has no effect, runs start without delay flag=--{flag}");
     }
@@ -63,10 +65,13 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
     let signals = signals()?;
     let config =
         Config::load(flags.kubeconfig.as_deref(), flags.context.as_deref()).map_err(|error| CliError::Failed(error.to_string()))?;
+    let metrics = Metrics::new();
+    let requests = metrics.clone();
     let options = ClientOptions {
         user_agent: format!("quarks-job/{}", env!("CARGO_PKG_VERSION")),
         call_timeout: flags.call_timeout,
         max_connections: flags.max_workers + SPARE_CONNECTIONS,
+        observer: Some(Arc::new(move |request: &Request, code| requests.requested(request, code))),
         ..ClientOptions::default()
     };
     let client = Client::new(&config, options).map_err(|error| CliError::Failed(error.to_string()))?;
@@ -91,15 +96,15 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
             image_pull_policy: flags.image_pull_policy,
             image_pull_secret: flags.image_pull_secret,
             log_level: flags.log_level.to_string().to_lowercase(),
+            log_format: flags.log_format,
         },
         instance: instance(),
+        metrics: metrics.clone(),
     };
     let failed = |error: std::io::Error| CliError::Failed(format!("a thread could not be started: {error}"));
     let operator = controller::run(&client, operator_config, &shutdown, &panics).map_err(failed)?;
     if let Some(listener) = listener {
-        let health = operator.health();
-        // Ends with the process: it only answers.
-        Thread::spawn("http", &panics, move || http::serve(&listener, &health)).map_err(failed)?;
+        http::start(listener, &operator.health(), &metrics, &panics).map_err(failed)?;
     }
     let panicked = select! {
         recv(signals) -> _ => None,

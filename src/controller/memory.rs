@@ -48,6 +48,8 @@ pub struct Memory {
     pub verdict: Option<(u64, Verdict)>,
     /// Pods of the run that is about to be cleaned up.
     pub pods: Option<Vec<Pod>>,
+    /// Since when a trigger could have had its Job, as far as this process has seen.
+    pub trigger_seen: Option<Instant>,
     /// Pruning of versions that did not work.
     pub prune: Option<PruneRetry>,
     /// Jobs that were written to, and the version at which: the watch has not shown the result yet.
@@ -119,7 +121,7 @@ impl Memory {
 
     /// True if forgetting all of it changes nothing: the index has caught up and no run goes on.
     fn is_idle(&self, indexed: Option<&QuarksJobView>) -> bool {
-        let Self { known, versions: _, started, hold, refusals: _, verdict, pods: _, prune, acted } = self;
+        let Self { known, versions: _, started, hold, refusals: _, verdict, pods: _, trigger_seen, prune, acted } = self;
         let is_caught_up = match (known, indexed) {
             (Some(known), Some(indexed)) => known.view.resource_version == indexed.resource_version,
             (None, _) | (Some(_), None) => true,
@@ -129,7 +131,8 @@ impl Memory {
             let active = indexed.and_then(|view| view.active.as_ref());
             started.is_seen && active.is_some_and(|active| active.run == started.record.run)
         });
-        is_caught_up && is_started_shown && hold.is_none() && verdict.is_none() && prune.is_none() && acted.is_empty()
+        let is_quiet = hold.is_none() && verdict.is_none() && trigger_seen.is_none() && prune.is_none() && acted.is_empty();
+        is_caught_up && is_started_shown && is_quiet
     }
 }
 

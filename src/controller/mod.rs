@@ -9,6 +9,7 @@ mod cleanup;
 mod credential;
 mod decide;
 mod events;
+mod health;
 mod lookup;
 mod memory;
 pub mod names;
@@ -23,4 +24,5 @@ pub mod template;
 pub(crate) mod verdict;
 mod versions;
 
-pub use run::{Health, Operator, OperatorConfig, run};
+pub use health::Health;
+pub use run::{Operator, OperatorConfig, run};

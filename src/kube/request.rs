@@ -102,6 +102,8 @@ pub struct Request {
     pub body: Option<(ContentType, Vec<u8>)>,
     /// For metrics and messages.
     pub resource: Resource,
+    /// For metrics, for example `status`; empty for the object itself.
+    pub subresource: &'static str,
     /// For messages: `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`.
     pub verb: &'static str,
     /// `Accept` header.
@@ -110,7 +112,7 @@ pub struct Request {
 
 impl Request {
     fn new(method: Method, verb: &'static str, resource: Resource, path: String) -> Self {
-        Self { method, path, query: Vec::new(), body: None, resource, verb, accept: ACCEPT_JSON }
+        Self { method, path, query: Vec::new(), body: None, resource, subresource: "", verb, accept: ACCEPT_JSON }
     }
 
     /// GET of one object.
@@ -149,7 +151,7 @@ impl Request {
     /// POST to a subresource, for example `token` of a service account.
     pub fn create_subresource(resource: Resource, key: &ObjectKey, subresource: &'static str, body: &impl Serialize) -> Self {
         let path = subresource_path(resource, key, subresource);
-        Self::new(Method::Post, "create", resource, path).with_body(ContentType::Json, body)
+        Self { subresource, ..Self::new(Method::Post, "create", resource, path).with_body(ContentType::Json, body) }
     }
 
     /// PUT of a whole object. The body should carry a resourceVersion.
@@ -165,7 +167,7 @@ impl Request {
     /// Merge patch of an object's `status` subresource.
     pub fn merge_patch_status(resource: Resource, key: &ObjectKey, body: &impl Serialize) -> Self {
         let path = subresource_path(resource, key, "status");
-        Self::new(Method::Patch, "patch", resource, path).with_body(ContentType::MergePatch, body)
+        Self { subresource: "status", ..Self::new(Method::Patch, "patch", resource, path).with_body(ContentType::MergePatch, body) }
     }
 
     /// DELETE of one object.
