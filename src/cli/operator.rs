@@ -76,6 +76,9 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
     };
     let client = Client::new(&config, options).map_err(|error| CliError::Failed(error.to_string()))?;
     let listener = flags.http_listen.as_deref().map(listen).transpose()?;
+    if let Some(address) = listener.as_ref().and_then(|listener| listener.local_addr().ok()) {
+        info!("http listens address={address}");
+    }
     if flags.apply_crd {
         crd::apply(&client)?;
     }
@@ -96,7 +99,7 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
             image_pull_policy: flags.image_pull_policy,
             image_pull_secret: flags.image_pull_secret,
             log_level: flags.log_level.to_string().to_lowercase(),
-            log_format: flags.log_format,
+            log_format: flags.log_format.as_str(),
         },
         instance: instance(),
         metrics: metrics.clone(),

@@ -106,7 +106,7 @@ impl Reconciler {
     /// Brings one QuarksJob as far as it goes now. It waited in its lane since `since`.
     pub fn reconcile(&self, key: &ObjectKey, lane: Lane, since: Instant) -> Next {
         let mut memory = self.memories.take(key);
-        if lane == Lane::Urgent {
+        if lane == Lane::Urgent && memory.started.is_none() {
             // That there is something to start is what brought it there.
             memory.trigger_seen.get_or_insert(since);
         }
@@ -243,6 +243,13 @@ impl Reconciler {
         Ok(())
     }
 
+    /// The Job of the trigger that waited is there.
+    pub(super) fn trigger_served(&self, memory: &mut Memory) {
+        if let Some(seen) = memory.trigger_seen.take() {
+            self.metrics.job_created(seen.elapsed());
+        }
+    }
+
     pub(super) fn tell(&self, context: &Context<'_>, note: Note) {
         self.events.send(context.key, &context.view.uid, note);
     }
@@ -250,6 +257,8 @@ impl Reconciler {
     // --- during a run ------------------------------------------------------------------------------------------
 
     fn record_start(&self, context: &Context<'_>, job: &JobView, memory: &mut Memory) -> Result<Flow, Failed> {
+        // If the answer to its create was lost, the watch has brought it.
+        self.trigger_served(memory);
         let record = job.record_of(&context.view.uid).ok_or(Failed::Stale)?;
         let Known { status, .. } = memory.known().cloned().ok_or(Failed::Stale)?;
         let active = ActiveRun {

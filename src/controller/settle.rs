@@ -24,6 +24,8 @@ const UNSEEN_JOB_RETRY: Duration = Duration::from_secs(5);
 
 impl Reconciler {
     pub(super) fn settle_ended(&self, context: &Context<'_>, job: &JobView, memory: &mut Memory) -> Result<Flow, Failed> {
+        // As for `record_start`, which a short run never sees.
+        self.trigger_served(memory);
         let record = job.record_of(&context.view.uid).ok_or(Failed::Stale)?;
         let verdict = self.judge(context, job, record, memory)?;
         self.settle(context, record, verdict, memory)

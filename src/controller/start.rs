@@ -99,13 +99,10 @@ impl Reconciler {
     }
 
     fn remember_start(&self, memory: &mut Memory, job_name: String, record: RunRecord) {
-        let now = Instant::now();
-        if let Some(seen) = memory.trigger_seen.take() {
-            self.metrics.job_created(now.duration_since(seen));
-        }
+        self.trigger_served(memory);
         memory.hold = None;
         memory.refusals = 0;
-        memory.started = Some(StartedRun { job_name, record, at: now, is_seen: false });
+        memory.started = Some(StartedRun { job_name, record, at: Instant::now(), is_seen: false });
     }
 
     /// The name is taken: by an earlier try of ours, then the run goes on with what that Job says; or by someone else.

@@ -11,7 +11,6 @@ use crate::api::{
     ANNOTATION_RUN, API_VERSION, FileOutput, GROUP, KIND, LABEL_DELETE, LABEL_QJOB_NAME, OUTPUT_MOUNT, ObjectKey, Output,
     SERVICE_ACCOUNT_DIR, SIDECAR_CONTAINER, SIDECAR_OUTPUT_ROOT, Spec, TOKEN_SECRET, Uid,
 };
-use crate::log::Format;
 use crate::persist::{ContainerPlan, PLAN_VARIABLE, POD_NAME_VARIABLE, POD_NAMESPACE_VARIABLE, POD_UID_VARIABLE, Plan, SecretPlan};
 
 use super::names::{label_value, output_volume};
@@ -36,7 +35,7 @@ pub struct SidecarSettings {
     /// Value of `LOG_LEVEL` in the sidecar.
     pub log_level: String,
     /// Its `LOG_FORMAT`.
-    pub log_format: Format,
+    pub log_format: &'static str,
 }
 
 /// True if the template says that pods go with their Job after a success.
@@ -205,7 +204,7 @@ fn sidecar_container(volumes: &BTreeMap<&str, String>, plan: &Plan, settings: &S
             from_field(POD_UID_VARIABLE, "metadata.uid"),
             {"name": PLAN_VARIABLE, "value": escape_variables(&serde_json::to_string(plan).expect("strings and numbers always serialize"))},
             {"name": "LOG_LEVEL", "value": settings.log_level},
-            {"name": "LOG_FORMAT", "value": settings.log_format.as_str()},
+            {"name": "LOG_FORMAT", "value": settings.log_format},
         ],
         "volumeMounts": mounts,
         "resources": {"requests": amounts(|row| row.1), "limits": amounts(|row| row.2)},
@@ -276,7 +275,7 @@ mod tests {
             image_pull_policy: "IfNotPresent".into(),
             image_pull_secret: Some("pull".into()),
             log_level: "info".into(),
-            log_format: Format::Json,
+            log_format: "json",
         };
         build_job(&ObjectKey::new("ns", "q.1"), &Uid::from("u1"), "q-1-x-1", &spec, &record(1), &settings)
     }
