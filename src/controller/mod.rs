@@ -6,6 +6,7 @@
 mod action;
 mod choices;
 mod cleanup;
+mod config;
 mod credential;
 mod decide;
 mod events;
@@ -22,7 +23,7 @@ mod start;
 mod status;
 pub mod template;
 pub(crate) mod verdict;
-mod versions;
+pub(crate) mod versions;
 
 pub use health::Health;
 pub use run::{Operator, OperatorConfig, run};

@@ -98,7 +98,7 @@ impl Reconciler {
         let is_counted = memory.verdict.as_ref().is_some_and(|(run, _)| *run == marker.runs);
         let new = match recorded {
             Some(last) => builder.ended(last, context.ready()),
-            None if marker.runs == 0 => builder.idle(Readiness::Ready, &ready_message(Readiness::Ready, context.view)),
+            None if marker.runs == 0 => builder.idle(Readiness::Ready, &ready_message(Readiness::Ready, context.view, None)),
             None => {
                 let verdict = match memory.verdict.clone() {
                     Some((run, verdict)) if run == marker.runs => verdict,

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::api::{Outcome, Trigger};
 use crate::kube::Request;
+use crate::watch::OnRestart;
 
 /// Buckets of all histograms: upper bound in microseconds, and in seconds as it is written. From an idle operator's
 /// milliseconds to minutes behind a busy API server.
@@ -162,9 +163,10 @@ impl Metrics {
         self.0.trigger_to_job.record(after);
     }
 
-    /// A watch started again.
-    pub fn watch_restarted(&self, resource: &'static str, reason: &'static str) {
-        self.0.restarts.add(0, [resource, reason, ""], 1);
+    /// What a watch tells its restarts to.
+    pub fn on_restart(&self) -> OnRestart {
+        let metrics = self.clone();
+        Arc::new(move |resource, reason| metrics.0.restarts.add(0, [resource, reason, ""], 1))
     }
 
     /// Whether this process is the leader. Until the first call there is no election, and no series, as in client-go.
@@ -316,7 +318,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.queue(3, 10);
         metrics.queue(1, 11);
-        metrics.watch_restarted("jobs", "gone");
+        metrics.on_restart()("jobs", "gone");
         assert_eq!(sample(&metrics, r#"workqueue_depth{name="quarksjob"}"#).as_deref(), Some("1"));
         assert_eq!(sample(&metrics, r#"workqueue_adds_total{name="quarksjob"}"#).as_deref(), Some("11"));
         assert_eq!(sample(&metrics, r#"quarksjob_watch_restarts_total{resource="jobs",reason="gone"}"#).as_deref(), Some("1"));
