@@ -14,6 +14,7 @@ pub mod election;
 pub mod persist;
 pub mod cli;
 pub mod http;
+pub mod metrics;
 pub mod clock;
 pub mod digest;
 pub mod log;

@@ -30,6 +30,8 @@ impl Resource {
     pub const NAMESPACES: Self = Self::new("", "v1", "namespaces");
     /// Service accounts.
     pub const SERVICE_ACCOUNTS: Self = Self::new("", "v1", "serviceaccounts");
+    /// Their tokens: a subresource, with a right of its own.
+    pub const SERVICE_ACCOUNT_TOKENS: Self = Self::new("", "v1", "serviceaccounts/token");
     /// Custom resource definitions, cluster-scoped.
     pub const DEFINITIONS: Self = Self::new("apiextensions.k8s.io", "v1", "customresourcedefinitions");
     /// Leases.

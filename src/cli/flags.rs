@@ -10,6 +10,7 @@ use log::LevelFilter;
 use super::CliError;
 use crate::api::is_subdomain;
 use crate::election::Timing;
+use crate::log::Format;
 
 /// Everything that can be set. Names are those of the original where it had them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct Flags {
     pub max_workers: usize,
     /// `--log-level`, `-l`, `LOG_LEVEL`.
     pub log_level: LevelFilter,
+    /// `--log-format`, `LOG_FORMAT`.
+    pub log_format: Format,
     /// `--apply-crd`, `APPLY_CRD`: create or update the CRD at start.
     pub apply_crd: bool,
     /// `--ctx-timeout`, `CTX_TIMEOUT`: limit on one API call, in seconds.
@@ -38,7 +41,7 @@ pub struct Flags {
     pub image_pull_policy: String,
     /// `--image-pull-secret`, `IMAGE_PULL_SECRET`.
     pub image_pull_secret: Option<String>,
-    /// `--http-listen`, `HTTP_LISTEN`: address of `/healthz` and `/readyz`; none if empty.
+    /// `--http-listen`, `HTTP_LISTEN`: address of `/healthz`, `/readyz` and `/metrics`; none if empty.
     pub http_listen: Option<String>,
     /// `--leader-elect`, `LEADER_ELECT`: of several operators only the holder of a Lease works.
     pub leader_elect: bool,
@@ -54,12 +57,13 @@ const RENEW_DEADLINE: &str = "leader-elect-renew-deadline";
 const RETRY_PERIOD: &str = "leader-elect-retry-period";
 
 /// Flag, short form, variable. One row a flag that takes a value.
-const VALUES: [(&str, Option<char>, &str); 22] = [
+const VALUES: [(&str, Option<char>, &str); 23] = [
     ("kubeconfig", Some('c'), ""),
     ("context", None, ""),
     ("monitored-id", None, "MONITORED_ID"),
     ("max-workers", None, "MAX_WORKERS"),
     ("log-level", Some('l'), "LOG_LEVEL"),
+    ("log-format", None, "LOG_FORMAT"),
     ("apply-crd", None, "APPLY_CRD"),
     ("ctx-timeout", None, "CTX_TIMEOUT"),
     ("docker-image-org", Some('o'), "DOCKER_IMAGE_ORG"),
@@ -166,6 +170,7 @@ impl Flags {
             sidecar_service_account: value("sidecar-service-account").unwrap_or_else(|| "quarks-job-sidecar".to_owned()),
             max_workers: number(find("max-workers"), 4, 1, 64)?,
             log_level: log_level(find("log-level"))?,
+            log_format: log_format(find("log-format"))?,
             apply_crd: boolean(find("apply-crd"))?,
             call_timeout: Duration::from_secs(number(find("ctx-timeout"), 30, 1, 600)? as u64),
             image,
@@ -239,6 +244,11 @@ fn log_level(given: Option<&(String, String)>) -> Result<LevelFilter, CliError> 
         .ok_or_else(|| bad(given, "is not a level; use error, warn, info, debug or trace"))
 }
 
+fn log_format(given: Option<&(String, String)>) -> Result<Format, CliError> {
+    let Some((_, value)) = given else { return Ok(Format::default()) };
+    Format::parse(value).ok_or_else(|| bad(given, "is not a log format; use text or json"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,6 +271,10 @@ mod tests {
             (flags.monitored_id.as_str(), flags.max_workers, flags.log_level, flags.apply_crd),
             ("flag", 2, LevelFilter::Debug, true)
         );
+        assert_eq!(flags.log_format, Format::Text);
+        for (arguments, environment) in [(&["--log-format=json"][..], &[("LOG_FORMAT", "text")][..]), (&[], &[("LOG_FORMAT", "json")])] {
+            assert_eq!(parse(arguments, environment).expect("valid").log_format, Format::Json);
+        }
         assert!(parse(&["--apply-crd"], &[]).expect("valid").apply_crd);
         assert!(!parse(&["--apply-crd=false"], &[("APPLY_CRD", "true")]).expect("valid").apply_crd);
         assert_eq!(parse(&["--http-listen", ":8080"], &[]).expect("valid").http_listen.as_deref(), Some("[::]:8080"));
@@ -327,6 +341,8 @@ mod tests {
             (&[], &[("MAX_WORKERS", "many")], "MAX_WORKERS"),
             (&["--log-level", "loud"], &[], "--log-level"),
             (&["--log-level", "off"], &[], "--log-level"),
+            (&["--log-format", "JSON"], &[], "--log-format"),
+            (&[], &[("LOG_FORMAT", "xml")], "LOG_FORMAT"),
             (&[], &[("APPLY_CRD", "yes")], "APPLY_CRD"),
             (&["--docker-image-pull-policy", "x"], &[], "--docker-image-pull-policy"),
             (&["--monitored-id", "a b"], &[], "--monitored-id"),

@@ -16,9 +16,9 @@ use crate::api::ObjectKey;
 use crate::controller::{self, Operator, OperatorConfig};
 use crate::election::{self, Candidacy, Election, Leadership};
 use crate::http::{self, Probed};
-use crate::kube::{Client, ClientOptions, Config};
+use crate::kube::{Client, ClientOptions, Config, Observer, Request};
+use crate::metrics::Metrics;
 use crate::shutdown::{self, ShutdownGuard};
-use crate::threads::Thread;
 use crate::until::Until;
 
 use super::flags::Flags;
@@ -42,6 +42,7 @@ Flags of the operator (variable in brackets, default in parentheses):
       --sidecar-service-account NAME  [SIDECAR_SERVICE_ACCOUNT] the sidecar's account in those (quarks-job-sidecar)
       --max-workers N                 [MAX_WORKERS] QuarksJobs worked on at once, 1 to 64 (4)
   -l, --log-level LEVEL               [LOG_LEVEL] error, warn, info, debug (info)
+      --log-format FORMAT             [LOG_FORMAT] text, or json: one object a line (text)
       --apply-crd[=false]             [APPLY_CRD] create or update the CRD at start (false)
       --ctx-timeout SECONDS           [CTX_TIMEOUT] limit on one API call, 1 to 600 (30)
       --image IMAGE                   [IMAGE] image of the sidecar: the operator's own
@@ -50,7 +51,7 @@ Flags of the operator (variable in brackets, default in parentheses):
   -t, --docker-image-tag TAG          [DOCKER_IMAGE_TAG] (the version)
       --docker-image-pull-policy P    [DOCKER_IMAGE_PULL_POLICY] Always, IfNotPresent, Never (IfNotPresent)
       --image-pull-secret NAME        [IMAGE_PULL_SECRET] added to pods that get the sidecar
-      --http-listen ADDRESS           [HTTP_LISTEN] /healthz and /readyz, for example :8080 (off)
+      --http-listen ADDRESS           [HTTP_LISTEN] /healthz, /readyz and /metrics, for example :8080 (off)
       --leader-elect[=false]          [LEADER_ELECT] of several operators only the holder of a Lease works (false)
       --leader-elect-lease-duration, --leader-elect-renew-deadline, --leader-elect-retry-period SECONDS
                                       [LEADER_ELECT_LEASE_DURATION, ...] (15, 10, 2)
@@ -81,7 +82,7 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
         return super::print(HELP);
     }
     let flags = Flags::parse(arguments, &|name| std::env::var_os(name))?;
-    crate::log::start(flags.log_level);
+    crate::log::start(flags.log_level, flags.log_format);
     for flag in &flags.ignored {
         warn!("flag has no effect, runs start without delay flag=--{flag}");
     }
@@ -90,15 +91,20 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
     let config =
         Config::load(flags.kubeconfig.as_deref(), flags.context.as_deref()).map_err(|error| CliError::Failed(error.to_string()))?;
     let fence = flags.leader_elect.then(Until::default);
+    let metrics = Metrics::new();
     let options = ClientOptions {
         user_agent: format!("quarks-job/{}", env!("CARGO_PKG_VERSION")),
         call_timeout: flags.call_timeout,
         max_connections: flags.max_workers + SPARE_CONNECTIONS,
         fence: fence.clone(),
+        observer: Some(observer(&metrics)),
         ..ClientOptions::default()
     };
     let client = Client::new(&config, options).map_err(|error| CliError::Failed(error.to_string()))?;
     let listener = flags.http_listen.as_deref().map(listen).transpose()?;
+    if let Some(address) = listener.as_ref().and_then(|listener| listener.local_addr().ok()) {
+        info!("http listens address={address}");
+    }
     info!(
         "operator starts version={} monitored_id={} namespaces={:?} server={}",
         env!("CARGO_PKG_VERSION"),
@@ -107,13 +113,11 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
         config.server.origin(None)
     );
     let (panics, panicked) = bounded(1);
-    let election = fence.map(|fence| stand(&flags, &config, fence, &panics)).transpose()?;
+    let election = fence.map(|fence| stand(&flags, &config, fence, &metrics, &panics)).transpose()?;
     let leadership = election.as_ref().map(|election| election.leadership().clone());
     let probed = Arc::new(Probed { leadership: leadership.clone(), ..Probed::default() });
     if let Some(listener) = listener {
-        let probed = Arc::clone(&probed);
-        // Ends with the process: it only answers.
-        Thread::spawn("http", &panics, move || http::serve(&listener, &probed)).map_err(not_started)?;
+        http::start(listener, &probed, &metrics, &panics).map_err(not_started)?;
     }
 
     // Without an election nothing comes from there.
@@ -123,7 +127,7 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
     let mut end = waiting.for_lease();
     let mut operator = None;
     if end.is_none() {
-        match begin(flags, &client, &panics) {
+        match begin(flags, &client, metrics, &panics) {
             Ok((begun, guard)) => {
                 // Set once.
                 let _ = probed.operator.set(begun.health());
@@ -162,7 +166,7 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
 }
 
 /// Begins the work. Everything here may write.
-fn begin(flags: Flags, client: &Client, panics: &Sender<&'static str>) -> Result<(Operator, ShutdownGuard), CliError> {
+fn begin(flags: Flags, client: &Client, metrics: Metrics, panics: &Sender<&'static str>) -> Result<(Operator, ShutdownGuard), CliError> {
     if flags.apply_crd {
         crd::apply(client)?;
     }
@@ -177,17 +181,24 @@ fn begin(flags: Flags, client: &Client, panics: &Sender<&'static str>) -> Result
             image_pull_policy: flags.image_pull_policy,
             image_pull_secret: flags.image_pull_secret,
             log_level: flags.log_level.to_string().to_lowercase(),
+            log_format: flags.log_format.as_str(),
         },
         instance: instance(),
+        metrics,
     };
     let operator = controller::run(client, operator_config, &shutdown, panics).map_err(not_started)?;
     Ok((operator, guard))
 }
 
 /// Stands for the Lease, with a client of its own: it has no fence, and none of its calls may last until the deadline.
-fn stand(flags: &Flags, config: &Config, fence: Until, panics: &Sender<&'static str>) -> Result<Election, CliError> {
+fn stand(flags: &Flags, config: &Config, fence: Until, metrics: &Metrics, panics: &Sender<&'static str>) -> Result<Election, CliError> {
     let timing = flags.election;
-    let options = ClientOptions { call_timeout: flags.call_timeout.min(timing.call()), max_connections: 1, ..ClientOptions::default() };
+    let options = ClientOptions {
+        call_timeout: flags.call_timeout.min(timing.call()),
+        max_connections: 1,
+        observer: Some(observer(metrics)),
+        ..ClientOptions::default()
+    };
     let client = Client::new(config, options).map_err(|error| CliError::Failed(error.to_string()))?;
     let namespace = variable("POD_NAMESPACE").unwrap_or_else(|| config.namespace.clone());
     let lease = ObjectKey::new(namespace, election::lease_name(&flags.monitored_id));
@@ -238,6 +249,12 @@ impl Waiting<'_> {
         }
         self.leadership?.lost().map(|why| End::Lost(why.to_owned()))
     }
+}
+
+/// Counts requests.
+fn observer(metrics: &Metrics) -> Observer {
+    let metrics = metrics.clone();
+    Arc::new(move |request: &Request, code| metrics.requested(request, code))
 }
 
 fn not_started(error: std::io::Error) -> CliError {

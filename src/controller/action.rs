@@ -167,7 +167,7 @@ impl Action<'_> {
                         "boundObjectRef": {"apiVersion": "v1", "kind": "Secret", "name": secret, "uid": secret_uid},
                     },
                 });
-                Request::create_subresource(Resource::SERVICE_ACCOUNTS, account, "token", &body)
+                Request::create_token(account, &body)
             }
             Self::StoreToken { key, uid, token, annotations } => {
                 let body = json!({"metadata": {"uid": uid, "annotations": annotations}, "data": {"token": token}});

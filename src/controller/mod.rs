@@ -11,6 +11,7 @@ mod config;
 mod credential;
 mod decide;
 mod events;
+mod health;
 mod lookup;
 mod memory;
 pub mod names;
@@ -25,4 +26,5 @@ pub mod template;
 pub(crate) mod verdict;
 pub(crate) mod versions;
 
-pub use run::{Health, Operator, OperatorConfig, run};
+pub use health::Health;
+pub use run::{Operator, OperatorConfig, run};

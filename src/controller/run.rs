@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, SendError, Sender, bounded, select};
@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use crate::api::{ObjectKey, Resource};
 use crate::index::{Change, Index, JobView, SharedIndex};
 use crate::kube::{Client, Error};
+use crate::metrics::{Metrics, Reconciled};
 use crate::queue::{Backoff, Lane, Queue};
 use crate::shutdown::Shutdown;
 use crate::threads::Thread;
@@ -28,6 +29,7 @@ use super::config::{ConfigStore, ConfigWatches};
 use super::credential::Credentials;
 use super::decide::pending;
 use super::events;
+use super::health::{Health, Pulse};
 use super::memory::Memories;
 use super::reconcile::{Next, Reconciler};
 use super::template::SidecarSettings;
@@ -40,12 +42,6 @@ const RETRY: Backoff = Backoff { first: Duration::from_millis(200), max: Duratio
 const INVALID_RETRY: Duration = Duration::from_secs(60);
 /// The controller shows at least this often that it moves.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// A controller that has not moved for this long is stuck.
-const STUCK: Duration = Duration::from_secs(60);
-/// A watch makes progress at least every four minutes, on a quiet cluster too: its idle limit, and some.
-const WATCH_SILENT: Duration = Duration::from_secs(330);
-/// Failures in a row of one watch until the API server counts as unreachable.
-const WATCH_FAILURES: u32 = 3;
 /// Running requests get this long after the shutdown; the process must be gone 5 s after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(4);
 /// A worker that is busy with one key for this long is worth a line.
@@ -66,52 +62,8 @@ pub struct OperatorConfig {
     pub sidecar: SidecarSettings,
     /// Name of this process in Events: the pod's name.
     pub instance: String,
-}
-
-/// What health checks ask. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Health {
-    pulse: Pulse,
-    watches: Arc<Vec<WatchHandle>>,
-    index: SharedIndex,
-}
-
-impl Health {
-    /// All threads live (another one that ends takes the process with it), and the controller moves.
-    pub fn is_alive(&self) -> bool {
-        self.pulse.silence() < STUCK && self.watches.iter().all(|watch| watch.health().alive)
-    }
-
-    /// Every first list is in, and the API server can be reached.
-    pub fn is_ready(&self) -> bool {
-        let is_fresh = |watch: &WatchHandle| {
-            let health = watch.health();
-            health.synced && health.failures < WATCH_FAILURES && health.last_progress_age < WATCH_SILENT
-        };
-        self.is_alive() && self.index.read().is_synced() && self.watches.iter().all(is_fresh)
-    }
-}
-
-/// When the controller last moved.
-#[derive(Clone, Debug)]
-struct Pulse {
-    started: Instant,
-    /// Milliseconds from `started`.
-    last: Arc<AtomicU64>,
-}
-
-impl Pulse {
-    fn new() -> Self {
-        Self { started: Instant::now(), last: Arc::new(AtomicU64::new(0)) }
-    }
-
-    fn beat(&self) {
-        self.last.store(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    fn silence(&self) -> Duration {
-        self.started.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))
-    }
+    /// Where everything is counted.
+    pub metrics: Metrics,
 }
 
 /// A running operator.
@@ -147,12 +99,13 @@ impl DirtySender {
 }
 
 type Dirty = (Vec<ObjectKey>, Lane);
-type Work = (ObjectKey, Lane);
+/// With the time since when it waited.
+type Work = (ObjectKey, Lane, Instant);
 type Done = (ObjectKey, Next);
 
 /// Starts all threads. They end after `shutdown`; a thread that panics is named on `panics`.
 pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics: &Sender<&'static str>) -> std::io::Result<Operator> {
-    let OperatorConfig { monitored_id, fixed_namespaces, sidecar_service_account, max_workers, sidecar, instance } = config;
+    let OperatorConfig { monitored_id, fixed_namespaces, sidecar_service_account, max_workers, sidecar, instance, metrics } = config;
     let is_fixed = !fixed_namespaces.is_empty();
     let index =
         SharedIndex::new(if is_fixed { Index::fixed(&fixed_namespaces, &sidecar_service_account) } else { Index::new(monitored_id) });
@@ -168,8 +121,17 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
 
     let (ctl_pulse, ctl_index, ctl_shutdown) = (pulse.clone(), index.clone(), shutdown.clone());
     let config = Arc::new(ConfigStore::default());
-    let config_watches = ConfigWatches::new(client.clone(), index.clone(), Arc::clone(&config), dirty.clone());
-    let controller = Controller { queue: Queue::new(RETRY), idle: max_workers, work, done: done_in, dirty: dirty_in, rush, config_watches };
+    let config_watches = ConfigWatches::new(client.clone(), index.clone(), Arc::clone(&config), dirty.clone(), metrics.clone());
+    let controller = Controller {
+        queue: Queue::new(RETRY),
+        idle: max_workers,
+        work,
+        done: done_in,
+        dirty: dirty_in,
+        rush,
+        config_watches,
+        metrics: metrics.clone(),
+    };
     threads.push(Thread::spawn("ctl-run", panics, move || controller.run(&ctl_index, &ctl_pulse, &ctl_shutdown))?);
 
     let reconciler = Arc::new(Reconciler {
@@ -181,10 +143,12 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
         memories: Memories::default(),
         config,
         choices: Choices::default(),
+        metrics: metrics.clone(),
     });
-    for _ in 0..max_workers {
-        let (reconciler, work, done) = (Arc::clone(&reconciler), work_in.clone(), done.clone());
-        threads.push(Thread::spawn("worker", panics, move || serve_keys(&reconciler, &work, &done))?);
+    let workers: Vec<Pulse> = (0..max_workers).map(|_| Pulse::new()).collect();
+    for pulse in &workers {
+        let (reconciler, work, done, pulse) = (Arc::clone(&reconciler), work_in.clone(), done.clone(), pulse.clone());
+        threads.push(Thread::spawn("worker", panics, move || serve_keys(&reconciler, &work, &done, &pulse))?);
     }
 
     let (event_client, event_shutdown) = (client.clone(), shutdown.clone());
@@ -198,14 +162,16 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
     let scopes = if is_fixed {
         fixed_namespaces
     } else {
-        watches.push(start_watch(client, "watch-namespaces", Resource::NAMESPACES, "", &index, &dirty, Change::Namespace));
+        watches.push(start_watch(client, "watch-namespaces", Resource::NAMESPACES, "", &index, &dirty, &metrics, Change::Namespace));
         vec![String::new()]
     };
     for scope in &scopes {
-        watches.push(start_watch(client, "watch-jobs", Resource::JOBS, scope, &index, &dirty, Change::Job));
-        watches.push(start_watch(client, "watch-qjobs", Resource::QUARKS_JOBS, scope, &index, &dirty, Change::QuarksJob));
+        watches.push(start_watch(client, "watch-jobs", Resource::JOBS, scope, &index, &dirty, &metrics, Change::Job));
+        watches.push(start_watch(client, "watch-qjobs", Resource::QUARKS_JOBS, scope, &index, &dirty, &metrics, Change::QuarksJob));
     }
-    Ok(Operator { client: client.clone(), threads, health: Health { pulse, watches: Arc::new(watches), index } })
+    let (workers, watches) = (Arc::new(workers), Arc::new(watches));
+    let health = Health { pulse, workers, watches, index, call_timeout: client.call_timeout() };
+    Ok(Operator { client: client.clone(), threads, health })
 }
 
 impl Operator {
@@ -240,13 +206,19 @@ fn start_watch<T>(
     scope: &str,
     index: &SharedIndex,
     dirty: &DirtySender,
+    metrics: &Metrics,
     wrap: fn(WatchEvent<Arc<T>>) -> Change,
 ) -> WatchHandle
 where
     T: DeserializeOwned + Send + Sync + 'static,
 {
     let (index, dirty, namespace) = (index.clone(), dirty.clone(), scope.to_owned());
-    let spec = WatchSpec { namespace: namespace.clone(), remedy: remedy(&index, scope), ..WatchSpec::new(name, resource) };
+    let spec = WatchSpec {
+        namespace: namespace.clone(),
+        remedy: remedy(&index, scope),
+        on_restart: Some(metrics.on_restart()),
+        ..WatchSpec::new(name, resource)
+    };
     watch::spawn(client, spec, move |event| match take_in(&index, &dirty, &namespace, wrap(event)) {
         Ok(()) => ControlFlow::Continue(()),
         Err(_) => ControlFlow::Break(()),
@@ -280,15 +252,20 @@ fn has_to_start(index: &Index, key: &ObjectKey) -> bool {
 }
 
 /// One worker: a key in, what becomes of it out. A panic is this key's failure and nobody else's.
-fn serve_keys(reconciler: &Reconciler, work: &Receiver<Work>, done: &Sender<Done>) {
-    for (key, lane) in work {
+fn serve_keys(reconciler: &Reconciler, work: &Receiver<Work>, done: &Sender<Done>, pulse: &Pulse) {
+    pulse.rest();
+    for (key, lane, since) in work {
         let started = Instant::now();
-        let next = catch_unwind(AssertUnwindSafe(|| reconciler.reconcile(&key, lane))).unwrap_or_else(|_| {
+        pulse.beat();
+        let next = catch_unwind(AssertUnwindSafe(|| reconciler.reconcile(&key, lane, since))).unwrap_or_else(|_| {
             error!("worker panicked, the key is tried again key={key}");
             Next::Panicked
         });
-        if started.elapsed() > SLOW {
-            warn!("slow key key={key} seconds={}", started.elapsed().as_secs());
+        pulse.rest();
+        let taken = started.elapsed();
+        reconciler.metrics.worked(taken);
+        if taken > SLOW {
+            warn!("slow key key={key} seconds={}", taken.as_secs());
         }
         if done.send((key, next)).is_err() {
             return;
@@ -307,6 +284,7 @@ struct Controller {
     rush: Arc<AtomicBool>,
     /// Watches that come and go with what QuarksJobs refer to.
     config_watches: ConfigWatches,
+    metrics: Metrics,
 }
 
 impl Controller {
@@ -319,8 +297,9 @@ impl Controller {
             is_any_in = is_any_in || index.read().is_any_in();
             // Nothing is worked on before all first lists are in; with fixed namespaces each is judged by its own.
             while is_any_in && self.idle > 0 {
-                let Some(work) = self.queue.take(now) else { break };
-                if self.work.send(work).is_err() {
+                let Some((key, lane, since)) = self.queue.take(now) else { break };
+                self.metrics.waited(now.saturating_duration_since(since));
+                if self.work.send((key, lane, since)).is_err() {
                     return;
                 }
                 self.idle -= 1;
@@ -328,6 +307,7 @@ impl Controller {
             if is_any_in {
                 self.config_watches.adjust(now);
             }
+            self.metrics.queue(self.queue.depth(), self.queue.adds());
             self.rush.store(self.queue.is_rush(now), Ordering::Relaxed);
             let due =
                 self.queue.next_due().filter(|_| self.idle > 0).map_or(HEARTBEAT, |due| due.saturating_duration_since(now).min(HEARTBEAT));
@@ -354,6 +334,12 @@ impl Controller {
 
     fn finish(&mut self, key: &ObjectKey, next: Next, jitter: f64) {
         let now = Instant::now();
+        self.metrics.reconciled(match next {
+            Next::Done => Reconciled::Success,
+            Next::After(_) => Reconciled::RequeueAfter,
+            Next::Later => Reconciled::Requeue,
+            Next::Retry(_) | Next::Panicked => Reconciled::Error,
+        });
         match next {
             Next::Done => self.queue.done(key, now),
             Next::After(duration) => self.queue.done_until(key, now + duration, now),
@@ -372,7 +358,7 @@ impl Controller {
 
     /// No new keys; the workers end when the channel closes, after what they are at.
     fn drain(self) {
-        let Self { queue, idle: _, work, done, dirty: _, rush: _, config_watches } = self;
+        let Self { queue, idle: _, work, done, dirty: _, rush: _, config_watches, metrics: _ } = self;
         drop(config_watches);
         drop(work);
         debug!("waiting for workers busy={}", queue.in_work());

@@ -122,6 +122,7 @@ impl Reconciler {
     }
 
     fn remember_start(&self, memory: &mut Memory, job_name: String, record: RunRecord) {
+        self.trigger_served(memory);
         memory.hold = None;
         memory.refusals = 0;
         memory.started = Some(StartedRun { job_name, record, at: Instant::now(), is_seen: false });

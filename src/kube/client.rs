@@ -160,6 +160,11 @@ impl Client {
         self.inner.transport.shutdown();
     }
 
+    /// Limit on one call.
+    pub fn call_timeout(&self) -> Duration {
+        self.inner.options.call_timeout
+    }
+
     /// True after [`Client::shutdown`].
     pub fn is_shut_down(&self) -> bool {
         self.inner.closed.load(Ordering::Acquire)
