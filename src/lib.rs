@@ -18,3 +18,4 @@ pub mod digest;
 pub mod log;
 pub mod shutdown;
 pub mod threads;
+pub mod yaml;
