@@ -22,10 +22,15 @@ use crate::controller::template::SidecarSettings;
 pub const HELP: &str = "\
 quarks-job: runs a Kubernetes Job when something happens and stores what it wrote as Secrets
 
-Usage: quarks-job [flags]          run the operator
-       quarks-job persist-output   store a pod's output (the sidecar; started by the operator's Jobs)
-       quarks-job crd              print the custom resource definition
-       quarks-job version          print the version
+Usage: quarks-job [flags]            run the operator
+       {me} trigger NAME     ask for one run of a QuarksJob, and wait for its outcome with --wait
+       {me} render -f FILE   print the Job that would be made for a QuarksJob
+       {me} convert -f FILE  print an ExtendedJob, the ancestor, as a QuarksJob
+       {me} crd              print the custom resource definition
+       {me} version          print the version
+       quarks-job persist-output    store a pod's output (the sidecar; started by the operator's Jobs)
+
+Each command has its own --help. Installed as kubectl-qjob this program is a kubectl plugin: kubectl qjob trigger NAME.
 
 Flags of the operator (variable in brackets, default in parentheses):
   -c, --kubeconfig FILE               [KUBECONFIG] (in-cluster, else ~/.kube/config)
@@ -51,9 +56,6 @@ const SPARE_CONNECTIONS: usize = 2;
 
 /// Runs until SIGTERM or SIGINT.
 pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
-    if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
-        return super::print(HELP);
-    }
     let flags = Flags::parse(arguments, &|name| std::env::var_os(name))?;
     crate::log::start(flags.log_level);
     for flag in &flags.ignored {
@@ -117,7 +119,7 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
     }
 }
 
-fn signals() -> Result<Receiver<()>, CliError> {
+pub(super) fn signals() -> Result<Receiver<()>, CliError> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| CliError::Failed(format!("signals cannot be handled: {error}")))?;
     let (sender, receiver) = bounded(1);
     std::thread::Builder::new()

@@ -151,13 +151,13 @@ impl PluginSpec {
                 _ => self.error(error, ""),
             }
         })?;
+        if answer.len() as u64 > ANSWER_MAX {
+            return Err(self.error(format!("printed more than {ANSWER_MAX} bytes"), "it must print an ExecCredential"));
+        }
         if !status.success() {
             let complaint = tail(&complaint);
             let colon = if complaint.is_empty() { "" } else { ": " };
             return Err(self.error(format!("failed, {status}{colon}{complaint}"), "run it by hand to see why"));
-        }
-        if answer.len() as u64 > ANSWER_MAX {
-            return Err(self.error(format!("printed more than {ANSWER_MAX} bytes"), "it must print an ExecCredential"));
         }
         self.read(&answer).map_err(|reason| self.error(reason, "it must print an ExecCredential"))
     }
