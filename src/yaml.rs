@@ -260,7 +260,8 @@ fn write_literal(out: &mut String, text: &str, indent: usize) -> bool {
 fn write_scalar(out: &mut String, text: &str) {
     const WORDS: [&str; 10] = ["true", "false", "null", "yes", "no", "on", "off", "y", "n", "nan"];
     let is_plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/'))
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | ':'))
+        && !text.ends_with(':')
         && !WORDS.iter().any(|word| text.eq_ignore_ascii_case(word));
     if is_plain {
         out.push_str(text);

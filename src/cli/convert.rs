@@ -42,7 +42,8 @@ pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
         return Err(super::flags::bad(given.find("output-from"), "is not a source; use file or log"));
     }
     let mut text = String::new();
-    for object in objects(&given)? {
+    let (objects, has_comments) = objects(&given)?;
+    for object in objects {
         let is_known = matches!(
             object.text("/apiVersion").split_once('/'),
             Some(("fissile.cloudfoundry.org" | "quarks.cloudfoundry.org", "v1alpha1"))
@@ -61,6 +62,9 @@ pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
     }
     if text.is_empty() {
         return Err(CliError::Failed(format!("{}: holds no ExtendedJob", given.value("filename").unwrap_or_default())));
+    }
+    if has_comments {
+        remark("comments are not kept");
     }
     print(&text)
 }

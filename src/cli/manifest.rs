@@ -34,8 +34,8 @@ impl Object {
     }
 }
 
-/// The objects of the file of flag `--filename`; `-` is standard input. Lists are taken apart.
-pub(super) fn objects(given: &Given) -> Result<Vec<Object>, CliError> {
+/// The objects of the file of flag `--filename`, and whether it has comments; `-` is standard input. Lists are taken apart.
+pub(super) fn objects(given: &Given) -> Result<(Vec<Object>, bool), CliError> {
     let Some(file) = given.value("filename") else { return Err(CliError::Usage("-f FILE is missing".to_owned())) };
     let (file, text) = match file.as_str() {
         "-" => ("standard input", yaml::read_text(std::io::stdin().lock())),
@@ -55,7 +55,7 @@ pub(super) fn objects(given: &Given) -> Result<Vec<Object>, CliError> {
             _ => objects.push(Object { place, value }),
         }
     }
-    Ok(objects)
+    Ok((objects, text.lines().any(|line| line.trim_start().starts_with('#'))))
 }
 
 /// Numbers with a leading zero are octal for kubectl, and text in newer YAML: people write file modes so.

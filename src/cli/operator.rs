@@ -22,13 +22,13 @@ use crate::controller::template::SidecarSettings;
 pub const HELP: &str = "\
 quarks-job: runs a Kubernetes Job when something happens and stores what it wrote as Secrets
 
-Usage: quarks-job [flags]            run the operator
+Usage: quarks-job [flags]          run the operator
        {me} trigger NAME     ask for one run of a QuarksJob, and wait for its outcome with --wait
        {me} render -f FILE   print the Job that would be made for a QuarksJob
        {me} convert -f FILE  print an ExtendedJob, the ancestor, as a QuarksJob
        {me} crd              print the custom resource definition
        {me} version          print the version
-       quarks-job persist-output    store a pod's output (the sidecar; started by the operator's Jobs)
+       quarks-job persist-output   store a pod's output (the sidecar; started by the operator's Jobs)
 
 Each command has its own --help. Installed as kubectl-qjob this program is a kubectl plugin: kubectl qjob trigger NAME.
 

@@ -56,7 +56,7 @@ pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
         log_level: "info".to_owned(),
     };
     let mut text = String::new();
-    for object in objects(&given)? {
+    for object in objects(&given)?.0 {
         if object.text("/kind") != KIND || object.text("/apiVersion") != API_VERSION {
             remark(&format!("{}: {} is no QuarksJob, passed over", object.place, object.title()));
             continue;

@@ -210,7 +210,8 @@ impl Followed {
         Self { uid: object.metadata.uid.clone(), before, values: vec![value], is_seen: false, run: None, told: String::new() }
     }
 
-    fn look(&mut self, object: &QuarksJob) -> Look {
+    /// `is_list`: it comes from a fresh list, and states in between may have been missed.
+    fn look(&mut self, object: &QuarksJob, is_list: bool) -> Look {
         if object.metadata.uid != self.uid {
             return Look::Lost("it was deleted, and another one made");
         }
@@ -220,12 +221,12 @@ impl Followed {
         let mut news = Vec::new();
         let value = annotation(object);
         let is_wanted = |value: &Option<String>| value.as_ref().is_some_and(|value| self.values.contains(value));
-        let is_other = !is_wanted(&value) && (self.is_seen || value != self.before);
-        self.is_seen |= is_wanted(&value);
+        // The watch shows every state, those before our request too; a fresh list shows a later one, or that of before.
+        self.is_seen |= is_wanted(&value) || (is_list && value != self.before);
+        let is_other = self.is_seen && !is_wanted(&value);
         if let Some(value) = value.clone().filter(|_| is_other) {
             news.push("another request was set over this one; the run that serves it serves both".to_owned());
             self.values.push(value);
-            self.is_seen = true;
         }
         let marker = Marker::in_force(&object.metadata, &object.status);
         if self.run.is_none() && marker.request.is_some_and(|request| self.values.contains(&request)) {
@@ -304,13 +305,15 @@ impl<'a> Waiter<'a> {
     fn run(self, client: &Client, value: String) -> Result<(), CliError> {
         let name = &self.key.name;
         let before = loop {
-            if let Some(objects) = self.next(None)? {
+            if let Some((objects, _)) = self.next(None)? {
                 break annotation(objects.first().ok_or_else(|| absent(self.key))?);
             }
         };
         let object = request_run(client, self.key, &value)?;
         let mut followed = Followed::new(&object, value, before);
-        let mut look = followed.look(&object);
+        let mut look = followed.look(&object, false);
+        // What the watch shows next may be older than this answer.
+        followed.is_seen = false;
         loop {
             match look {
                 Look::Over(last) => {
@@ -322,16 +325,17 @@ impl<'a> Waiter<'a> {
             }
             look = match self.next(Some(&mut followed))? {
                 None => Look::Waiting(Vec::new()),
-                Some(objects) => match objects.first() {
-                    Some(object) => followed.look(object),
+                Some((objects, is_list)) => match objects.first() {
+                    Some(object) => followed.look(object, is_list),
                     None => Look::Lost("it was deleted"),
                 },
             };
         }
     }
 
-    /// What the watch shows: the QuarksJob, or an empty list if it is gone. `None`: nothing of it yet.
-    fn next(&self, followed: Option<&mut Followed>) -> Result<Option<Vec<Arc<QuarksJob>>>, CliError> {
+    /// What the watch shows: the QuarksJob, or an empty list if it is gone, and whether that is a fresh list.
+    /// `None`: nothing of it yet.
+    fn next(&self, followed: Option<&mut Followed>) -> Result<Option<(Vec<Arc<QuarksJob>>, bool)>, CliError> {
         let name = &self.key.name;
         let left = self.timeout.map(|timeout| timeout.saturating_sub(self.start.elapsed()));
         let quiet = followed.filter(|followed| followed.told.is_empty());
@@ -356,11 +360,12 @@ impl<'a> Waiter<'a> {
             }
         };
         match event {
-            Event::Watched(WatchEvent::Replaced(objects)) => {
-                Ok(Some(objects.into_iter().filter(|object| *object.metadata.name == **name).collect()))
+            Event::Watched(WatchEvent::Replaced(mut objects)) => {
+                objects.retain(|object| *object.metadata.name == **name);
+                Ok(Some((objects, true)))
             }
-            Event::Watched(WatchEvent::Applied(object)) => Ok(Some(vec![object])),
-            Event::Watched(WatchEvent::Deleted(_)) => Ok(Some(Vec::new())),
+            Event::Watched(WatchEvent::Applied(object)) => Ok(Some((vec![object], false))),
+            Event::Watched(WatchEvent::Deleted(_)) => Ok(Some((Vec::new(), false))),
             Event::Restarted(reason @ ("denied" | "missing")) => {
                 Err(CliError::Failed(format!("{name}: quarksjobs cannot be watched ({reason}); --wait needs the rights list and watch")))
             }

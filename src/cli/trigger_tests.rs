@@ -57,14 +57,14 @@ fn ready(reason: &str) -> Value {
 }
 
 /// What each look says, in a word or by what is told.
-fn looks(before: &str, objects: &[QuarksJob]) -> Vec<String> {
+fn looks(before: &str, is_list: bool, objects: &[QuarksJob]) -> Vec<String> {
     let mut followed = Followed::new(&object("", json!({})), "mine".to_owned(), Some(before.to_owned()).filter(|value| !value.is_empty()));
     let word = |look| match look {
         Look::Waiting(news) => news.join("; "),
         Look::Over(last) => format!("over {}", last.run),
         Look::Lost(why) => format!("lost: {why}"),
     };
-    objects.iter().map(|object| word(followed.look(object))).collect()
+    objects.iter().map(|object| word(followed.look(object, is_list))).collect()
 }
 
 #[test]
@@ -121,8 +121,12 @@ fn a_request_is_followed_to_the_end_of_the_run_that_serves_it() {
             ],
             &["run 7 goes on as Job j-7", over, "over 7"],
         ),
-        // Overwritten before we saw ours at all.
-        ("old", vec![object("theirs", json!({})), object("more", ended(8, "more", 8))], &[over, "over 8"]),
+        // The state of before is still shown, with a value that came between the first list and ours.
+        (
+            "older",
+            vec![object("old", ended(3, "old", 3)), object("mine", ended(3, "old", 3)), object("mine", ended(4, "mine", 4))],
+            &["", "", "over 4"],
+        ),
         ("old", vec![object("mine", json!({})), object("", json!({}))], &["", "lost: the request was taken back"]),
         (
             "",
@@ -138,14 +142,17 @@ fn a_request_is_followed_to_the_end_of_the_run_that_serves_it() {
     ];
     for (number, (before, objects, expected)) in cases.iter().enumerate() {
         let expected: Vec<String> = expected.iter().map(|text| (*text).to_owned()).collect();
-        assert_eq!(looks(before, objects), expected, "case {number}");
+        assert_eq!(looks(before, false, objects), expected, "case {number}");
     }
+    // A fresh list may not show ours at all.
+    let objects = [object("old", json!({})), object("theirs", json!({})), object("more", ended(8, "more", 8))];
+    assert_eq!(looks("old", true, &objects), ["", over, "over 8"]);
     let mut other = object("mine", json!({}));
     other.metadata.uid = "u2".into();
-    assert_eq!(looks("", &[other]), ["lost: it was deleted, and another one made"]);
+    assert_eq!(looks("", false, &[other]), ["lost: it was deleted, and another one made"]);
     let mut going = object("mine", json!({}));
     going.metadata.deletion_timestamp = Some("2026-01-01T00:00:00Z".to_owned());
-    assert_eq!(looks("", &[going]), ["lost: it is being deleted"]);
+    assert_eq!(looks("", false, &[going]), ["lost: it is being deleted"]);
 }
 
 #[test]
