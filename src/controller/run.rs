@@ -23,6 +23,7 @@ use crate::threads::Thread;
 use crate::watch::{self, Jitter, WatchEvent, WatchHandle, WatchSpec};
 
 use super::choices::Choices;
+use super::config::{ConfigStore, ConfigWatches};
 use super::credential::Credentials;
 use super::decide::pending;
 use super::events;
@@ -116,6 +117,30 @@ pub struct Operator {
     health: Health,
 }
 
+/// Names keys to the controller thread.
+#[derive(Clone, Debug)]
+pub(super) struct DirtySender(Sender<Dirty>);
+
+impl DirtySender {
+    /// Sends keys, each in the lane that it belongs to now.
+    pub(super) fn send(&self, index: &SharedIndex, keys: Vec<ObjectKey>) -> Result<(), SendError<Dirty>> {
+        let (urgent, normal) = {
+            let index = index.read();
+            keys.into_iter().partition(|key| has_to_start(&index, key))
+        };
+        self.send_lanes(urgent, normal)
+    }
+
+    fn send_lanes(&self, urgent: Vec<ObjectKey>, normal: Vec<ObjectKey>) -> Result<(), SendError<Dirty>> {
+        for (keys, lane) in [(urgent, Lane::Urgent), (normal, Lane::Normal)] {
+            if !keys.is_empty() {
+                self.0.send((keys, lane))?;
+            }
+        }
+        Ok(())
+    }
+}
+
 type Dirty = (Vec<ObjectKey>, Lane);
 type Work = (ObjectKey, Lane);
 type Done = (ObjectKey, Next);
@@ -126,6 +151,7 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
     let index = SharedIndex::new(Index::new(monitored_id));
     let pulse = Pulse::new();
     let (dirty, dirty_in) = bounded::<Dirty>(CHANNEL);
+    let dirty = DirtySender(dirty);
     let (work, work_in) = bounded::<Work>(max_workers);
     let (done, done_in) = bounded::<Done>(max_workers);
     let rush = Arc::new(AtomicBool::new(false));
@@ -134,7 +160,9 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
     let mut threads = Vec::new();
 
     let (ctl_pulse, ctl_index, ctl_shutdown) = (pulse.clone(), index.clone(), shutdown.clone());
-    let controller = Controller { queue: Queue::new(RETRY), idle: max_workers, work, done: done_in, dirty: dirty_in, rush };
+    let config = Arc::new(ConfigStore::default());
+    let config_watches = ConfigWatches::new(client.clone(), index.clone(), Arc::clone(&config), dirty.clone());
+    let controller = Controller { queue: Queue::new(RETRY), idle: max_workers, work, done: done_in, dirty: dirty_in, rush, config_watches };
     threads.push(Thread::spawn("ctl-run", panics, move || controller.run(&ctl_index, &ctl_pulse, &ctl_shutdown))?);
 
     let reconciler = Arc::new(Reconciler {
@@ -144,6 +172,7 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
         credentials: Arc::clone(&credentials),
         sidecar,
         memories: Memories::default(),
+        config,
         choices: Choices::default(),
     });
     for _ in 0..max_workers {
@@ -196,7 +225,7 @@ fn start_watch<T>(
     name: &'static str,
     resource: Resource,
     index: &SharedIndex,
-    dirty: &Sender<Dirty>,
+    dirty: &DirtySender,
     wrap: fn(WatchEvent<Arc<T>>) -> Change,
 ) -> WatchHandle
 where
@@ -211,7 +240,7 @@ where
 
 /// Takes a change into the index and tells the controller whom it may matter to. Each kind has one watch, so changes of
 /// one kind come in order.
-fn take_in(index: &SharedIndex, dirty: &Sender<Dirty>, change: Change) -> Result<(), SendError<Dirty>> {
+fn take_in(index: &SharedIndex, dirty: &DirtySender, change: Change) -> Result<(), SendError<Dirty>> {
     let (normal, urgent, is_newly_synced) = {
         let mut index = index.write();
         let was_synced = index.is_synced();
@@ -222,14 +251,9 @@ fn take_in(index: &SharedIndex, dirty: &Sender<Dirty>, change: Change) -> Result
         let (quarks_jobs, jobs) = index.read().sizes();
         info!("caches are in quarksjobs={quarks_jobs} jobs={jobs}");
         // Wakes the controller, whatever the keys.
-        dirty.send((Vec::new(), Lane::Normal))?;
+        dirty.0.send((Vec::new(), Lane::Normal))?;
     }
-    for (keys, lane) in [(urgent, Lane::Urgent), (normal, Lane::Normal)] {
-        if !keys.is_empty() {
-            dirty.send((keys, lane))?;
-        }
-    }
-    Ok(())
+    dirty.send_lanes(urgent, normal)
 }
 
 /// True if a trigger waits and no run goes on: somebody waits for a Job.
@@ -266,6 +290,8 @@ struct Controller {
     dirty: Receiver<Dirty>,
     /// Told to the poster of Events: it holds back while triggers wait for their Jobs.
     rush: Arc<AtomicBool>,
+    /// Watches that come and go with what QuarksJobs refer to.
+    config_watches: ConfigWatches,
 }
 
 impl Controller {
@@ -283,6 +309,9 @@ impl Controller {
                     return;
                 }
                 self.idle -= 1;
+            }
+            if is_synced {
+                self.config_watches.adjust(now);
             }
             self.rush.store(self.queue.is_rush(now), Ordering::Relaxed);
             let due =
@@ -328,7 +357,8 @@ impl Controller {
 
     /// No new keys; the workers end when the channel closes, after what they are at.
     fn drain(self) {
-        let Self { queue, idle: _, work, done, dirty: _, rush: _ } = self;
+        let Self { queue, idle: _, work, done, dirty: _, rush: _, config_watches } = self;
+        drop(config_watches);
         drop(work);
         debug!("waiting for workers busy={}", queue.in_work());
         // The channel closes when the last worker is gone.

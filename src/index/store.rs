@@ -5,6 +5,8 @@ use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{JobView, NamespaceView, QuarksJobView};
 use crate::api::{ObjectKey, Uid};
+use crate::controller::references::{Reference, ReferenceKind};
+use crate::controller::versions::may_be_version_of;
 use crate::watch::WatchEvent;
 
 /// One event of one watch.
@@ -35,6 +37,10 @@ pub struct Index {
     /// Keys of the Jobs of each QuarksJob: exactly the entries of `jobs`, by owner.
     jobs_by_owner: HashMap<Uid, Vec<ObjectKey>>,
     namespaces: BTreeMap<Arc<str>, Arc<NamespaceView>>,
+    /// How many QuarksJobs of a namespace need a watch of ConfigMaps, and of Secrets; without entries of zero.
+    config_needs: BTreeMap<(Arc<str>, ReferenceKind), usize>,
+    /// Counts the changes that `config_needs()` may differ after.
+    needs_version: u64,
     synced: Synced,
 }
 
@@ -47,6 +53,8 @@ impl Index {
             jobs: BTreeMap::new(),
             jobs_by_owner: HashMap::new(),
             namespaces: BTreeMap::new(),
+            config_needs: BTreeMap::new(),
+            needs_version: 0,
             synced: Synced::default(),
         }
     }
@@ -113,6 +121,8 @@ impl Index {
             WatchEvent::Replaced(views) => {
                 let mut dirty = self.keys();
                 self.quarks_jobs.clear();
+                self.config_needs.clear();
+                self.needs_version += 1;
                 views.into_iter().for_each(|view| self.insert_quarks_job(view));
                 self.synced.quarks_jobs = true;
                 dirty.extend(self.quarks_jobs.keys().cloned());
@@ -124,7 +134,9 @@ impl Index {
                 vec![key]
             }
             WatchEvent::Deleted(view) => {
-                self.quarks_jobs.remove(&view.key);
+                if let Some(old) = self.quarks_jobs.remove(&view.key) {
+                    self.count_needs(&old, false);
+                }
                 vec![view.key.clone()]
             }
         }
@@ -137,7 +149,51 @@ impl Index {
         {
             view.key.namespace = Arc::clone(shared);
         }
-        self.quarks_jobs.insert(view.key.clone(), view);
+        self.count_needs(&view, true);
+        if let Some(old) = self.quarks_jobs.insert(view.key.clone(), view) {
+            self.count_needs(&old, false);
+        }
+    }
+
+    fn count_needs(&mut self, view: &QuarksJobView, is_added: bool) {
+        for kind in [ReferenceKind::ConfigMap, ReferenceKind::Secret] {
+            if view.needs_watch_of(kind) {
+                let id = (Arc::clone(&view.key.namespace), kind);
+                let count = self.config_needs.entry(id.clone()).or_default();
+                *count = if is_added { *count + 1 } else { count.saturating_sub(1) };
+                match (*count, is_added) {
+                    (0, _) => {
+                        self.config_needs.remove(&id);
+                        self.needs_version += 1;
+                    }
+                    (1, true) => self.needs_version += 1,
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// As long as this stays the same, [`Self::config_needs`] does too.
+    pub fn needs_version(&self) -> u64 {
+        self.needs_version
+    }
+
+    /// Where ConfigMaps or Secrets have to be watched.
+    pub fn config_needs(&self) -> Vec<(Arc<str>, ReferenceKind)> {
+        self.config_needs.keys().filter(|(namespace, _)| self.monitored(namespace).is_some()).cloned().collect()
+    }
+
+    /// The QuarksJobs of a namespace that have to look when the object of this name changes, or any object of this kind.
+    pub fn config_users(&self, namespace: &str, kind: ReferenceKind, name: Option<&str>) -> Vec<ObjectKey> {
+        let names = |reference: &Reference| {
+            let is_named =
+                |name: &str| reference.name == name || (kind == ReferenceKind::Secret && may_be_version_of(&reference.name, name));
+            reference.kind == kind && name.is_none_or(is_named)
+        };
+        self.in_namespace(namespace)
+            .filter(|(_, view)| view.needs_watch_of(kind) && view.references.iter().any(names))
+            .map(|(key, _)| key.clone())
+            .collect()
     }
 
     fn apply_job(&mut self, event: WatchEvent<Arc<JobView>>) -> Vec<ObjectKey> {
@@ -189,6 +245,7 @@ impl Index {
     }
 
     fn apply_namespace(&mut self, event: WatchEvent<Arc<NamespaceView>>) -> Vec<ObjectKey> {
+        self.needs_version += 1;
         let changed: Vec<Arc<str>> = match event {
             WatchEvent::Replaced(views) => {
                 let old = std::mem::take(&mut self.namespaces);
@@ -212,8 +269,11 @@ impl Index {
     }
 
     fn keys_in(&self, namespace: &str) -> Vec<ObjectKey> {
-        let from = ObjectKey::new(namespace, "");
-        self.quarks_jobs.range(from..).map(|(key, _)| key).take_while(|key| *key.namespace == *namespace).cloned().collect()
+        self.in_namespace(namespace).map(|(key, _)| key.clone()).collect()
+    }
+
+    fn in_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a ObjectKey, &'a Arc<QuarksJobView>)> {
+        self.quarks_jobs.range(ObjectKey::new(namespace, "")..).take_while(|(key, _)| *key.namespace == *namespace)
     }
 }
 
