@@ -259,6 +259,9 @@ fn annotation(object: &QuarksJob) -> Option<String> {
     object.metadata.annotations.get(ANNOTATION_RUN_REQUESTED).filter(|value| !value.is_empty()).cloned()
 }
 
+/// The QuarksJob, or none if it is gone; and whether that comes from a fresh list.
+type Shown = (Vec<Arc<QuarksJob>>, bool);
+
 enum Event {
     Watched(WatchEvent<Arc<QuarksJob>>),
     /// The watch was interrupted, and why.
@@ -333,9 +336,8 @@ impl<'a> Waiter<'a> {
         }
     }
 
-    /// What the watch shows: the QuarksJob, or an empty list if it is gone, and whether that is a fresh list.
-    /// `None`: nothing of it yet.
-    fn next(&self, followed: Option<&mut Followed>) -> Result<Option<(Vec<Arc<QuarksJob>>, bool)>, CliError> {
+    /// What the watch shows next; `None` if nothing of the QuarksJob.
+    fn next(&self, followed: Option<&mut Followed>) -> Result<Option<Shown>, CliError> {
         let name = &self.key.name;
         let left = self.timeout.map(|timeout| timeout.saturating_sub(self.start.elapsed()));
         let quiet = followed.filter(|followed| followed.told.is_empty());
