@@ -21,3 +21,4 @@ pub mod log;
 pub mod shutdown;
 pub mod threads;
 pub mod until;
+pub mod yaml;

@@ -1,4 +1,4 @@
-//! Flags of the operator: the command line first, then the environment, then the default.
+//! Flags: the command line first, then the environment, then the default. What all commands share, and those of the operator.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -56,10 +56,102 @@ const LEASE_DURATION: &str = "leader-elect-lease-duration";
 const RENEW_DEADLINE: &str = "leader-elect-renew-deadline";
 const RETRY_PERIOD: &str = "leader-elect-retry-period";
 
-/// Flag, short form, variable. One row a flag that takes a value.
-const VALUES: [(&str, Option<char>, &str); 23] = [
-    ("kubeconfig", Some('c'), ""),
-    ("context", None, ""),
+/// A flag: name, short form, variable. An empty variable is none.
+pub(super) type Row = (&'static str, Option<char>, &'static str);
+
+/// `--kubeconfig` and `--context`, the same for all commands that talk to the API server.
+pub(super) const KUBECONFIG: Row = ("kubeconfig", Some('c'), "");
+pub(super) const CONTEXT: Row = ("context", None, "");
+
+/// Flags that need no value: alone they mean true.
+const SWITCHES: [&str; 3] = ["apply-crd", LEADER_ELECT, "wait"];
+
+/// What was given: for each row its source, as it is called in messages, and its value.
+pub(super) struct Given {
+    rows: &'static [Row],
+    values: Vec<Option<(String, String)>>,
+    /// Arguments that are no flags.
+    pub words: Vec<String>,
+}
+
+impl Given {
+    /// Reads the command line, with at most so many words beside flags; `variable` reads the environment.
+    pub fn parse(
+        rows: &'static [Row],
+        words_max: usize,
+        arguments: &[OsString],
+        variable: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, CliError> {
+        let mut values: Vec<Option<(String, String)>> = vec![None; rows.len()];
+        let mut words = Vec::new();
+        let mut parser = lexopt::Parser::from_args(arguments);
+        while let Some(argument) = parser.next().map_err(usage)? {
+            let row = match &argument {
+                Arg::Long(long) => rows.iter().position(|(name, _, _)| name == long),
+                Arg::Short(short) => rows.iter().position(|(_, name, _)| *name == Some(*short)),
+                Arg::Value(word) if words.len() < words_max => {
+                    words.push(text(word.clone(), "an argument")?);
+                    continue;
+                }
+                Arg::Value(_) => None,
+            };
+            let Some(row) = row else { return Err(usage(argument.unexpected())) };
+            let name = rows[row].0;
+            // Switches: `--apply-crd` alone means true.
+            let value = if SWITCHES.contains(&name) { Some(parser.optional_value().unwrap_or_else(|| "true".into())) } else { None };
+            let value = match value {
+                Some(value) => value,
+                None => parser.value().map_err(usage)?,
+            };
+            values[row] = Some((format!("--{name}"), text(value, &format!("--{name}"))?));
+        }
+        for (row, (_, _, variable_name)) in rows.iter().enumerate() {
+            if values[row].is_none()
+                && !variable_name.is_empty()
+                && let Some(value) = variable(variable_name).filter(|value| !value.is_empty())
+            {
+                values[row] = Some(((*variable_name).to_owned(), text(value, variable_name)?));
+            }
+        }
+        Ok(Self { rows, values, words })
+    }
+
+    /// Source and value of a flag.
+    pub fn find(&self, name: &str) -> Option<&(String, String)> {
+        self.values[self.rows.iter().position(|row| row.0 == name).expect("a row of the command")].as_ref()
+    }
+
+    /// Its value.
+    pub fn value(&self, name: &str) -> Option<String> {
+        self.find(name).map(|(_, value)| value.clone())
+    }
+
+    /// `--image` or what it is made of.
+    pub fn image(&self) -> String {
+        self.value("image").unwrap_or_else(|| {
+            let repository = self.value("docker-image-repository").unwrap_or_else(|| "quarks-job".to_owned());
+            let tag = self.value("docker-image-tag").unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
+            match self.value("docker-image-org") {
+                Some(org) => format!("{org}/{repository}:{tag}"),
+                None => format!("{repository}:{tag}"),
+            }
+        })
+    }
+
+    /// `--docker-image-pull-policy`.
+    pub fn pull_policy(&self) -> Result<String, CliError> {
+        let policy = self.value("docker-image-pull-policy").unwrap_or_else(|| "IfNotPresent".to_owned());
+        if !matches!(policy.as_str(), "Always" | "IfNotPresent" | "Never") {
+            return Err(bad(self.find("docker-image-pull-policy"), "is not a pull policy; use Always, IfNotPresent or Never"));
+        }
+        Ok(policy)
+    }
+}
+
+/// One row a flag of the operator.
+const VALUES: [Row; 23] = [
+    KUBECONFIG,
+    CONTEXT,
     ("monitored-id", None, "MONITORED_ID"),
     ("max-workers", None, "MAX_WORKERS"),
     ("log-level", Some('l'), "LOG_LEVEL"),
@@ -86,42 +178,8 @@ const VALUES: [(&str, Option<char>, &str); 23] = [
 impl Flags {
     /// Reads the command line; `variable` reads the environment.
     pub fn parse(arguments: Vec<OsString>, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, CliError> {
-        let mut given: Vec<Option<(String, String)>> = vec![None; VALUES.len()];
-        let mut parser = lexopt::Parser::from_args(arguments);
-        while let Some(argument) = parser.next().map_err(usage)? {
-            let row = match &argument {
-                Arg::Long(long) => VALUES.iter().position(|(name, _, _)| name == long),
-                Arg::Short(short) => VALUES.iter().position(|(_, name, _)| *name == Some(*short)),
-                Arg::Value(_) => None,
-            };
-            let Some(row) = row else { return Err(usage(argument.unexpected())) };
-            let name = VALUES[row].0;
-            // Switches: `--apply-crd` alone means true.
-            let value = if matches!(name, "apply-crd" | LEADER_ELECT) {
-                Some(parser.optional_value().unwrap_or_else(|| "true".into()))
-            } else {
-                None
-            };
-            let value = match value {
-                Some(value) => value,
-                None => parser.value().map_err(usage)?,
-            };
-            given[row] = Some((format!("--{name}"), text(value, &format!("--{name}"))?));
-        }
-        for (row, (_, _, variable_name)) in VALUES.iter().enumerate() {
-            if given[row].is_none()
-                && !variable_name.is_empty()
-                && let Some(value) = variable(variable_name).filter(|value| !value.is_empty())
-            {
-                given[row] = Some(((*variable_name).to_owned(), text(value, variable_name)?));
-            }
-        }
-        Self::from_values(&given)
-    }
-
-    fn from_values(given: &[Option<(String, String)>]) -> Result<Self, CliError> {
-        let find = |name: &str| given[VALUES.iter().position(|row| row.0 == name).expect("a row of VALUES")].as_ref();
-        let value = |name: &str| find(name).map(|(_, value)| value.clone());
+        let given = Given::parse(&VALUES, 0, &arguments, variable)?;
+        let (find, value) = (|name: &str| given.find(name), |name: &str| given.value(name));
         let watch_namespaces = namespaces(find("watch-namespaces"))?;
         let account = find("sidecar-service-account");
         if let Some((source, value)) = account {
@@ -132,18 +190,6 @@ impl Flags {
             if !is_subdomain(value) {
                 return Err(bad(account, "is no name of a service account: lower case letters, digits, dashes and dots"));
             }
-        }
-        let image = value("image").unwrap_or_else(|| {
-            let repository = value("docker-image-repository").unwrap_or_else(|| "quarks-job".to_owned());
-            let tag = value("docker-image-tag").unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
-            match value("docker-image-org") {
-                Some(org) => format!("{org}/{repository}:{tag}"),
-                None => format!("{repository}:{tag}"),
-            }
-        });
-        let pull_policy = value("docker-image-pull-policy").unwrap_or_else(|| "IfNotPresent".to_owned());
-        if !matches!(pull_policy.as_str(), "Always" | "IfNotPresent" | "Never") {
-            return Err(bad(find("docker-image-pull-policy"), "is not a pull policy; use Always, IfNotPresent or Never"));
         }
         let monitored_id = value("monitored-id").unwrap_or_else(|| "default".to_owned());
         if monitored_id.len() > 63 || crate::controller::names::label_value(&monitored_id) != monitored_id {
@@ -173,8 +219,8 @@ impl Flags {
             log_format: log_format(find("log-format"))?,
             apply_crd: boolean(find("apply-crd"))?,
             call_timeout: Duration::from_secs(number(find("ctx-timeout"), 30, 1, 600)? as u64),
-            image,
-            image_pull_policy: pull_policy,
+            image: given.image(),
+            image_pull_policy: given.pull_policy()?,
             image_pull_secret: value("image-pull-secret"),
             http_listen: value("http-listen").map(|address| if address.starts_with(':') { format!("[::]{address}") } else { address }),
             leader_elect: boolean(find(LEADER_ELECT))?,
@@ -192,7 +238,7 @@ fn text(value: OsString, source: &str) -> Result<String, CliError> {
     value.into_string().map_err(|_| CliError::Usage(format!("{source}: is not valid UTF-8")))
 }
 
-fn bad(given: Option<&(String, String)>, why: &str) -> CliError {
+pub(super) fn bad(given: Option<&(String, String)>, why: &str) -> CliError {
     let (source, value) = given.cloned().unwrap_or_default();
     let value: String = value.chars().take(60).collect();
     CliError::Usage(format!("{source}: {value:?} {why}"))
@@ -227,7 +273,7 @@ fn namespaces(given: Option<&(String, String)>) -> Result<Vec<String>, CliError>
     Ok(names)
 }
 
-fn boolean(given: Option<&(String, String)>) -> Result<bool, CliError> {
+pub(super) fn boolean(given: Option<&(String, String)>) -> Result<bool, CliError> {
     match given.map(|(_, value)| value.as_str()) {
         None | Some("false" | "0") => Ok(false),
         Some("true" | "1") => Ok(true),

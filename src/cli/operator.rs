@@ -30,9 +30,14 @@ pub const HELP: &str = "\
 quarks-job: runs a Kubernetes Job when something happens and stores what it wrote as Secrets
 
 Usage: quarks-job [flags]          run the operator
+       {me} trigger NAME     ask for one run of a QuarksJob, and wait for its outcome with --wait
+       {me} render -f FILE   print the Job that would be made for a QuarksJob
+       {me} convert -f FILE  print an ExtendedJob, the ancestor, as a QuarksJob
+       {me} crd              print the custom resource definition
+       {me} version          print the version
        quarks-job persist-output   store a pod's output (the sidecar; started by the operator's Jobs)
-       quarks-job crd              print the custom resource definition
-       quarks-job version          print the version
+
+Each command has its own --help. Installed as kubectl-qjob this program is a kubectl plugin: kubectl qjob trigger NAME.
 
 Flags of the operator (variable in brackets, default in parentheses):
   -c, --kubeconfig FILE               [KUBECONFIG] (in-cluster, else ~/.kube/config)
@@ -78,9 +83,6 @@ enum End {
 
 /// Runs until SIGTERM or SIGINT, or until the Lease is lost.
 pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
-    if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
-        return super::print(HELP);
-    }
     let flags = Flags::parse(arguments, &|name| std::env::var_os(name))?;
     crate::log::start(flags.log_level, flags.log_format);
     for flag in &flags.ignored {
@@ -141,7 +143,7 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
         // Nothing is waited for: no write can leave any more, and the next start begins afresh.
         error!("lost the Lease, ends at once reason=\"{why}\"");
         client.shutdown();
-        return Err(CliError::Logged);
+        return Err(CliError::Said);
     }
     let began = Instant::now();
     info!("operator stops");
@@ -161,7 +163,7 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
             Err(CliError::Failed(format!("thread {name} panicked; please report this")))
         }
         End::Failed(error) => Err(error),
-        End::Lost(_) => Err(CliError::Logged),
+        End::Lost(_) => Err(CliError::Said),
     }
 }
 
@@ -261,7 +263,7 @@ fn not_started(error: std::io::Error) -> CliError {
     CliError::Failed(format!("a thread could not be started: {error}"))
 }
 
-fn signals() -> Result<Receiver<()>, CliError> {
+pub(super) fn signals() -> Result<Receiver<()>, CliError> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| CliError::Failed(format!("signals cannot be handled: {error}")))?;
     let (sender, receiver) = bounded(1);
     std::thread::Builder::new()

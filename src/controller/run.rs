@@ -158,16 +158,17 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
     threads.push(Thread::spawn("credentials", panics, move || credentials.run(&token_client, &token_index, &token_shutdown))?);
 
     // Watches last: what they feed is there.
+    let feed = Feed { client, index: &index, dirty: &dirty, metrics: &metrics };
     let mut watches = Vec::new();
     let scopes = if is_fixed {
         fixed_namespaces
     } else {
-        watches.push(start_watch(client, "watch-namespaces", Resource::NAMESPACES, "", &index, &dirty, &metrics, Change::Namespace));
+        watches.push(feed.watch("watch-namespaces", Resource::NAMESPACES, "", Change::Namespace));
         vec![String::new()]
     };
     for scope in &scopes {
-        watches.push(start_watch(client, "watch-jobs", Resource::JOBS, scope, &index, &dirty, &metrics, Change::Job));
-        watches.push(start_watch(client, "watch-qjobs", Resource::QUARKS_JOBS, scope, &index, &dirty, &metrics, Change::QuarksJob));
+        watches.push(feed.watch("watch-jobs", Resource::JOBS, scope, Change::Job));
+        watches.push(feed.watch("watch-qjobs", Resource::QUARKS_JOBS, scope, Change::QuarksJob));
     }
     let (workers, watches) = (Arc::new(workers), Arc::new(watches));
     let health = Health { pulse, workers, watches, index, call_timeout: client.call_timeout() };
@@ -199,30 +200,32 @@ impl Operator {
     }
 }
 
-fn start_watch<T>(
-    client: &Client,
-    name: &'static str,
-    resource: Resource,
-    scope: &str,
-    index: &SharedIndex,
-    dirty: &DirtySender,
-    metrics: &Metrics,
-    wrap: fn(WatchEvent<Arc<T>>) -> Change,
-) -> WatchHandle
-where
-    T: DeserializeOwned + Send + Sync + 'static,
-{
-    let (index, dirty, namespace) = (index.clone(), dirty.clone(), scope.to_owned());
-    let spec = WatchSpec {
-        namespace: namespace.clone(),
-        remedy: remedy(&index, scope),
-        on_restart: Some(metrics.on_restart()),
-        ..WatchSpec::new(name, resource)
-    };
-    watch::spawn(client, spec, move |event| match take_in(&index, &dirty, &namespace, wrap(event)) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(_) => ControlFlow::Break(()),
-    })
+/// What every watch of the index needs.
+struct Feed<'a> {
+    client: &'a Client,
+    index: &'a SharedIndex,
+    dirty: &'a DirtySender,
+    metrics: &'a Metrics,
+}
+
+impl Feed<'_> {
+    /// Starts the watch of one kind, in one namespace or, with an empty `scope`, in all.
+    fn watch<T>(&self, name: &'static str, resource: Resource, scope: &str, wrap: fn(WatchEvent<Arc<T>>) -> Change) -> WatchHandle
+    where
+        T: DeserializeOwned + Send + Sync + 'static,
+    {
+        let (index, dirty, namespace) = (self.index.clone(), self.dirty.clone(), scope.to_owned());
+        let spec = WatchSpec {
+            namespace: namespace.clone(),
+            remedy: remedy(&index, scope),
+            on_restart: Some(self.metrics.on_restart()),
+            ..WatchSpec::new(name, resource)
+        };
+        watch::spawn(self.client, spec, move |event| match take_in(&index, &dirty, &namespace, wrap(event)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        })
+    }
 }
 
 /// Takes a change into the index and tells the controller whom it may matter to. Each kind has one watch, so changes of

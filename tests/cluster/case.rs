@@ -133,6 +133,14 @@ impl Case {
         self.kubectl(&["apply", "-f", &example(file)]);
     }
 
+    /// For an example that has the program's image in it.
+    #[track_caller]
+    pub fn apply_with_image(&self, file: &str) {
+        let script = format!("sed '{}' {} | kubectl --namespace {} apply -f -", image_filter(), example(file), self.namespace);
+        let output = Command::new("/bin/sh").args(["-c", &script]).output().expect("a shell");
+        assert!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
     #[track_caller]
     pub fn set_now(&self, name: &str) {
         self.patch(name, &json!({"spec": {"trigger": {"strategy": "now"}}}));
@@ -303,6 +311,12 @@ pub fn with_output(name: &str, strategy: &str, script: &str, secret: &str) -> Va
     let mut object = quarks_job(name, strategy, script);
     object["spec"]["output"] = json!({"outputMap": {"main": {"output.json": {"name": secret}}}});
     object
+}
+
+/// For sed: the image that is tested in the place of the placeholder.
+pub fn image_filter() -> String {
+    let image = std::env::var("QUARKS_TEST_IMAGE").expect("these tests need a cluster: run them with scripts/test");
+    format!("s|quarks-job:dev|{image}|")
 }
 
 pub fn example(file: &str) -> String {

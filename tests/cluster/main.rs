@@ -11,6 +11,7 @@ mod bad_input;
 mod budgets;
 mod canary;
 mod case;
+mod cli;
 mod config;
 mod crowd;
 mod election;
