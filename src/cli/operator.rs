@@ -182,7 +182,7 @@ fn begin(flags: Flags, client: &Client, metrics: Metrics, panics: &Sender<&'stat
             image: flags.image,
             image_pull_policy: flags.image_pull_policy,
             image_pull_secret: flags.image_pull_secret,
-            log_level: flags.log_level.to_string().to_lowercase(),
+            log_level: flags.log_level.to_string().to_ascii_lowercase(),
             log_format: flags.log_format.as_str(),
         },
         instance: instance(),
