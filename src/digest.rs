@@ -31,6 +31,11 @@ impl Digest {
         Self(half)
     }
 
+    /// Its hex digits, without the tag.
+    pub fn hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// True if `stored` is this digest.
     pub fn is(&self, stored: &str) -> bool {
         self.to_string() == stored
@@ -40,7 +45,7 @@ impl Digest {
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(TAG)?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&self.hex())
     }
 }
 

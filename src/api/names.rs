@@ -43,5 +43,7 @@ pub const OUTPUT_MOUNT: &str = "/mnt/quarks";
 pub const SIDECAR_OUTPUT_ROOT: &str = "/mnt/quarks";
 /// Secret with the sidecar's token, one a namespace.
 pub const TOKEN_SECRET: &str = "quarks-job-sidecar-token";
+/// Secret with the key of config digests, one a namespace.
+pub const CONFIG_KEY_SECRET: &str = "quarks-job-config-key";
 /// Standard place of an account's token, `ca.crt` and `namespace` in a container.
 pub const SERVICE_ACCOUNT_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";

@@ -22,6 +22,8 @@ impl Resource {
     pub const PODS: Self = Self::new("", "v1", "pods");
     /// Logs of containers: a subresource of pods, with a right of its own.
     pub const POD_LOGS: Self = Self::new("", "v1", "pods/log");
+    /// ConfigMaps.
+    pub const CONFIG_MAPS: Self = Self::new("", "v1", "configmaps");
     /// Secrets.
     pub const SECRETS: Self = Self::new("", "v1", "secrets");
     /// Namespaces, cluster-scoped.

@@ -146,6 +146,11 @@ impl Spec {
         })
     }
 
+    /// True if pods have a completion index.
+    pub fn is_indexed(&self) -> bool {
+        self.template.pointer("/spec/completionMode").and_then(Value::as_str) == Some("Indexed")
+    }
+
     /// True if runs of this spec get the sidecar.
     pub fn has_output(&self) -> bool {
         self.output.is_some()

@@ -8,7 +8,6 @@
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
-use serde_json::Value;
 
 use crate::api::{ObjectKey, ObjectMeta, OwnerReference, Pod, Spec, Uid};
 use crate::index::JobView;
@@ -92,11 +91,13 @@ impl Reconciler {
         let Some(object) = self.read(key)?.filter(|object| object.metadata.uid == view.uid && !object.metadata.is_being_deleted()) else {
             return Ok(Pruned::Done);
         };
-        let Ok(Spec { template, output: Some(output), .. }) = Spec::parse(&object.spec) else { return Ok(Pruned::Done) };
-        let Some(keep) = output.keep_versions else { return Ok(Pruned::Done) };
-        let is_indexed = template.pointer("/spec/completionMode").and_then(Value::as_str) == Some("Indexed");
-        let is_ours =
-            |metadata: &ObjectMeta, version: &Version| is_own(metadata, key, &view.uid) && is_of_output(&output, is_indexed, &version.base);
+        let Ok(spec) = Spec::parse(&object.spec) else { return Ok(Pruned::Done) };
+        let Some((output, keep)) = spec.output.as_ref().and_then(|output| Some((output, output.keep_versions?))) else {
+            return Ok(Pruned::Done);
+        };
+        let is_ours = |metadata: &ObjectMeta, version: &Version| {
+            is_own(metadata, key, &view.uid) && is_of_output(output, spec.is_indexed(), &version.base)
+        };
         let versions = self.versions(&key.namespace, &is_ours)?;
         if surplus(&versions, keep, &[]).is_empty() {
             return Ok(Pruned::Done);

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::api::{Outcome, Strategy, Trigger};
 use crate::digest;
-use crate::index::{JobView, NamespaceView, QuarksJobView};
+use crate::index::{JobView, MISSING_REFERENCE, NamespaceView, QuarksJobView};
 
+use super::config::{Compared, compare, is_of_template};
 use super::record::RunRecord;
 
 /// How long a Job that we created may stay unseen by the watch before it is looked up by name.
@@ -31,6 +32,21 @@ pub struct Snapshot<'a> {
     pub hold: Option<&'a Hold>,
     /// Versions beyond `keepVersions` were not pruned after a run: when to try again.
     pub prune_at: Option<Instant>,
+    /// What is known of the ConfigMaps and Secrets that it refers to.
+    pub references: ReferencesSeen<'a>,
+}
+
+/// What is known of a QuarksJob's references.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReferencesSeen<'a> {
+    /// Something was missing when they were last looked at, and nothing else in the spec has changed since.
+    pub is_missing: bool,
+    /// Status says what.
+    pub is_missing_said: bool,
+    /// Digest of their content when they were last looked at.
+    pub config: Option<&'a str>,
+    /// Something has happened to them: when to look.
+    pub due: Option<Instant>,
 }
 
 /// A run that this process created a Job for.
@@ -96,7 +112,9 @@ pub enum Step {
     Prune,
     /// More failed Jobs than the history limit.
     DeleteOldest(Arc<JobView>),
-    /// First seen as `done`: record that the one-off counts as having run.
+    /// Look whether references are there and what they say.
+    LookAtReferences,
+    /// Record without a run: that a one-off first seen as `done` counts as having run, and what its references say now.
     TakeBaseline,
     /// Nothing to run: bring status up to date.
     Report(Readiness),
@@ -116,6 +134,7 @@ impl Step {
             Self::ReleaseTtl(_) => "ReleaseTtl",
             Self::Prune => "Prune",
             Self::DeleteOldest(_) => "DeleteOldest",
+            Self::LookAtReferences => "LookAtReferences",
             Self::TakeBaseline => "TakeBaseline",
             Self::Report(_) => "Report",
         }
@@ -135,6 +154,8 @@ pub enum Readiness {
     InvalidSpec,
     /// Output needs an account for the sidecar, and the namespace names none.
     NamespaceNotReady,
+    /// Something that the template refers to is not there.
+    MissingReference,
 }
 
 impl Readiness {
@@ -145,6 +166,7 @@ impl Readiness {
             Self::Suspended => (true, "Suspended"),
             Self::InvalidSpec => (false, "InvalidSpec"),
             Self::NamespaceNotReady => (false, "NamespaceNotReady"),
+            Self::MissingReference => (false, MISSING_REFERENCE),
         }
     }
 }
@@ -196,7 +218,7 @@ pub fn decide(snapshot: &Snapshot<'_>, now: Instant) -> Decision {
 }
 
 fn decide_run(snapshot: &Snapshot<'_>, namespace: &NamespaceView, now: Instant) -> Decision {
-    let Snapshot { view, jobs, namespace: _, started, hold, prune_at: _ } = snapshot;
+    let Snapshot { view, jobs, namespace: _, started, hold, prune_at: _, references } = snapshot;
     let settled = view.marker.runs;
     let ours = || jobs.iter().filter_map(|job| job.record_of(&view.uid).map(|record| (job, record)));
 
@@ -238,37 +260,66 @@ fn decide_run(snapshot: &Snapshot<'_>, namespace: &NamespaceView, now: Instant) 
     }
 
     let pending = pending(view);
-    let readiness = readiness(view, namespace, pending.is_some());
-    match (readiness, pending) {
-        (Readiness::Ready, Some(pending)) => match hold {
-            Some(hold) if hold.generation == view.generation && hold.namespace == *namespace && now < hold.until => {
-                Decision::Wait(hold.until - now)
-            }
-            _ => Decision::Do(Step::Start(pending)),
-        },
-        (Readiness::Ready | Readiness::AlreadyRan, None) if needs_baseline(view) => Decision::Do(Step::TakeBaseline),
-        (readiness, pending) => {
-            let (is_true, reason) = readiness.condition();
-            let is_said = view.ready.as_ref().is_some_and(|ready| ready.is_true == is_true && ready.reason == reason);
-            // A trigger that waits while Ready is True must not be covered by the generation (see `Readiness::Suspended`).
-            let is_observed = view.observed_generation == view.generation || (is_true && pending.is_some());
-            if is_said && is_observed { Decision::Nothing } else { Decision::Do(Step::Report(readiness)) }
-        }
+    let has_trigger = pending.is_some();
+    let readiness = readiness(view, namespace, has_trigger, references.is_missing);
+    let could_run = matches!(readiness, Readiness::Ready | Readiness::AlreadyRan | Readiness::MissingReference);
+    // What is missing is looked for as soon as it may be there; there is no burst to wait for.
+    let is_due = references.due.is_some_and(|at| at <= now || references.is_missing);
+    let step = match pending {
+        Some(pending) => (!references.is_missing || is_due).then_some(Step::Start(pending)),
+        None => step_for_references(view, references, is_due),
+    };
+    if let Some(step) = step.filter(|_| could_run) {
+        let is_refused = |hold: &&Hold| hold.generation == view.generation && hold.namespace == *namespace && now < hold.until;
+        return match hold.filter(is_refused) {
+            Some(hold) if step != Step::TakeBaseline => Decision::Wait(hold.until - now),
+            _ => Decision::Do(step),
+        };
+    }
+    let (is_true, reason) = readiness.condition();
+    let is_said = view.ready.as_ref().is_some_and(|ready| ready.is_true == is_true && ready.reason == reason)
+        && (readiness != Readiness::MissingReference || references.is_missing_said);
+    // A trigger that waits while Ready is True must not be covered by the generation (see `Readiness::Suspended`).
+    let is_observed = view.observed_generation == view.generation || (is_true && has_trigger);
+    match references.due {
+        _ if !is_said || !is_observed => Decision::Do(Step::Report(readiness)),
+        Some(at) if could_run && view.acts_on_config() => Decision::Wait(at.saturating_duration_since(now)),
+        _ => Decision::Nothing,
     }
 }
 
-fn needs_baseline(view: &QuarksJobView) -> bool {
-    view.strategy == Some(Strategy::Done) && view.marker.once.is_none()
+/// What to do about references while no trigger waits.
+fn step_for_references(view: &QuarksJobView, seen: &ReferencesSeen<'_>, is_due: bool) -> Option<Step> {
+    let acts = view.acts_on_config();
+    if is_due && (acts || seen.is_missing) {
+        return Some(Step::LookAtReferences);
+    }
+    let stored = view.marker.config.as_deref();
+    // What was seen for another template says nothing about this one.
+    let config = seen.config.filter(|config| acts && is_of_template(config, &view.template_digest));
+    let has_baseline = stored.is_some_and(|stored| is_of_template(stored, &view.template_digest));
+    match config.map(|config| compare(stored, config)) {
+        Some(Compared::Changed) => return Some(Step::Start(Pending { trigger: Trigger::Config, strategy: None, request: None })),
+        Some(Compared::Unrelated) => return Some(Step::TakeBaseline),
+        None if acts && !has_baseline && !seen.is_missing => return Some(Step::LookAtReferences),
+        Some(Compared::Same) | None => {}
+    }
+    // Switched off: what is stored would be compared with whatever is there when it is switched on again.
+    let is_stale = !acts && stored.is_some();
+    let is_new_done = view.strategy == Some(Strategy::Done) && view.marker.once.is_none();
+    (is_stale || is_new_done).then_some(Step::TakeBaseline)
 }
 
 /// Whether the QuarksJob could run now.
-pub fn readiness(view: &QuarksJobView, namespace: &NamespaceView, has_trigger: bool) -> Readiness {
+pub fn readiness(view: &QuarksJobView, namespace: &NamespaceView, has_trigger: bool, is_missing: bool) -> Readiness {
     if view.spec_error.is_some() {
         Readiness::InvalidSpec
     } else if view.is_suspended {
         Readiness::Suspended
     } else if view.has_output && namespace.service_account.is_none() {
         Readiness::NamespaceNotReady
+    } else if is_missing {
+        Readiness::MissingReference
     } else if view.strategy == Some(Strategy::Once) && !has_trigger {
         Readiness::AlreadyRan
     } else {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::api::{ObjectKey, Pod, QuarksJob, QuarksJobStatus, ResourceVersion, Uid};
 use crate::index::{JobView, QuarksJobView};
 
-use super::decide::{Hold, StartedRun};
+use super::decide::{Hold, ReferencesSeen, StartedRun};
 use super::verdict::Verdict;
 
 /// Versions remembered to tell "the watch is behind" from "someone else wrote". A run makes four.
@@ -32,6 +32,17 @@ pub struct PruneRetry {
     pub failures: u32,
 }
 
+/// What the template refers to and is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The generation of the QuarksJob that this was found for.
+    generation: i64,
+    /// Kind and name of each.
+    pub names: Vec<String>,
+    /// Status says so.
+    pub is_said: bool,
+}
+
 /// The memory of one key.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -46,6 +57,10 @@ pub struct Memory {
     pub refusals: u32,
     /// Number and verdict of the run that was settled but is not in status yet.
     pub verdict: Option<(u64, Verdict)>,
+    /// What was missing when references were last looked at.
+    pub missing: Option<Missing>,
+    /// Digest of what references said when they were last looked at.
+    pub config: Option<String>,
     /// Pods of the run that is about to be cleaned up.
     pub pods: Option<Vec<Pod>>,
     /// Pruning of versions that did not work.
@@ -72,6 +87,10 @@ impl Memory {
             && jobs.iter().any(|job| *job.key.name == *started.job_name)
         {
             started.is_seen = true;
+        }
+        if !self.view(indexed).acts_on_config() {
+            // It would be old when it acts on them again.
+            self.config = None;
         }
         self.acted.retain(|(uid, version)| jobs.iter().any(|job| job.uid == *uid && job.resource_version == *version));
     }
@@ -111,6 +130,19 @@ impl Memory {
         self.acted.push((job.uid.clone(), job.resource_version.clone()));
     }
 
+    /// Remembers which references of this generation were not there.
+    pub fn learn_missing(&mut self, generation: i64, names: Vec<String>) {
+        let is_said = self.missing.as_ref().is_some_and(|known| known.is_said && known.generation == generation && known.names == names);
+        self.missing = (!names.is_empty()).then_some(Missing { generation, names, is_said });
+    }
+
+    /// What is known of the references of `view`; they are `due` to be looked at.
+    pub fn references(&self, view: &QuarksJobView, due: Option<Instant>) -> ReferencesSeen<'_> {
+        let missing = self.missing.as_ref().filter(|missing| missing.generation == view.generation);
+        let is_missing_said = missing.is_none_or(|missing| missing.is_said);
+        ReferencesSeen { is_missing: missing.is_some(), is_missing_said, config: self.config.as_deref(), due }
+    }
+
     /// The Jobs whose extract says what is there now.
     pub fn current_jobs(&self, jobs: Vec<Arc<JobView>>) -> Vec<Arc<JobView>> {
         let is_acted_on = |job: &JobView| self.acted.iter().any(|(uid, version)| *uid == job.uid && *version == job.resource_version);
@@ -119,7 +151,7 @@ impl Memory {
 
     /// True if forgetting all of it changes nothing: the index has caught up and no run goes on.
     fn is_idle(&self, indexed: Option<&QuarksJobView>) -> bool {
-        let Self { known, versions: _, started, hold, refusals: _, verdict, pods: _, prune, acted } = self;
+        let Self { known, versions: _, started, hold, refusals: _, verdict, missing, config, pods: _, prune, acted } = self;
         let is_caught_up = match (known, indexed) {
             (Some(known), Some(indexed)) => known.view.resource_version == indexed.resource_version,
             (None, _) | (Some(_), None) => true,
@@ -129,7 +161,16 @@ impl Memory {
             let active = indexed.and_then(|view| view.active.as_ref());
             started.is_seen && active.is_some_and(|active| active.run == started.record.run)
         });
-        is_caught_up && is_started_shown && hold.is_none() && verdict.is_none() && prune.is_none() && acted.is_empty()
+        // A digest that the marker holds is found there.
+        let is_config_settled = config.is_none() || indexed.is_some_and(|view| view.marker.config == *config);
+        is_caught_up
+            && is_started_shown
+            && is_config_settled
+            && hold.is_none()
+            && verdict.is_none()
+            && missing.is_none()
+            && prune.is_none()
+            && acted.is_empty()
     }
 }
 

@@ -7,6 +7,7 @@ mod action;
 mod blocked;
 mod choices;
 mod cleanup;
+mod config;
 mod credential;
 mod decide;
 mod events;
@@ -22,6 +23,6 @@ mod start;
 mod status;
 pub mod template;
 pub(crate) mod verdict;
-mod versions;
+pub(crate) mod versions;
 
 pub use run::{Health, Operator, OperatorConfig, run};

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::{debug, warn};
+use log::{debug, info, warn};
 
-use crate::api::{ActiveRun, Condition, Job, ObjectKey, QuarksJob, QuarksJobStatus, Resource};
+use crate::api::{ActiveRun, Condition, Job, ObjectKey, QuarksJob, QuarksJobStatus, Resource, Spec, Strategy};
 use crate::clock;
 use crate::index::{JobView, NamespaceView, QuarksJobView, SharedIndex};
 use crate::kube::{Client, Error, Propagation, Request};
@@ -13,11 +13,13 @@ use crate::queue::Lane;
 
 use super::action::Action;
 use super::choices::Choices;
+use super::config::{ConfigStore, LookError};
 use super::credential::Credentials;
 use super::decide::{Decision, Readiness, Snapshot, Step, decide, pending, readiness};
 use super::events::{EventSender, Note};
-use super::memory::{Known, Memories, Memory};
+use super::memory::{Known, Memories, Memory, Missing};
 use super::record::Marker;
+use super::references;
 use super::status::StatusBuilder;
 use super::template::SidecarSettings;
 
@@ -78,6 +80,8 @@ pub struct Reconciler {
     pub sidecar: SidecarSettings,
     /// What was learned between two steps.
     pub memories: Memories,
+    /// What referenced ConfigMaps and Secrets say, as digests.
+    pub config: Arc<ConfigStore>,
     /// Starts that are about to name versions.
     pub choices: Choices,
 }
@@ -94,8 +98,10 @@ pub(super) struct Context<'a> {
 impl Context<'_> {
     /// What condition `Ready` says beside a run.
     pub(super) fn ready(&self) -> (Readiness, String) {
-        let readiness = self.namespace.map_or(Readiness::Ready, |namespace| readiness(self.view, namespace, pending(self.view).is_some()));
-        (readiness, ready_message(readiness, self.view))
+        // Something that goes missing during a run is found by the next look.
+        let of = |namespace| readiness(self.view, namespace, pending(self.view).is_some(), false);
+        let readiness = self.namespace.map_or(Readiness::Ready, of);
+        (readiness, ready_message(readiness, self.view, None))
     }
 }
 
@@ -105,8 +111,9 @@ impl Reconciler {
         let mut memory = self.memories.take(key);
         let next = self.steps(key, lane, &mut memory);
         let indexed = self.index.read().quarks_job(key);
-        if indexed.is_some() {
-            self.memories.put(key, memory, indexed.as_deref());
+        match indexed {
+            Some(indexed) => self.memories.put(key, memory, Some(&indexed)),
+            None => self.config.forget(key),
         }
         next
     }
@@ -137,13 +144,15 @@ impl Reconciler {
                 let view = memory.view(&indexed);
                 (view, memory.current_jobs(jobs), index.monitored(&key.namespace).cloned())
             };
+            let (prune_at, due) = (memory.prune.map(|retry| retry.at), self.config.due(key).map(|due| due.at));
             let snapshot = Snapshot {
                 view: &view,
                 jobs: &jobs,
                 namespace: namespace.as_ref(),
                 started: memory.started.as_ref(),
                 hold: memory.hold.as_ref(),
-                prune_at: memory.prune.map(|retry| retry.at),
+                prune_at,
+                references: memory.references(&view, due),
             };
             let step = match decide(&snapshot, Instant::now()) {
                 Decision::Nothing => return Next::Done,
@@ -192,6 +201,7 @@ impl Reconciler {
                 Ok(Flow::Continue)
             }
             Step::DeleteOldest(job) => self.delete_job(&job, Propagation::Background, memory),
+            Step::LookAtReferences => self.look_again(context, memory),
             Step::TakeBaseline => self.take_baseline(context, memory),
             Step::Report(readiness) => self.report(context, readiness, memory),
         }
@@ -275,7 +285,11 @@ impl Reconciler {
 
     fn take_baseline(&self, context: &Context<'_>, memory: &mut Memory) -> Result<Flow, Failed> {
         let view = context.view;
-        let marker = Marker { once: Some(view.template_digest.to_string()), ..view.marker.clone() };
+        let is_new_done = view.strategy == Some(Strategy::Done) && view.marker.once.is_none();
+        let once = if is_new_done { Some(view.template_digest.to_string()) } else { view.marker.once.clone() };
+        let config = if view.acts_on_config() { memory.config.clone().or_else(|| view.marker.config.clone()) } else { None };
+        info!("baseline taken, nothing runs key={} once={is_new_done} config={}", context.key, config.is_some());
+        let marker = Marker { once, config, ..view.marker.clone() };
         let action = Action::Settle { key: context.key, version: &view.resource_version, uid: &view.uid, marker: &marker, strategy: None };
         let object: QuarksJob = self.client.call(&action.request())?;
         memory.learn(&context.view.resource_version, &object);
@@ -284,18 +298,31 @@ impl Reconciler {
 
     fn report(&self, context: &Context<'_>, readiness: Readiness, memory: &mut Memory) -> Result<Flow, Failed> {
         let Known { status, view, .. } = memory.known().cloned().ok_or(Failed::Stale)?;
-        let message = ready_message(readiness, &view);
+        let mut readiness = readiness;
+        if matches!(readiness, Readiness::Ready | Readiness::AlreadyRan) {
+            let own = self.check_references(context, memory)?;
+            if memory.missing.is_some() {
+                readiness = Readiness::MissingReference;
+            }
+            if status.observed_generation != view.generation {
+                self.warn_about_own(context, &own);
+            }
+        }
+        let message = ready_message(readiness, &view, memory.missing.as_ref());
         let now = clock::now_seconds();
         let new = StatusBuilder::new(&view, &status, &now).idle(readiness, &message);
         let is_new_generation = status.observed_generation != new.observed_generation;
-        let is_news = is_new_generation || ready_of(&status) != ready_of(&new);
+        let is_news = is_new_generation || ready_of(&status) != ready_of(&new) || readiness == Readiness::MissingReference && status != new;
         self.write_status(context, &status, &new, memory)?;
+        if let Some(missing) = &mut memory.missing {
+            missing.is_said = true;
+        }
         match readiness {
             Readiness::AlreadyRan if is_new_generation => {
                 let note = "once has run for this template and does not run again; to run it again set spec.trigger.strategy to now, or set the annotation quarks.cloudfoundry.org/run-requested to a new value";
                 self.tell(context, Note::normal("AlreadyRan", "Observe", note.to_owned()));
             }
-            Readiness::InvalidSpec | Readiness::NamespaceNotReady if is_news => {
+            Readiness::InvalidSpec | Readiness::NamespaceNotReady | Readiness::MissingReference if is_news => {
                 self.tell(context, Note::warning(readiness.condition().1, "Observe", message));
             }
             _ => {}
@@ -303,18 +330,46 @@ impl Reconciler {
         // Whether the status could say it all or not: the same decision would only write the same again.
         Ok(if new == status { Flow::Wait(SAME_REPORT) } else { Flow::Continue })
     }
+
+    /// Looks whether what the template refers to is there. Gives the references to own output.
+    fn check_references(&self, context: &Context<'_>, memory: &mut Memory) -> Result<Vec<String>, Failed> {
+        let Some(spec) = context.object.and_then(|object| Spec::parse(&object.spec).ok()) else { return Ok(Vec::new()) };
+        let mut template = spec.template.clone();
+        let due = self.config.due(context.key);
+        let looked = self
+            .use_highest_versions(&context.key.namespace, &mut template)
+            .map_err(LookError::from)
+            .and_then(|_choice| self.look(context.key, &references::of_spec(&Spec { template, ..spec }), None));
+        match looked {
+            Ok(looked) => {
+                if !context.view.acts_on_config() {
+                    self.config.looked(context.key, due);
+                }
+                memory.learn_missing(context.view.generation, looked.missing);
+                Ok(looked.own)
+            }
+            // Whether they are there is not for us to see; a start will say so.
+            Err(LookError::Api(error)) if error.is_forbidden() => Ok(Vec::new()),
+            Err(LookError::Api(error)) => Err(Failed::Api(error)),
+            Err(LookError::NotReady(_)) => Ok(Vec::new()),
+        }
+    }
 }
 
 pub(super) fn ready_of(status: &QuarksJobStatus) -> Option<(&str, &str)> {
     status.condition("Ready").map(|Condition { status, reason, .. }| (status.as_str(), reason.as_str()))
 }
 
-pub(super) fn ready_message(readiness: Readiness, view: &QuarksJobView) -> String {
+pub(super) fn ready_message(readiness: Readiness, view: &QuarksJobView, missing: Option<&Missing>) -> String {
     match readiness {
         Readiness::Ready => "can run".to_owned(),
         Readiness::AlreadyRan => "has run once for this template".to_owned(),
         Readiness::Suspended => "spec.suspend is true: no run starts; triggers wait".to_owned(),
         Readiness::InvalidSpec => view.spec_error.as_ref().map(ToString::to_string).unwrap_or_default(),
+        Readiness::MissingReference => {
+            let names = missing.map(|missing| missing.names.join(", ")).unwrap_or_default();
+            format!("not there: {names}; a run that waits starts when the last of them appears")
+        }
         Readiness::NamespaceNotReady => no_account_message(&view.key.namespace),
     }
 }

@@ -3,10 +3,16 @@
 //! One table of places serves reading and rewriting. Both take the `spec` of a Job or of a Job template.
 //! Not references: `imagePullSecrets` and the credentials of volume drivers, which are no content that containers see.
 
+use std::fmt;
+
 use serde_json::Value;
 
+use crate::api::Spec;
+
+use super::versions::is_output_name;
+
 /// What is referred to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ReferenceKind {
     /// A ConfigMap.
     ConfigMap,
@@ -23,6 +29,18 @@ pub struct Reference {
     pub name: String,
     /// Every use of it says `optional: true`.
     pub is_optional: bool,
+    /// It is an output of the QuarksJob itself, by its name.
+    pub is_own: bool,
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            ReferenceKind::ConfigMap => "ConfigMap",
+            ReferenceKind::Secret => "Secret",
+        };
+        write!(f, "{kind} {}", self.name)
+    }
 }
 
 /// Containers are looked into by these paths below the pod's spec; `*` stands for each entry of a list.
@@ -44,11 +62,30 @@ const IN_POD: [(&str, ReferenceKind); 4] = [
 
 /// All references, each once, in a stable order.
 pub fn collect(job_spec: &Value) -> Vec<Reference> {
+    merge(uses(job_spec).into_iter().map(|found| found.reference))
+}
+
+/// Each once, in a stable order.
+pub fn merge(all: impl Iterator<Item = Reference>) -> Vec<Reference> {
     let mut references: Vec<Reference> = Vec::new();
-    for Use { reference, .. } in uses(job_spec) {
+    for reference in all {
         match references.binary_search_by(|known| (known.kind, &known.name).cmp(&(reference.kind, &reference.name))) {
-            Ok(at) => references[at].is_optional &= reference.is_optional,
+            Ok(at) => {
+                references[at].is_optional &= reference.is_optional;
+                references[at].is_own |= reference.is_own;
+            }
             Err(at) => references.insert(at, reference),
+        }
+    }
+    references
+}
+
+/// All references of a spec; those to its own output are marked.
+pub fn of_spec(spec: &Spec) -> Vec<Reference> {
+    let mut references = spec.template.get("spec").map(collect).unwrap_or_default();
+    if let Some(output) = &spec.output {
+        for reference in references.iter_mut().filter(|reference| reference.kind == ReferenceKind::Secret) {
+            reference.is_own = is_output_name(output, spec.is_indexed(), &reference.name);
         }
     }
     references
@@ -80,7 +117,7 @@ fn uses(job_spec: &Value) -> Vec<Use> {
         walk(pod_spec, path, AT, &mut |parent, field, pointer| {
             if let Some(name) = parent.get(field).and_then(Value::as_str).filter(|name| !name.is_empty()) {
                 let is_optional = parent.get("optional").and_then(Value::as_bool).unwrap_or(false);
-                let reference = Reference { kind, name: name.to_owned(), is_optional };
+                let reference = Reference { kind, name: name.to_owned(), is_optional, is_own: false };
                 found.push(Use { reference, pointer: format!("{pointer}/{field}") });
             }
         });
@@ -150,7 +187,7 @@ mod tests {
             let places = places("x", optional);
             assert_eq!(places.len(), 12);
             for (kind, pod_spec) in places {
-                let expected = vec![Reference { kind, name: "x".into(), is_optional }];
+                let expected = vec![Reference { kind, name: "x".into(), is_optional, is_own: false }];
                 assert_eq!(collect(&job_spec(pod_spec.clone())), expected, "{pod_spec}");
             }
         }
@@ -178,7 +215,7 @@ mod tests {
         let mut spec = job_spec(json!({"containers": [{"envFrom": from}], "volumes": [{"configMap": {"name": "a", "optional": true}}]}));
         let text = |spec: &Value| {
             let all = collect(spec).into_iter();
-            all.map(|Reference { kind, name, is_optional }| format!("{kind:?} {name} {is_optional}")).collect::<Vec<_>>().join(", ")
+            all.map(|Reference { kind, name, is_optional, .. }| format!("{kind:?} {name} {is_optional}")).collect::<Vec<_>>().join(", ")
         };
         assert_eq!(text(&spec), "ConfigMap a true, Secret a false, Secret b true");
         rewrite(&mut spec, &|_, name| (name == "a").then(|| "c".to_owned()));

@@ -24,6 +24,7 @@ use crate::watch::{self, Jitter, WatchEvent, WatchHandle, WatchSpec};
 
 use super::blocked::remedy;
 use super::choices::Choices;
+use super::config::{ConfigStore, ConfigWatches};
 use super::credential::Credentials;
 use super::decide::pending;
 use super::events;
@@ -121,6 +122,30 @@ pub struct Operator {
     health: Health,
 }
 
+/// Names keys to the controller thread.
+#[derive(Clone, Debug)]
+pub(super) struct DirtySender(Sender<Dirty>);
+
+impl DirtySender {
+    /// Sends keys, each in the lane that it belongs to now.
+    pub(super) fn send(&self, index: &SharedIndex, keys: Vec<ObjectKey>) -> Result<(), SendError<Dirty>> {
+        let (urgent, normal) = {
+            let index = index.read();
+            keys.into_iter().partition(|key| has_to_start(&index, key))
+        };
+        self.send_lanes(urgent, normal)
+    }
+
+    fn send_lanes(&self, urgent: Vec<ObjectKey>, normal: Vec<ObjectKey>) -> Result<(), SendError<Dirty>> {
+        for (keys, lane) in [(urgent, Lane::Urgent), (normal, Lane::Normal)] {
+            if !keys.is_empty() {
+                self.0.send((keys, lane))?;
+            }
+        }
+        Ok(())
+    }
+}
+
 type Dirty = (Vec<ObjectKey>, Lane);
 type Work = (ObjectKey, Lane);
 type Done = (ObjectKey, Next);
@@ -133,6 +158,7 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
         SharedIndex::new(if is_fixed { Index::fixed(&fixed_namespaces, &sidecar_service_account) } else { Index::new(monitored_id) });
     let pulse = Pulse::new();
     let (dirty, dirty_in) = bounded::<Dirty>(CHANNEL);
+    let dirty = DirtySender(dirty);
     let (work, work_in) = bounded::<Work>(max_workers);
     let (done, done_in) = bounded::<Done>(max_workers);
     let rush = Arc::new(AtomicBool::new(false));
@@ -141,7 +167,9 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
     let mut threads = Vec::new();
 
     let (ctl_pulse, ctl_index, ctl_shutdown) = (pulse.clone(), index.clone(), shutdown.clone());
-    let controller = Controller { queue: Queue::new(RETRY), idle: max_workers, work, done: done_in, dirty: dirty_in, rush };
+    let config = Arc::new(ConfigStore::default());
+    let config_watches = ConfigWatches::new(client.clone(), index.clone(), Arc::clone(&config), dirty.clone());
+    let controller = Controller { queue: Queue::new(RETRY), idle: max_workers, work, done: done_in, dirty: dirty_in, rush, config_watches };
     threads.push(Thread::spawn("ctl-run", panics, move || controller.run(&ctl_index, &ctl_pulse, &ctl_shutdown))?);
 
     let reconciler = Arc::new(Reconciler {
@@ -151,6 +179,7 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
         credentials: Arc::clone(&credentials),
         sidecar,
         memories: Memories::default(),
+        config,
         choices: Choices::default(),
     });
     for _ in 0..max_workers {
@@ -210,7 +239,7 @@ fn start_watch<T>(
     resource: Resource,
     scope: &str,
     index: &SharedIndex,
-    dirty: &Sender<Dirty>,
+    dirty: &DirtySender,
     wrap: fn(WatchEvent<Arc<T>>) -> Change,
 ) -> WatchHandle
 where
@@ -226,7 +255,7 @@ where
 
 /// Takes a change into the index and tells the controller whom it may matter to. Each kind has one watch, so changes of
 /// one kind and scope come in order.
-fn take_in(index: &SharedIndex, dirty: &Sender<Dirty>, scope: &str, change: Change) -> Result<(), SendError<Dirty>> {
+fn take_in(index: &SharedIndex, dirty: &DirtySender, scope: &str, change: Change) -> Result<(), SendError<Dirty>> {
     let (normal, urgent, is_newly_in) = {
         let mut index = index.write();
         let was_in = index.is_in(scope);
@@ -237,14 +266,9 @@ fn take_in(index: &SharedIndex, dirty: &Sender<Dirty>, scope: &str, change: Chan
         let (quarks_jobs, jobs) = index.read().sizes();
         info!("caches are in namespace={scope:?} quarksjobs={quarks_jobs} jobs={jobs}");
         // Wakes the controller, whatever the keys.
-        dirty.send((Vec::new(), Lane::Normal))?;
+        dirty.0.send((Vec::new(), Lane::Normal))?;
     }
-    for (keys, lane) in [(urgent, Lane::Urgent), (normal, Lane::Normal)] {
-        if !keys.is_empty() {
-            dirty.send((keys, lane))?;
-        }
-    }
-    Ok(())
+    dirty.send_lanes(urgent, normal)
 }
 
 /// True if a trigger waits and no run goes on: somebody waits for a Job.
@@ -281,6 +305,8 @@ struct Controller {
     dirty: Receiver<Dirty>,
     /// Told to the poster of Events: it holds back while triggers wait for their Jobs.
     rush: Arc<AtomicBool>,
+    /// Watches that come and go with what QuarksJobs refer to.
+    config_watches: ConfigWatches,
 }
 
 impl Controller {
@@ -298,6 +324,9 @@ impl Controller {
                     return;
                 }
                 self.idle -= 1;
+            }
+            if is_any_in {
+                self.config_watches.adjust(now);
             }
             self.rush.store(self.queue.is_rush(now), Ordering::Relaxed);
             let due =
@@ -343,7 +372,8 @@ impl Controller {
 
     /// No new keys; the workers end when the channel closes, after what they are at.
     fn drain(self) {
-        let Self { queue, idle: _, work, done, dirty: _, rush: _ } = self;
+        let Self { queue, idle: _, work, done, dirty: _, rush: _, config_watches } = self;
+        drop(config_watches);
         drop(work);
         debug!("waiting for workers busy={}", queue.in_work());
         // The channel closes when the last worker is gone.

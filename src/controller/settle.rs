@@ -85,7 +85,7 @@ impl Reconciler {
         let is_news = recorded.is_none() && marker.runs > 0;
         let new = match recorded {
             Some(last) => builder.ended(last, context.ready()),
-            None if marker.runs == 0 => builder.idle(Readiness::Ready, &ready_message(Readiness::Ready, context.view)),
+            None if marker.runs == 0 => builder.idle(Readiness::Ready, &ready_message(Readiness::Ready, context.view, None)),
             None => {
                 let verdict = match memory.verdict.clone() {
                     Some((run, verdict)) if run == marker.runs => verdict,

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use log::{debug, info, warn};
 use serde_json::Value;
 
-use crate::api::{Job, ObjectKey, Spec};
+use crate::api::{Job, ObjectKey, Spec, Trigger};
 use crate::clock;
 use crate::queue::Backoff;
 
 use super::action::Action;
 use super::blocked::{TERMINATING_RETRY, remedy};
+use super::config::{Compared, compare};
 use super::credential::CredentialError;
 use super::decide::{Hold, Pending, StartedRun};
 use super::events::Note;
@@ -19,6 +20,7 @@ use super::memory::{Known, Memory};
 use super::names::job_name;
 use super::reconcile::{Context, Failed, Flow, Reconciler};
 use super::record::RunRecord;
+use super::references;
 use super::status::StatusBuilder;
 use super::template::{build_job, has_delete_pod_label, ignored_fields, ttl_seconds};
 
@@ -32,12 +34,34 @@ impl Reconciler {
         let Context { key, view, .. } = context;
         let object = context.object.ok_or(Failed::Stale)?;
         let mut spec = Spec::parse(&object.spec).map_err(|_| Failed::Stale)?;
+        let _choice = match self.use_highest_versions(&key.namespace, &mut spec.template) {
+            Ok(choice) => choice,
+            Err(error) if error.is_forbidden() => {
+                let message = may_not_list_message(&remedy(&self.index, &key.namespace), &error);
+                return self.refuse(context, memory, "NamespaceNotReady", &message, None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let due = self.config.due(key);
+        let looked = match self.look(key, &references::of_spec(&spec), Some(&view.template_digest).filter(|_| view.acts_on_config())) {
+            Ok(looked) => looked,
+            Err(error) => return self.cannot_look(context, memory, error),
+        };
+        self.config.looked(key, due);
+        memory.config.clone_from(&looked.config);
+        memory.learn_missing(view.generation, looked.missing);
+        let is_unchanged = |config: &String| compare(view.marker.config.as_deref(), config) != Compared::Changed;
+        if memory.missing.is_some() || (pending.trigger == Trigger::Config && looked.config.as_ref().is_none_or(is_unchanged)) {
+            // Decided anew on what was found: nothing can start, or what had changed is as it was.
+            return Ok(Flow::Continue);
+        }
+        self.warn_about_own(context, &looked.own);
         let record = RunRecord {
             run: view.marker.runs + 1,
             trigger: pending.trigger,
             strategy: pending.strategy,
             template: Some(view.template_digest.to_string()),
-            config: None,
+            config: looked.config,
             request: pending.request,
             ttl: ttl_seconds(&spec.template),
             output: spec.has_output(),
@@ -52,19 +76,6 @@ impl Reconciler {
                 CredentialError::NotReady(message) => self.refuse(context, memory, "NamespaceNotReady", &message, None),
             };
         }
-        let _choice = match self.use_highest_versions(&key.namespace, &mut spec.template) {
-            Ok(choice) => choice,
-            Err(error) if error.is_forbidden() => {
-                return self.refuse(
-                    context,
-                    memory,
-                    "NamespaceNotReady",
-                    &may_not_list_message(&remedy(&self.index, &key.namespace), &error),
-                    None,
-                );
-            }
-            Err(error) => return Err(error.into()),
-        };
         let name = job_name(&key.name, &view.uid, record.run);
         let job = build_job(key, &view.uid, &name, &spec, &record, &self.sidecar);
         let action = Action::CreateJob { namespace: &key.namespace, job: &job };
@@ -134,7 +145,7 @@ impl Reconciler {
     }
 
     /// Says why nothing starts, and when it is tried again. `retry` of `None` backs off.
-    fn refuse(
+    pub(super) fn refuse(
         &self,
         context: &Context<'_>,
         memory: &mut Memory,

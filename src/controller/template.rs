@@ -113,7 +113,7 @@ fn plan(key: &ObjectKey, uid: &Uid, record: &RunRecord, spec: &Spec, output: &Ou
         uid: uid.clone(),
         run: record.run,
         write_on_failure: output.write_on_failure,
-        indexed: spec.template.pointer("/spec/completionMode").and_then(Value::as_str) == Some("Indexed"),
+        indexed: spec.is_indexed(),
         containers,
     }
 }

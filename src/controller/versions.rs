@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::api::{ANNOTATION_WRITTEN_BY, ObjectKey, ObjectMeta, Output, Uid};
 use crate::persist::versions::{version_name, version_of};
 
-use super::references::{Reference, ReferenceKind, collect, rewrite};
+use super::references::{Reference, ReferenceKind, collect, merge, rewrite};
 
 /// A Secret that is a version, by name and labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,17 +44,38 @@ fn base_of(name: &str) -> Option<&str> {
 
 /// `X` of all references `X-vN` to Secrets; empty for most Jobs, which then need no look at the Secrets.
 pub fn referenced_bases(job_spec: &Value) -> Vec<String> {
-    let references = collect(job_spec).into_iter().filter(|reference| reference.kind == ReferenceKind::Secret);
-    references.filter_map(|reference| base_of(&reference.name).map(str::to_owned)).collect()
+    bases_of(&collect(job_spec))
+}
+
+/// The same of references that were collected already.
+pub fn bases_of(references: &[Reference]) -> Vec<String> {
+    let secrets = references.iter().filter(|reference| reference.kind == ReferenceKind::Secret);
+    secrets.filter_map(|reference| base_of(&reference.name).map(str::to_owned)).collect()
+}
+
+/// True if a Secret with this name is a version of what `reference` names, or might be one.
+pub fn may_be_version_of(reference: &str, name: &str) -> bool {
+    base_of(reference).is_some_and(|base| base_of(name) == Some(base))
+}
+
+/// What a reference to `name` means, if that is another name.
+fn highest(versions: &[Version], kind: ReferenceKind, name: &str) -> Option<String> {
+    let base = base_of(name).filter(|_| kind == ReferenceKind::Secret)?;
+    let highest = versions.iter().filter(|version| version.base == base).map(|version| version.number).max()?;
+    Some(version_name(base, highest))
+}
+
+/// Lets references mean what [`resolve`] would make of them.
+pub fn resolve_references(references: Vec<Reference>, versions: &[Version]) -> Vec<Reference> {
+    merge(references.into_iter().map(|reference| {
+        let name = highest(versions, reference.kind, &reference.name).unwrap_or(reference.name);
+        Reference { name, ..reference }
+    }))
 }
 
 /// Lets each reference `X-vN` mean the highest version of `X`; without any it stays as written.
 pub fn resolve(job_spec: &mut Value, versions: &[Version]) {
-    rewrite(job_spec, &|kind, name| {
-        let base = base_of(name).filter(|_| kind == ReferenceKind::Secret)?;
-        let highest = versions.iter().filter(|version| version.base == base).map(|version| version.number).max()?;
-        Some(version_name(base, highest))
-    });
+    rewrite(job_spec, &|kind, name| highest(versions, kind, name));
 }
 
 /// True if this QuarksJob made the version: what names another writer, or another controller, is not its own.
@@ -70,6 +91,13 @@ pub fn is_of_output(output: &Output, is_indexed: bool, base: &str) -> bool {
     let is_below = |prefix: &str| base.strip_prefix(prefix).is_some_and(|rest| rest.len() > 1 && rest.starts_with('-'));
     let mut versioned = output.all().filter(|file| file.versioned);
     versioned.any(|file| if file.fan_out || is_indexed { is_below(&file.name) } else { file.name == base })
+}
+
+/// True if a Secret with this name is surely written by this output. Names that merely begin like one are not: whose they are
+/// only the Secret itself tells.
+pub fn is_output_name(output: &Output, is_indexed: bool, name: &str) -> bool {
+    let mut exact = output.all().filter(|file| !file.fan_out && !is_indexed);
+    exact.any(|file| if file.versioned { base_of(name) == Some(&file.name) } else { file.name == name })
 }
 
 /// The versions beyond the newest `keep` of each name, oldest first, without those that are referenced.
@@ -260,7 +288,7 @@ mod tests {
             (1, vec![(ReferenceKind::Secret, "a-v2"), (ReferenceKind::Secret, "a")], "c-v1 a-v1 a-v9 a-v10"),
             (1, vec![(ReferenceKind::ConfigMap, "a-v2"), (ReferenceKind::Secret, "c-v1")], "a-v1 a-v2 a-v9 a-v10"),
         ] {
-            let of = |(kind, name): (ReferenceKind, &str)| Reference { kind, name: name.to_owned(), is_optional: true };
+            let of = |(kind, name): (ReferenceKind, &str)| Reference { kind, name: name.to_owned(), is_optional: true, is_own: false };
             let referenced: Vec<Reference> = referenced.into_iter().map(of).collect();
             let mut known = versions(&all);
             known.reverse();

@@ -9,7 +9,11 @@ use crate::api::{
     Outcome, Output, QuarksJob, ResourceVersion, Spec, SpecError, Strategy, Uid,
 };
 use crate::controller::record::{Marker, RunRecord};
+use crate::controller::references::{self, Reference, ReferenceKind};
 use crate::digest::Digest;
+
+/// Reason of condition `Ready` while something that the template refers to is not there.
+pub const MISSING_REFERENCE: &str = "MissingReference";
 
 /// A QuarksJob as of one resourceVersion.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +40,10 @@ pub struct QuarksJobView {
     pub pod_history_limit: u32,
     /// Some output is versioned and `spec.output.keepVersions` is set.
     pub prunes_versions: bool,
+    /// `spec.updateOnConfigChange`.
+    pub updates_on_config_change: bool,
+    /// What the template refers to; empty unless somebody has to know when it changes.
+    pub references: Box<[Reference]>,
     /// The first rule that the spec breaks.
     pub spec_error: Option<Box<SpecError>>,
     /// Digest of `spec.template`.
@@ -71,6 +79,13 @@ impl From<&QuarksJob> for QuarksJobView {
         let parsed = Spec::parse(spec);
         let marker = Marker::in_force(metadata, status);
         let strategy = spec.pointer("/trigger/strategy").and_then(|word| Strategy::parse(word.as_str()?));
+        let ready = status.condition("Ready").map(|ready| ReadyView { is_true: ready.is_true(), reason: shared_reason(&ready.reason) });
+        let is_waiting = ready.as_ref().is_some_and(|ready| ready.reason == MISSING_REFERENCE);
+        let updates_on_config_change = parsed.as_ref().is_ok_and(|spec| spec.update_on_config_change);
+        let references = match &parsed {
+            Ok(spec) if is_waiting || updates_on_config_change => references::of_spec(spec),
+            _ => Vec::new(),
+        };
         Self {
             key: metadata.key(),
             uid: metadata.uid.clone(),
@@ -83,6 +98,8 @@ impl From<&QuarksJob> for QuarksJobView {
             failed_jobs_history_limit: parsed.as_ref().map_or(u32::MAX, |spec| spec.failed_jobs_history_limit),
             pod_history_limit: parsed.as_ref().map_or(u32::MAX, |spec| spec.pod_history_limit),
             prunes_versions: parsed.as_ref().is_ok_and(|spec| spec.output.as_ref().is_some_and(Output::prunes_versions)),
+            updates_on_config_change,
+            references: references.into_boxed_slice(),
             spec_error: parsed.err().map(Box::new),
             template_digest: Digest::of_json(spec.get("template").unwrap_or(&serde_json::Value::Null)),
             request: metadata.annotations.get(ANNOTATION_RUN_REQUESTED).filter(|value| !value.is_empty()).cloned(),
@@ -92,8 +109,27 @@ impl From<&QuarksJob> for QuarksJobView {
             observed_generation: status.observed_generation,
             active: status.active.clone().map(Box::new),
             last_run: status.last_run.as_ref().map(|run| (run.run, run.outcome)),
-            ready: status.condition("Ready").map(|ready| ReadyView { is_true: ready.is_true(), reason: shared_reason(&ready.reason) }),
+            ready,
         }
+    }
+}
+
+impl QuarksJobView {
+    /// True if a change of what it refers to makes it run: for one-offs that have run or will, and never for errands.
+    pub fn acts_on_config(&self) -> bool {
+        let is_one_off = match self.strategy {
+            Some(Strategy::Once | Strategy::Done) => true,
+            // It goes back to `done`.
+            Some(Strategy::Now) => self.marker.once.is_some(),
+            Some(Strategy::Manual) | None => false,
+        };
+        self.updates_on_config_change && is_one_off && !self.references.is_empty()
+    }
+
+    /// True if it has to be told when objects of this kind change, come or go.
+    pub fn needs_watch_of(&self, kind: ReferenceKind) -> bool {
+        let is_waiting = self.ready.as_ref().is_some_and(|ready| ready.reason == MISSING_REFERENCE);
+        (is_waiting || self.acts_on_config()) && self.references.iter().any(|reference| reference.kind == kind)
     }
 }
 

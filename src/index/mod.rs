@@ -6,5 +6,5 @@
 mod extract;
 mod store;
 
-pub use extract::{JobView, NamespaceView, QuarksJobView, ReadyView};
+pub use extract::{JobView, MISSING_REFERENCE, NamespaceView, QuarksJobView, ReadyView};
 pub use store::{Change, Index, SharedIndex};

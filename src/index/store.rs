@@ -5,6 +5,8 @@ use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{JobView, NamespaceView, QuarksJobView};
 use crate::api::{ObjectKey, Uid};
+use crate::controller::references::{Reference, ReferenceKind};
+use crate::controller::versions::may_be_version_of;
 use crate::watch::WatchEvent;
 
 /// One event of one watch.
@@ -38,6 +40,10 @@ pub struct Index {
     /// First complete lists that have not come yet: kind and scope, which is a namespace, or empty for all of them.
     missing: Vec<(Kind, Arc<str>)>,
     is_fixed: bool,
+    /// How many QuarksJobs of a namespace need a watch of ConfigMaps, and of Secrets; without entries of zero.
+    config_needs: BTreeMap<(Arc<str>, ReferenceKind), usize>,
+    /// Counts the changes that `config_needs()` may differ after.
+    needs_version: u64,
 }
 
 impl Index {
@@ -51,6 +57,8 @@ impl Index {
             namespaces: BTreeMap::new(),
             missing: [Kind::QuarksJobs, Kind::Jobs, Kind::Namespaces].map(|kind| (kind, Arc::from(""))).into(),
             is_fixed: false,
+            config_needs: BTreeMap::new(),
+            needs_version: 0,
         }
     }
 
@@ -148,6 +156,8 @@ impl Index {
     }
 
     fn has_come(&mut self, kind: Kind, scope: &str) {
+        // What is monitored may have changed with it.
+        self.needs_version += 1;
         self.missing.retain(|(missing, of)| *missing != kind || **of != *scope);
     }
 
@@ -156,7 +166,7 @@ impl Index {
             WatchEvent::Replaced(views) => {
                 let mut dirty = self.keys_in(scope);
                 for key in &dirty {
-                    self.quarks_jobs.remove(key);
+                    self.remove_quarks_job(key);
                 }
                 views.into_iter().for_each(|view| self.insert_quarks_job(view));
                 self.has_come(Kind::QuarksJobs, scope);
@@ -169,7 +179,7 @@ impl Index {
                 vec![key]
             }
             WatchEvent::Deleted(view) => {
-                self.quarks_jobs.remove(&view.key);
+                self.remove_quarks_job(&view.key);
                 vec![view.key.clone()]
             }
         }
@@ -182,7 +192,57 @@ impl Index {
         {
             view.key.namespace = Arc::clone(shared);
         }
-        self.quarks_jobs.insert(view.key.clone(), view);
+        self.count_needs(&view, true);
+        if let Some(old) = self.quarks_jobs.insert(view.key.clone(), view) {
+            self.count_needs(&old, false);
+        }
+    }
+
+    fn remove_quarks_job(&mut self, key: &ObjectKey) {
+        if let Some(old) = self.quarks_jobs.remove(key) {
+            self.count_needs(&old, false);
+        }
+    }
+
+    fn count_needs(&mut self, view: &QuarksJobView, is_added: bool) {
+        for kind in [ReferenceKind::ConfigMap, ReferenceKind::Secret] {
+            if view.needs_watch_of(kind) {
+                let id = (Arc::clone(&view.key.namespace), kind);
+                let count = self.config_needs.entry(id.clone()).or_default();
+                *count = if is_added { *count + 1 } else { count.saturating_sub(1) };
+                match (*count, is_added) {
+                    (0, _) => {
+                        self.config_needs.remove(&id);
+                        self.needs_version += 1;
+                    }
+                    (1, true) => self.needs_version += 1,
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// As long as this stays the same, [`Self::config_needs`] does too.
+    pub fn needs_version(&self) -> u64 {
+        self.needs_version
+    }
+
+    /// Where ConfigMaps or Secrets have to be watched.
+    pub fn config_needs(&self) -> Vec<(Arc<str>, ReferenceKind)> {
+        self.config_needs.keys().filter(|(namespace, _)| self.monitored(namespace).is_some()).cloned().collect()
+    }
+
+    /// The QuarksJobs of a namespace that have to look when the object of this name changes, or any object of this kind.
+    pub fn config_users(&self, namespace: &str, kind: ReferenceKind, name: Option<&str>) -> Vec<ObjectKey> {
+        let names = |reference: &Reference| {
+            let is_named =
+                |name: &str| reference.name == name || (kind == ReferenceKind::Secret && may_be_version_of(&reference.name, name));
+            reference.kind == kind && name.is_none_or(is_named)
+        };
+        self.in_scope(namespace)
+            .filter(|(_, view)| view.needs_watch_of(kind) && view.references.iter().any(names))
+            .map(|(key, _)| key.clone())
+            .collect()
     }
 
     fn apply_job(&mut self, scope: &str, event: WatchEvent<Arc<JobView>>) -> Vec<ObjectKey> {
@@ -233,6 +293,7 @@ impl Index {
     }
 
     fn apply_namespace(&mut self, event: WatchEvent<Arc<NamespaceView>>) -> Vec<ObjectKey> {
+        self.needs_version += 1;
         let changed: Vec<Arc<str>> = match event {
             WatchEvent::Replaced(views) => {
                 let old = std::mem::take(&mut self.namespaces);
@@ -257,8 +318,11 @@ impl Index {
 
     /// Keys of the QuarksJobs of a scope.
     fn keys_in(&self, scope: &str) -> Vec<ObjectKey> {
-        let from = ObjectKey::new(scope, "");
-        self.quarks_jobs.range(from..).map(|(key, _)| key).take_while(|key| is_of_scope(key, scope)).cloned().collect()
+        self.in_scope(scope).map(|(key, _)| key.clone()).collect()
+    }
+
+    fn in_scope<'a>(&'a self, scope: &'a str) -> impl Iterator<Item = (&'a ObjectKey, &'a Arc<QuarksJobView>)> {
+        self.quarks_jobs.range(ObjectKey::new(scope, "")..).take_while(|(key, _)| is_of_scope(key, scope))
     }
 }
 

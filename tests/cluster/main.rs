@@ -11,6 +11,7 @@ mod bad_input;
 mod budgets;
 mod canary;
 mod case;
+mod config;
 mod crowd;
 mod examples;
 mod exit_codes;

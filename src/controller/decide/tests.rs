@@ -73,8 +73,14 @@ fn namespace() -> NamespaceView {
     NamespaceView { name: "ns".into(), monitored: Some("default".into()), ..NamespaceView::default() }
 }
 
+/// Nothing but the QuarksJob and its namespace.
+fn snapshot<'a>(view: &'a QuarksJobView, namespace: &'a NamespaceView) -> Snapshot<'a> {
+    let references = ReferencesSeen::default();
+    Snapshot { view, jobs: &[], namespace: Some(namespace), started: None, hold: None, prune_at: None, references }
+}
+
 fn next(view: &QuarksJobView, jobs: &[Arc<JobView>]) -> Decision {
-    decide(&Snapshot { view, jobs, namespace: Some(&namespace()), started: None, hold: None, prune_at: None }, Instant::now())
+    decide(&Snapshot { jobs, ..snapshot(view, &namespace()) }, Instant::now())
 }
 
 fn starts(view: &QuarksJobView) -> Option<(Trigger, Option<Strategy>, Option<String>)> {
@@ -130,8 +136,7 @@ fn nothing_is_done_for_what_must_be_left_alone() {
     let deleted = view(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"trigger": {"strategy": "now"}}}));
     assert_eq!(next(&deleted, &[job(1, UID, None)]), Decision::Nothing);
     let unmonitored = view(now);
-    let snapshot = Snapshot { view: &unmonitored, jobs: &[], namespace: None, started: None, hold: None, prune_at: None };
-    assert_eq!(decide(&snapshot, Instant::now()), Decision::Nothing);
+    assert_eq!(decide(&Snapshot { namespace: None, ..snapshot(&unmonitored, &namespace()) }, Instant::now()), Decision::Nothing);
     assert_eq!(next(&view(json!({})), &[]), Decision::Nothing);
 }
 
@@ -176,9 +181,7 @@ fn a_job_that_the_watch_has_not_shown_yet_is_waited_for() {
     let record = job(1, UID, None).record.clone().expect("has a record");
     let at = Instant::now();
     let mut started = StartedRun { job_name: "q-1".into(), record: *record, at, is_seen: false };
-    let ask = |started: &StartedRun, now| {
-        decide(&Snapshot { view: &view, jobs: &[], namespace: Some(&namespace()), started: Some(started), hold: None, prune_at: None }, now)
-    };
+    let ask = |started: &StartedRun, now| decide(&Snapshot { started: Some(started), ..snapshot(&view, &namespace()) }, now);
     assert_eq!(ask(&started, at), Decision::Wait(JOB_UNSEEN_LIMIT));
     assert!(matches!(ask(&started, at + JOB_UNSEEN_LIMIT), Decision::Do(Step::SettleVanished { .. })));
     started.is_seen = true;
@@ -255,11 +258,11 @@ fn a_refused_start_is_left_alone_for_its_generation() {
     let now = Instant::now();
     let ask = |generation, until| {
         let hold = Hold { generation, namespace: namespace(), until };
-        decide(&Snapshot { view: &view, jobs: &[], namespace: Some(&namespace()), started: None, hold: Some(&hold), prune_at: None }, now)
+        decide(&Snapshot { hold: Some(&hold), ..snapshot(&view, &namespace()) }, now)
     };
     let relabelled = NamespaceView { service_account: Some("a".into()), ..namespace() };
     let hold = Hold { generation: 3, namespace: namespace(), until: now + Duration::from_secs(5) };
-    let snapshot = Snapshot { view: &view, jobs: &[], namespace: Some(&relabelled), started: None, hold: Some(&hold), prune_at: None };
+    let snapshot = Snapshot { hold: Some(&hold), ..snapshot(&view, &relabelled) };
     assert!(matches!(decide(&snapshot, now), Decision::Do(Step::Start(_))), "other labels may mend it");
     let later = now + Duration::from_secs(5);
     assert_eq!(ask(3, later), Decision::Wait(Duration::from_secs(5)));
@@ -278,7 +281,10 @@ fn pruning_again_waits_for_its_time_and_for_everything_else() {
     let now = Instant::now();
     let later = now + Duration::from_secs(7);
     let ask = |view: &QuarksJobView, at: Instant, namespace: Option<&NamespaceView>, hold: Option<&Hold>| {
-        decide(&Snapshot { view, jobs: &[], namespace, started: None, hold, prune_at: Some(at) }, now)
+        decide(
+            &Snapshot { view, jobs: &[], namespace, started: None, hold, prune_at: Some(at), references: ReferencesSeen::default() },
+            now,
+        )
     };
     let (idle, triggered) = (view(json!({})), view(json!({"spec": {"trigger": {"strategy": "now"}}})));
     let here = namespace();
@@ -291,4 +297,119 @@ fn pruning_again_waits_for_its_time_and_for_everything_else() {
         let hold = Hold { generation: 3, namespace: namespace(), until: now + Duration::from_secs(until) };
         assert_eq!(ask(&triggered, at, Some(&here), Some(&hold)), Decision::Wait(Duration::from_secs(expected)));
     }
+}
+
+const CONTENT_A: &str = "aaaa";
+const CONTENT_B: &str = "bbbb";
+
+/// A one-off that uses ConfigMap `c`, with `strategy` and what its last run used.
+fn uses_config(strategy: &str, updates: bool, stored: Option<&str>) -> QuarksJobView {
+    let template = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "envFrom": [{"configMapRef": {"name": "c"}}]}]}}}});
+    let digest = digest::Digest::of_json(&template);
+    let marker =
+        Marker { runs: 1, once: Some(digest.to_string()), config: stored.map(|content| config(&digest, content)), ..Marker::default() };
+    let text = marker.encode(&UID.into());
+    view(json!({
+        "metadata": {"annotations": {"quarks.cloudfoundry.org/settled": text}},
+        "spec": {"trigger": {"strategy": strategy}, "updateOnConfigChange": updates, "template": template},
+        "status": {"settled": text, "lastRun": {"run": 1, "jobName": "j", "outcome": "Succeeded"}}
+    }))
+}
+
+fn config(template: &digest::Digest, content: &str) -> String {
+    format!("hmac-sha256:key1:{}:{content}", template.hex())
+}
+
+#[test]
+fn config_changes() {
+    let run = Decision::Do(Step::Start(Pending { trigger: Trigger::Config, strategy: None, request: None }));
+    let (look, baseline) = (Decision::Do(Step::LookAtReferences), Decision::Do(Step::TakeBaseline));
+    let (a, b) = (Some(CONTENT_A), Some(CONTENT_B));
+    // Strategy, updateOnConfigChange, what the last run used, what was seen, is it due.
+    let cases = [
+        ("nothing has happened", "done", true, a, None, false, Decision::Nothing),
+        ("something has", "done", true, a, None, true, look.clone()),
+        ("it looked, and nothing has changed", "done", true, a, a, false, Decision::Nothing),
+        ("it has changed", "done", true, a, b, false, run.clone()),
+        ("a one-off that still says once", "once", true, a, b, false, run),
+        ("there is no baseline", "done", true, None, None, false, look.clone()),
+        ("a new baseline", "done", true, None, a, false, baseline.clone()),
+        ("errands never run by themselves", "manual", true, None, b, true, Decision::Nothing),
+        ("switched off", "done", false, None, b, true, Decision::Nothing),
+        ("switched off, and the baseline goes", "done", false, a, b, true, baseline.clone()),
+        ("an errand needs none", "manual", true, a, b, true, baseline),
+        ("changed again since it looked", "done", true, a, b, true, look),
+    ];
+    let now = Instant::now();
+    for (name, strategy, updates, stored, seen, is_due, expected) in cases {
+        let view = uses_config(strategy, updates, stored);
+        let seen = seen.map(|content| config(&view.template_digest, content));
+        let references = ReferencesSeen { config: seen.as_deref(), due: is_due.then_some(now), ..ReferencesSeen::default() };
+        assert_eq!(decide(&Snapshot { references, ..snapshot(&view, &namespace()) }, now), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_digest_of_another_template_or_key_is_a_new_baseline_and_no_run() {
+    let now = Instant::now();
+    let other = digest::Digest::of_json(&json!("other"));
+    let mut view = uses_config("done", true, Some(CONTENT_A));
+    let seen = config(&view.template_digest, CONTENT_B);
+    let ask = |view: &QuarksJobView, config: Option<&str>| {
+        let references = ReferencesSeen { config, ..ReferencesSeen::default() };
+        decide(&Snapshot { references, ..snapshot(view, &namespace()) }, now)
+    };
+    for stored in [config(&other, CONTENT_A), seen.replace("key1", "key2"), "md5:1".to_owned()] {
+        view.marker.config = Some(stored.clone());
+        assert_eq!(ask(&view, Some(&seen)), Decision::Do(Step::TakeBaseline), "{stored}");
+    }
+    view.marker.config = Some(config(&other, CONTENT_A));
+    assert_eq!(ask(&view, None), Decision::Do(Step::LookAtReferences));
+    assert_eq!(ask(&view, Some(&config(&other, CONTENT_B))), Decision::Do(Step::LookAtReferences), "seen before the template changed");
+}
+
+#[test]
+fn a_burst_is_waited_out_but_holds_up_no_other_trigger() {
+    let now = Instant::now();
+    let later = now + Duration::from_secs(1);
+    let references = ReferencesSeen { due: Some(later), ..ReferencesSeen::default() };
+    let view = uses_config("done", true, Some(CONTENT_A));
+    let at = |view: &QuarksJobView, now| decide(&Snapshot { references, ..snapshot(view, &namespace()) }, now);
+    assert_eq!(at(&view, now), Decision::Wait(Duration::from_secs(1)));
+    assert_eq!(at(&view, later), Decision::Do(Step::LookAtReferences));
+    let suspended = QuarksJobView { is_suspended: true, ..view.clone() };
+    assert_eq!(at(&suspended, later), Decision::Do(Step::Report(Readiness::Suspended)));
+    let asked = QuarksJobView { request: Some("r".into()), ..view };
+    assert!(matches!(at(&asked, now), Decision::Do(Step::Start(Pending { trigger: Trigger::Request, .. }))));
+}
+
+#[test]
+fn a_run_waits_for_what_is_missing_and_looks_as_soon_as_it_may_be_there() {
+    let now = Instant::now();
+    let later = Some(now + Duration::from_secs(1));
+    let ask = |view: &QuarksJobView, due| {
+        let references = ReferencesSeen { is_missing: true, is_missing_said: true, config: None, due };
+        decide(&Snapshot { references, ..snapshot(view, &namespace()) }, now)
+    };
+    let said = json!({"status": {"conditions": [{"type": "Ready", "status": "False", "reason": "MissingReference"}]}});
+    let waits = |strategy: &str| {
+        let mut change = said.clone();
+        change["spec"] = json!({"trigger": {"strategy": strategy}});
+        view(change)
+    };
+    let report = Decision::Do(Step::Report(Readiness::MissingReference));
+    assert_eq!(ask(&view(json!({"spec": {"trigger": {"strategy": "now"}}})), None), report);
+    assert_eq!(ask(&view(json!({})), None), report);
+    assert_eq!(ask(&waits("now"), None), Decision::Nothing);
+    assert_eq!(ask(&waits("manual"), None), Decision::Nothing);
+    let another = ReferencesSeen { is_missing: true, ..ReferencesSeen::default() };
+    assert_eq!(
+        decide(&Snapshot { references: another, ..snapshot(&waits("now"), &namespace()) }, now),
+        report,
+        "something else is missing"
+    );
+    assert!(matches!(ask(&waits("now"), later), Decision::Do(Step::Start(_))));
+    assert_eq!(ask(&waits("manual"), later), Decision::Do(Step::LookAtReferences));
+    assert_eq!(ask(&waits("done"), None), Decision::Do(Step::TakeBaseline), "the one-off counts as having run all the same");
+    assert_eq!(next(&waits("manual"), &[]), Decision::Do(Step::Report(Readiness::Ready)), "after a restart it is looked again");
 }
