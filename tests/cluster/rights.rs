@@ -57,17 +57,11 @@ fn needs_of_operator(right: &str) -> Option<Need> {
                 case.wait_qjob("q", "it to be observed", |qjob| qjob["status"]["observedGeneration"] == generation);
             }
         },
-        "create serviceaccounts/token quarks-job-sidecar"
-        | "create secrets"
-        | "get secrets quarks-job-sidecar-token"
-        | "patch secrets quarks-job-sidecar-token"
-        | "delete secrets quarks-job-sidecar-token" => |case| case.apply(&with_output("q", "once", WRITES, "s")),
-        "list secrets" => |case| {
-            let mut qjob = quarks_job("q", "once", "true");
-            let container = &mut qjob["spec"]["template"]["spec"]["template"]["spec"]["containers"][0];
-            container["envFrom"] = json!([{"secretRef": {"name": "settings-v1", "optional": true}}]);
-            case.apply(&qjob);
-        },
+        "create serviceaccounts/token quarks-job-sidecar" | "create secrets" | "get secrets" | "patch secrets quarks-job-sidecar-token" => {
+            |case| case.apply(&with_output("q", "once", WRITES, "s"))
+        }
+        "list secrets" | "watch secrets" => |case| case.apply(&with_references("secretRef")),
+        "get configmaps" | "list configmaps" | "watch configmaps" => |case| case.apply(&with_references("configMapRef")),
         "delete secrets" => |case| {
             let mut qjob = with_output("q", "once", WRITES_TIME, "s");
             qjob["spec"]["output"]["versioned"] = json!(true);
@@ -78,6 +72,15 @@ fn needs_of_operator(right: &str) -> Option<Need> {
         },
         _ => return None,
     })
+}
+
+/// Runs again when what it refers to changes, or when a newer version of it appears.
+fn with_references(kind: &str) -> Value {
+    let mut qjob = quarks_job("q", "once", "true");
+    let container = &mut qjob["spec"]["template"]["spec"]["template"]["spec"]["containers"][0];
+    container["envFrom"] = json!([{kind: {"name": "settings-v1", "optional": true}}]);
+    qjob["spec"]["updateOnConfigChange"] = json!(true);
+    qjob
 }
 
 fn with_pods_kept(limit: u32) -> Value {
@@ -163,11 +166,9 @@ fn each_right_of_the_operator_in_a_namespace_is_named_when_it_is_missing() {
             let is_over = qjob["status"]["lastRun"]["run"].is_u64() && qjob["status"]["active"].is_null();
             is_over && condition(qjob, "Ready").is_some_and(|ready| ready["status"] == "True")
         });
-        // These are not tried again by themselves.
-        match right.to_string().as_str() {
-            "patch events" => needs_of_operator("patch events").expect("known")(&case),
-            "delete secrets quarks-job-sidecar-token" => case.set_now("q"),
-            _ => {}
+        // An Event is not tried again by itself.
+        if right.resource == "events" {
+            needs_of_operator("patch events").expect("known")(&case);
         }
         let is_use = |entry: &Entry| entry.is_operator() && entry.is_allowed() && right.covers(entry);
         until(&format!("{right} to be used"), || case.audit().iter().any(is_use).then_some(()));
