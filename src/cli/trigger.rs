@@ -1,12 +1,13 @@
 //! `quarks-job trigger`: asks for one run by the annotation `run-requested`, and may wait for its outcome.
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, never, select};
+use crossbeam_channel::{Receiver, bounded, never, select};
 use serde_json::json;
 
 use super::flags::{CONTEXT, Given, KUBECONFIG, Row, bad, boolean};
@@ -273,7 +274,10 @@ struct Waiter<'a> {
     key: &'a ObjectKey,
     start: Instant,
     timeout: Option<Duration>,
-    events: Receiver<Event>,
+    /// What the watch has said and was not looked at yet.
+    events: Arc<Mutex<VecDeque<Event>>>,
+    /// Says that there is something.
+    news: Receiver<()>,
     signals: Receiver<()>,
     _watch: crate::watch::WatchHandle,
 }
@@ -287,22 +291,26 @@ impl<'a> Waiter<'a> {
         // A watch tries for ever; what will never work is told at once.
         let list = Request::list(Resource::QUARKS_JOBS, &key.namespace).field_selector(&selector);
         client.call_unit(&list).map_err(|error| explain(&error, key))?;
-        let (sender, events): (Sender<Event>, _) = bounded(64);
-        let restarts = sender.clone();
+        let events = Arc::new(Mutex::new(VecDeque::new()));
+        let (waker, news) = bounded(1);
+        let queue = Arc::clone(&events);
+        let push = move |event| {
+            lock(&queue).push_back(event);
+            // Full: who waits is woken already.
+            let _ = waker.try_send(());
+        };
+        let restarted = push.clone();
         let spec = WatchSpec {
             namespace: key.namespace.to_string(),
             field_selector: Some(selector),
-            on_restart: Some(Arc::new(move |_, reason| {
-                // A full channel has enough to do.
-                let _ = restarts.try_send(Event::Restarted(reason));
-            })),
+            on_restart: Some(Arc::new(move |_, reason| restarted(Event::Restarted(reason)))),
             ..WatchSpec::new("watch-qjob", Resource::QUARKS_JOBS)
         };
-        let watch = spawn(client, spec, move |event| match sender.send(Event::Watched(event)) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
+        let watch = spawn(client, spec, move |event| {
+            push(Event::Watched(event));
+            ControlFlow::Continue(())
         });
-        Ok(Self { key, start, timeout, events, signals, _watch: watch })
+        Ok(Self { key, start, timeout, events, news, signals, _watch: watch })
     }
 
     fn run(self, client: &Client, value: String) -> Result<(), CliError> {
@@ -346,20 +354,26 @@ impl<'a> Waiter<'a> {
             (left, None) => left,
         };
         let timer = wait.map_or_else(never, crossbeam_channel::after);
-        let event = select! {
-            recv(self.events) -> event => event.map_err(|_| CliError::Failed("the watch has ended; please report this".to_owned()))?,
-            recv(self.signals) -> _ => return Err(CliError::Failed(format!("{name}: interrupted; the request stays and is served later"))),
-            recv(timer) -> _ => {
-                if let Some(timeout) = self.timeout.filter(|timeout| self.start.elapsed() >= *timeout) {
-                    let seconds = timeout.as_secs();
-                    return Err(CliError::TimedOut(format!("{name}: not over after {seconds} s; the request stays and is served later")));
+        let next = lock(&self.events).pop_front();
+        let Some(event) = next else {
+            select! {
+                recv(self.news) -> news => news.map_err(|_| CliError::Failed("the watch has ended; please report this".to_owned()))?,
+                recv(self.signals) -> _ => {
+                    return Err(CliError::Failed(format!("{name}: interrupted; the request stays and is served later")));
                 }
-                if let Some(followed) = quiet {
-                    followed.told = format!("nothing has happened yet; is namespace {} monitored by an operator that runs?", self.key.namespace);
-                    remark(&format!("{name}: {}", followed.told));
+                recv(timer) -> _ => {
+                    if let Some(timeout) = self.timeout.filter(|timeout| self.start.elapsed() >= *timeout) {
+                        let seconds = timeout.as_secs();
+                        return Err(CliError::TimedOut(format!("{name}: not over after {seconds} s; the request stays and is served later")));
+                    }
+                    if let Some(followed) = quiet {
+                        followed.told =
+                            format!("nothing has happened yet; is namespace {} monitored by an operator that runs?", self.key.namespace);
+                        remark(&format!("{name}: {}", followed.told));
+                    }
                 }
-                return Ok(None);
             }
+            return Ok(None);
         };
         match event {
             Event::Watched(WatchEvent::Replaced(mut objects)) => {
@@ -374,6 +388,11 @@ impl<'a> Waiter<'a> {
             Event::Restarted(_) => Ok(None),
         }
     }
+}
+
+fn lock(events: &Mutex<VecDeque<Event>>) -> MutexGuard<'_, VecDeque<Event>> {
+    // Whole after each statement, so a panic elsewhere does not spoil it.
+    events.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -5,13 +5,15 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::bounded;
 use serde_json::Value;
 
 use super::config::{ClientCertPem, ConfigError};
@@ -22,12 +24,12 @@ use crate::threads::Thread;
 /// Variable with what the plugin is told.
 const INFO_VARIABLE: &str = "KUBERNETES_EXEC_INFO";
 /// Largest answer in bytes; a token or a certificate with its key is a few KB.
-const ANSWER_MAX: u64 = 1024 * 1024;
+const ANSWER_MAX: usize = 1024 * 1024;
 /// Bytes of the error output that are looked at.
 const COMPLAINT_MAX: usize = 4096;
 /// Words longer than this are left out of a complaint: tokens are longer.
 const WORD_MAX: usize = 40;
-/// Between two looks at a plugin that has closed its output and has not ended.
+/// Between two looks at a plugin that has not ended.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// What the kubeconfig says of a plugin.
@@ -131,7 +133,7 @@ impl PluginSpec {
     }
 
     fn run(&self, limit: Duration) -> Result<Issued, ConfigError> {
-        let start = Instant::now();
+        let deadline = Instant::now() + limit;
         let mut command = Command::new(&self.command);
         command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value))).env(INFO_VARIABLE, &self.info);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -140,8 +142,7 @@ impl PluginSpec {
             io::ErrorKind::NotFound => self.error("not found", "install the credential plugin, or put it into PATH"),
             _ => self.error(error, "it must be a program that may be run"),
         })?;
-        let ended = output(&mut child, limit).and_then(|(answer, complaint)| Ok((end(&mut child, start, limit)?, answer, complaint)));
-        let (status, answer, complaint) = ended.map_err(|error| {
+        let (status, answer, complaint) = wait(&mut child, deadline).map_err(|error| {
             let _ = child.kill();
             let _ = child.wait();
             match error.kind() {
@@ -151,7 +152,7 @@ impl PluginSpec {
                 _ => self.error(error, ""),
             }
         })?;
-        if answer.len() as u64 > ANSWER_MAX {
+        if answer.len() > ANSWER_MAX {
             return Err(self.error(format!("printed more than {ANSWER_MAX} bytes"), "it must print an ExecCredential"));
         }
         if !status.success() {
@@ -196,45 +197,54 @@ impl PluginSpec {
     }
 }
 
-/// Output and error output; both are read at a time, so that the plugin never waits for us.
-fn output(child: &mut Child, limit: Duration) -> io::Result<(Vec<u8>, Vec<u8>)> {
-    let deadline = Instant::now() + limit;
-    let out = reader("exec-output", child.stdout.take(), true)?;
-    let complaints = reader("exec-errors", child.stderr.take(), false)?;
-    let take = |from: Receiver<Vec<u8>>| from.recv_deadline(deadline).map_err(|_| io::Error::from(io::ErrorKind::TimedOut));
-    Ok((take(out)?, take(complaints)?))
+/// Reads a pipe in a thread of its own, so that the plugin never waits for us; what there is to keep is in the mutex.
+struct Reader {
+    thread: Thread,
+    kept: Arc<Mutex<Vec<u8>>>,
 }
 
-fn reader(name: &'static str, pipe: Option<impl Read + Send + 'static>, is_answer: bool) -> io::Result<Receiver<Vec<u8>>> {
-    let (sender, receiver) = bounded(1);
-    // A panicked reader sends nothing: that is the time limit.
-    let (panics, _) = bounded(1);
-    Thread::spawn(name, &panics, move || {
-        let Some(mut pipe) = pipe else { return };
-        let mut kept = Vec::new();
-        if is_answer {
-            let _ = pipe.take(ANSWER_MAX + 1).read_to_end(&mut kept);
-        } else {
-            let mut buffer = [0; 1024];
+impl Reader {
+    /// Keeps `max` bytes: the first ones of an answer, then the pipe is closed; the last ones of a complaint.
+    fn start(name: &'static str, pipe: Option<impl Into<OwnedFd>>, max: usize, is_answer: bool) -> io::Result<Self> {
+        let mut pipe = File::from(pipe.map(Into::into).ok_or(io::ErrorKind::NotConnected)?);
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::clone(&kept);
+        // A panicked reader has read what it has read.
+        let (panics, _) = bounded(1);
+        let thread = Thread::spawn(name, &panics, move || {
+            let mut buffer = [0; 4096];
             while let Ok(amount @ 1..) = pipe.read(&mut buffer) {
+                let mut kept = shared.lock().unwrap_or_else(PoisonError::into_inner);
                 kept.extend_from_slice(&buffer[..amount]);
-                // The end says why; what came before is dropped now and then.
-                if kept.len() > 2 * COMPLAINT_MAX {
-                    kept.drain(..kept.len() - COMPLAINT_MAX);
+                if kept.len() > max {
+                    if is_answer {
+                        break;
+                    }
+                    let surplus = kept.len() - max;
+                    kept.drain(..surplus);
                 }
             }
-        }
-        let _ = sender.send(kept);
-    })?;
-    Ok(receiver)
+        })?;
+        Ok(Self { thread, kept })
+    }
+
+    fn take(self) -> Vec<u8> {
+        std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
-fn end(child: &mut Child, start: Instant, limit: Duration) -> io::Result<ExitStatus> {
+/// How the plugin ended, its output and its error output.
+fn wait(child: &mut Child, deadline: Instant) -> io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
+    let answer = Reader::start("exec-output", child.stdout.take(), ANSWER_MAX, true)?;
+    let complaint = Reader::start("exec-errors", child.stderr.take(), COMPLAINT_MAX, false)?;
     loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status);
+        if answer.thread.is_finished()
+            && complaint.thread.is_finished()
+            && let Some(status) = child.try_wait()?
+        {
+            return Ok((status, answer.take(), complaint.take()));
         }
-        if start.elapsed() >= limit {
+        if Instant::now() >= deadline {
             return Err(io::ErrorKind::TimedOut.into());
         }
         thread::sleep(LOOK);

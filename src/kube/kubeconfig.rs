@@ -3,7 +3,6 @@
 //! Of several files the first counts for each name and for the current context; relative paths start at the folder of
 //! the file that they stand in.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,7 +10,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::config::{Auth, Ca, ClientCertPem, Config, ConfigError, Server};
 use super::error::one_line;
@@ -61,12 +60,12 @@ fn parse(path: &Path, text: &str) -> Result<Value, ConfigError> {
             Some(Value::Array(list)) => list,
             Some(_) => return Err(refuse(&format!("{kind}s is no list"))),
         };
-        let mut names = BTreeSet::new();
+        let mut names = Map::new();
         for entry in list {
             let Some(name) = entry.get("name").and_then(Value::as_str) else {
                 return Err(refuse(&format!("{kind}s: an entry has no name")));
             };
-            if !names.insert(name) {
+            if names.insert(name.to_owned(), Value::Null).is_some() {
                 return Err(refuse(&format!("{kind}s: {} is there twice", one_line(name, 100))));
             }
             if entry.get(kind).is_some_and(|fields| !fields.is_object() && !fields.is_null()) {
@@ -93,8 +92,15 @@ fn find<'a>(files: &'a [File], kind: &'a str, name: &str, place: &dyn fmt::Displ
     if let Some((_, entry)) = entries(files, kind).find(|(known, _)| *known == name) {
         return Ok(entry);
     }
-    let known: Vec<&str> = entries(files, kind).map(|(name, _)| name).collect::<BTreeSet<_>>().into_iter().collect();
-    let hint = if known.is_empty() { "there are none".to_owned() } else { format!("there are: {}", one_line(&known.join(", "), 300)) };
+    // In order and each once.
+    let mut known = Map::new();
+    entries(files, kind).for_each(|(name, _)| drop(known.insert(name.to_owned(), Value::Null)));
+    let mut hint = String::new();
+    for name in known.keys() {
+        hint.push_str(if hint.is_empty() { "there are: " } else { ", " });
+        hint.push_str(name);
+    }
+    let hint = if hint.is_empty() { "there are none".to_owned() } else { one_line(&hint, 300) };
     Err(ConfigError::new(place, kind, format!("no {kind} named {}", one_line(name, 100)), &hint))
 }
 
