@@ -4,6 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::audit::{self, Entry};
 use crate::case::cluster;
+use crate::granted::{Right, rights};
+
+/// Namespaces of cases that take rights away.
+const DENIED: &str = "t-denied";
 
 #[derive(Default)]
 struct Account {
@@ -11,6 +15,10 @@ struct Account {
     pods: usize,
     /// Writes of the sidecars that met another one: each costs up to three more looks.
     conflicts: usize,
+    /// Reads of what templates refer to, and of the key of the digests.
+    looks: usize,
+    /// Writes of others to ConfigMaps and Secrets: each may be a reason to look.
+    reasons: usize,
     operator: BTreeMap<String, usize>,
     sidecar: BTreeMap<String, usize>,
 }
@@ -24,11 +32,17 @@ fn line(counts: &BTreeMap<String, usize>) -> String {
 fn requests_stay_within_bounds_in_every_case() {
     let entries = audit::entries(|_| true);
     let mut accounts: BTreeMap<&str, Account> = BTreeMap::new();
-    for entry in entries.iter().filter(|entry| entry.namespace.starts_with("t-")) {
+    for entry in entries.iter().filter(|entry| entry.namespace.starts_with("t-") && !entry.namespace.starts_with(DENIED)) {
         let account = accounts.entry(&entry.namespace).or_default();
         account.runs += usize::from(entry.is_job_created());
         account.pods += usize::from(entry.verb == "create" && entry.resource == "pods" && entry.code == 201);
         account.conflicts += usize::from(entry.is_sidecar() && entry.code == 409);
+        let is_content = matches!(entry.resource.as_str(), "configmaps" | "secrets");
+        account.reasons += usize::from(is_content && !entry.is_read() && !entry.is_operator());
+        if entry.is_operator() && entry.verb == "get" && is_content && entry.name != "quarks-job-sidecar-token" {
+            account.looks += 1;
+            continue;
+        }
         let verb = if entry.is_event() { "event".to_owned() } else { entry.verb.clone() };
         if entry.is_operator() {
             *account.operator.entry(verb).or_default() += 1;
@@ -38,12 +52,16 @@ fn requests_stay_within_bounds_in_every_case() {
     }
     println!("\n{:<34} {:>4}  requests of the operator | of the sidecars", "namespace", "runs");
     for (namespace, account) in &accounts {
-        println!("{namespace:<34} {:>4}  {} | {}", account.runs, line(&account.operator), line(&account.sidecar));
+        let (runs, looks) = (account.runs, account.looks);
+        println!("{namespace:<34} {runs:>4}  {}, look {looks} | {}", line(&account.operator), line(&account.sidecar));
     }
     for (namespace, account) in &accounts {
         // The read of each run, of the token's Secret, and some more after conflicts and restarts: no polling has room.
         let gets = account.operator.get("get").copied().unwrap_or(0);
         assert!(gets <= 6 + 4 * account.runs, "{namespace}: {gets} GET for {} runs", account.runs);
+        // Each run looks at its references, a dozen at most in these cases, and so does each change of one of them.
+        let (looks, reasons) = (account.looks, account.reasons);
+        assert!(looks <= 12 + 12 * account.runs + 4 * reasons, "{namespace}: {looks} looks at references for {reasons} changes");
         let reads: usize = ["get", "list", "watch"].iter().filter_map(|verb| account.sidecar.get(*verb)).sum();
         let (pods, conflicts) = (account.pods, account.conflicts);
         assert!(reads <= 5 * pods + 3 * conflicts, "{namespace}: {reads} reads by the sidecars for {pods} pods and {conflicts} conflicts");
@@ -52,19 +70,41 @@ fn requests_stay_within_bounds_in_every_case() {
 
 #[test]
 fn nobody_asked_for_what_it_may_not_do() {
-    // One case takes the operator's rights away.
-    let entries = audit::entries(|namespace| !namespace.starts_with("t-binding"));
+    let entries = audit::entries(|namespace| !namespace.starts_with(DENIED));
     let is_deletion = |entry: &&Entry| entry.verb == "delete" && entry.resource == "namespaces";
     // In a namespace that goes, the rights may go first.
     let deleted: BTreeMap<&str, &str> =
         entries.iter().filter(is_deletion).map(|entry| (entry.namespace.as_str(), entry.time.as_str())).collect();
     let refused: BTreeSet<String> = entries
         .iter()
-        .filter(|entry| (entry.is_operator() || entry.is_sidecar()) && matches!(entry.code, 401 | 403))
+        .filter(|entry| (entry.is_operator() || entry.is_sidecar()) && !entry.is_allowed())
         .filter(|entry| deleted.get(entry.namespace.as_str()).is_none_or(|time| entry.time.as_str() < *time))
         .map(Entry::to_string)
         .collect();
     assert!(refused.is_empty(), "{refused:#?}");
+}
+
+/// What is granted and what was used are the same, right by right: nothing is granted that nobody needs.
+#[test]
+fn rights_granted_are_rights_used() {
+    let entries = audit::entries(|_| true);
+    let operator: Vec<Right> = ["quarks-job", "quarks-job-status", "quarks-job-namespace"].into_iter().flat_map(rights).collect();
+    for (who, is_it, granted) in [
+        ("operator", Entry::is_operator as fn(&Entry) -> bool, operator),
+        ("sidecar", Entry::is_sidecar as fn(&Entry) -> bool, rights("quarks-job-sidecar")),
+    ] {
+        let used: Vec<&Entry> = entries.iter().filter(|entry| is_it(entry) && entry.is_allowed() && !entry.resource.is_empty()).collect();
+        assert!(used.len() > granted.len(), "{who}: {} requests", used.len());
+        let idle: Vec<String> =
+            granted.iter().filter(|right| !used.iter().any(|entry| right.covers(entry))).map(ToString::to_string).collect();
+        let beyond: BTreeSet<String> = used
+            .iter()
+            .filter(|entry| !granted.iter().any(|right| right.covers(entry)))
+            .map(|entry| format!("{} {}", entry.what(), entry.name))
+            .collect();
+        assert!(idle.is_empty() && beyond.is_empty(), "{who}: granted and not used: {idle:?}; used and not granted: {beyond:?}");
+        println!("{who}: {} rights granted, all of them used in {} requests", granted.len(), used.len());
+    }
 }
 
 #[test]

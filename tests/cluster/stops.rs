@@ -24,7 +24,7 @@ fn wait_ready() {
     cluster(&[&["rollout", "status"], &DEPLOYMENT[..]].concat());
 }
 
-fn scale(replicas: &str) {
+pub fn scale(replicas: &str) {
     cluster(&["scale", "--namespace", "quarks-job", "deployment/quarks-job", &format!("--replicas={replicas}")]);
     if replicas == "0" {
         until("the operator's pod to be gone", || cluster(&[&GET_PODS[..], &["-o", "name"]].concat()).is_empty().then_some(()));
