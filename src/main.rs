@@ -4,5 +4,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    quarks_job::cli::main(std::env::args_os().skip(1))
+    quarks_job::cli::main(std::env::args_os())
 }

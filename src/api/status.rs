@@ -28,6 +28,9 @@ pub struct Status {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StatusDetails {
+    /// Name of the object that it is about; empty if it is about none.
+    #[serde(default)]
+    pub name: String,
     /// Single reasons; with a `field` they speak of the object's content.
     #[serde(default, deserialize_with = "null_as_default")]
     pub causes: Vec<StatusCause>,

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::api::{ObjectKey, Resource};
 use crate::kube::{Client, Request};
+use crate::yaml;
 
 use super::CliError;
 
@@ -13,7 +14,7 @@ pub const MANIFEST: &str = include_str!("../../manifests/crd.yaml");
 /// Creates the definition, or brings the one that is there up to date.
 pub fn apply(client: &Client) -> Result<(), CliError> {
     let definition: Value =
-        serde_yaml::from_str(MANIFEST).map_err(|error| CliError::Failed(format!("manifests/crd.yaml, compiled in: {error}")))?;
+        yaml::parse(1, MANIFEST).map_err(|error| CliError::Failed(format!("manifests/crd.yaml, compiled in: {error}")))?;
     let name = definition.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
     let key = ObjectKey::new("", name);
     let failed = |error| CliError::Failed(format!("the CRD could not be applied: {error}"));
@@ -61,7 +62,7 @@ mod tests {
                 observed_generation: Some(1),
             }],
         };
-        let definition: Value = serde_yaml::from_str(MANIFEST).expect("valid YAML");
+        let definition: Value = yaml::parse(1, MANIFEST).expect("valid YAML");
         let schema = definition.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/status").expect("a schema of the status");
         check(&serde_json::to_value(&status).expect("serializes"), schema, "status");
     }

@@ -1,4 +1,4 @@
-//! Flags of the operator: the command line first, then the environment, then the default.
+//! Flags: the command line first, then the environment, then the default. What all commands share, and those of the operator.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,7 +8,9 @@ use lexopt::Arg;
 use log::LevelFilter;
 
 use super::CliError;
+use crate::api::is_subdomain;
 use crate::election::Timing;
+use crate::log::Format;
 
 /// Everything that can be set. Names are those of the original where it had them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,10 +21,16 @@ pub struct Flags {
     pub context: Option<String>,
     /// `--monitored-id`, `MONITORED_ID`.
     pub monitored_id: String,
+    /// `--watch-namespaces`, `WATCH_NAMESPACES`: these and no others, whatever their labels; empty if not given.
+    pub watch_namespaces: Vec<String>,
+    /// `--sidecar-service-account`, `SIDECAR_SERVICE_ACCOUNT`: the sidecar's account in those; elsewhere a label names it.
+    pub sidecar_service_account: String,
     /// `--max-workers`, `MAX_WORKERS`: keys worked on at once.
     pub max_workers: usize,
     /// `--log-level`, `-l`, `LOG_LEVEL`.
     pub log_level: LevelFilter,
+    /// `--log-format`, `LOG_FORMAT`.
+    pub log_format: Format,
     /// `--apply-crd`, `APPLY_CRD`: create or update the CRD at start.
     pub apply_crd: bool,
     /// `--ctx-timeout`, `CTX_TIMEOUT`: limit on one API call, in seconds.
@@ -33,7 +41,7 @@ pub struct Flags {
     pub image_pull_policy: String,
     /// `--image-pull-secret`, `IMAGE_PULL_SECRET`.
     pub image_pull_secret: Option<String>,
-    /// `--http-listen`, `HTTP_LISTEN`: address of `/healthz` and `/readyz`; none if empty.
+    /// `--http-listen`, `HTTP_LISTEN`: address of `/healthz`, `/readyz` and `/metrics`; none if empty.
     pub http_listen: Option<String>,
     /// `--leader-elect`, `LEADER_ELECT`: of several operators only the holder of a Lease works.
     pub leader_elect: bool,
@@ -48,13 +56,106 @@ const LEASE_DURATION: &str = "leader-elect-lease-duration";
 const RENEW_DEADLINE: &str = "leader-elect-renew-deadline";
 const RETRY_PERIOD: &str = "leader-elect-retry-period";
 
-/// Flag, short form, variable. One row a flag that takes a value.
-const VALUES: [(&str, Option<char>, &str); 21] = [
-    ("kubeconfig", Some('c'), ""),
-    ("context", None, ""),
+/// A flag: name, short form, variable. An empty variable is none.
+pub(super) type Row = (&'static str, Option<char>, &'static str);
+
+/// `--kubeconfig` and `--context`, the same for all commands that talk to the API server.
+pub(super) const KUBECONFIG: Row = ("kubeconfig", Some('c'), "");
+pub(super) const CONTEXT: Row = ("context", None, "");
+
+/// Flags that need no value: alone they mean true.
+const SWITCHES: [&str; 3] = ["apply-crd", LEADER_ELECT, "wait"];
+
+/// What was given: for each row its source, as it is called in messages, and its value.
+pub(super) struct Given {
+    rows: &'static [Row],
+    values: Vec<Option<(String, String)>>,
+    /// Arguments that are no flags.
+    pub words: Vec<String>,
+}
+
+impl Given {
+    /// Reads the command line, with at most so many words beside flags; `variable` reads the environment.
+    pub fn parse(
+        rows: &'static [Row],
+        words_max: usize,
+        arguments: &[OsString],
+        variable: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, CliError> {
+        let mut values: Vec<Option<(String, String)>> = vec![None; rows.len()];
+        let mut words = Vec::new();
+        let mut parser = lexopt::Parser::from_args(arguments);
+        while let Some(argument) = parser.next().map_err(usage)? {
+            let row = match &argument {
+                Arg::Long(long) => rows.iter().position(|(name, _, _)| name == long),
+                Arg::Short(short) => rows.iter().position(|(_, name, _)| *name == Some(*short)),
+                Arg::Value(word) if words.len() < words_max => {
+                    words.push(text(word.clone(), "an argument")?);
+                    continue;
+                }
+                Arg::Value(_) => None,
+            };
+            let Some(row) = row else { return Err(usage(argument.unexpected())) };
+            let name = rows[row].0;
+            // Switches: `--apply-crd` alone means true.
+            let value = if SWITCHES.contains(&name) { Some(parser.optional_value().unwrap_or_else(|| "true".into())) } else { None };
+            let value = match value {
+                Some(value) => value,
+                None => parser.value().map_err(usage)?,
+            };
+            values[row] = Some((format!("--{name}"), text(value, &format!("--{name}"))?));
+        }
+        for (row, (_, _, variable_name)) in rows.iter().enumerate() {
+            if values[row].is_none()
+                && !variable_name.is_empty()
+                && let Some(value) = variable(variable_name).filter(|value| !value.is_empty())
+            {
+                values[row] = Some(((*variable_name).to_owned(), text(value, variable_name)?));
+            }
+        }
+        Ok(Self { rows, values, words })
+    }
+
+    /// Source and value of a flag.
+    pub fn find(&self, name: &str) -> Option<&(String, String)> {
+        self.values[self.rows.iter().position(|row| row.0 == name).expect("a row of the command")].as_ref()
+    }
+
+    /// Its value.
+    pub fn value(&self, name: &str) -> Option<String> {
+        self.find(name).map(|(_, value)| value.clone())
+    }
+
+    /// `--image` or what it is made of.
+    pub fn image(&self) -> String {
+        self.value("image").unwrap_or_else(|| {
+            let repository = self.value("docker-image-repository").unwrap_or_else(|| "quarks-job".to_owned());
+            let tag = self.value("docker-image-tag").unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
+            match self.value("docker-image-org") {
+                Some(org) => format!("{org}/{repository}:{tag}"),
+                None => format!("{repository}:{tag}"),
+            }
+        })
+    }
+
+    /// `--docker-image-pull-policy`.
+    pub fn pull_policy(&self) -> Result<String, CliError> {
+        let policy = self.value("docker-image-pull-policy").unwrap_or_else(|| "IfNotPresent".to_owned());
+        if !matches!(policy.as_str(), "Always" | "IfNotPresent" | "Never") {
+            return Err(bad(self.find("docker-image-pull-policy"), "is not a pull policy; use Always, IfNotPresent or Never"));
+        }
+        Ok(policy)
+    }
+}
+
+/// One row a flag of the operator.
+const VALUES: [Row; 23] = [
+    KUBECONFIG,
+    CONTEXT,
     ("monitored-id", None, "MONITORED_ID"),
     ("max-workers", None, "MAX_WORKERS"),
     ("log-level", Some('l'), "LOG_LEVEL"),
+    ("log-format", None, "LOG_FORMAT"),
     ("apply-crd", None, "APPLY_CRD"),
     ("ctx-timeout", None, "CTX_TIMEOUT"),
     ("docker-image-org", Some('o'), "DOCKER_IMAGE_ORG"),
@@ -71,61 +172,24 @@ const VALUES: [(&str, Option<char>, &str); 21] = [
     ("meltdown-duration", None, "MELTDOWN_DURATION"),
     ("meltdown-requeue-after", None, "MELTDOWN_REQUEUE_AFTER"),
     ("watch-namespaces", None, "WATCH_NAMESPACES"),
+    ("sidecar-service-account", None, "SIDECAR_SERVICE_ACCOUNT"),
 ];
 
 impl Flags {
     /// Reads the command line; `variable` reads the environment.
     pub fn parse(arguments: Vec<OsString>, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, CliError> {
-        let mut given: Vec<Option<(String, String)>> = vec![None; VALUES.len()];
-        let mut parser = lexopt::Parser::from_args(arguments);
-        while let Some(argument) = parser.next().map_err(usage)? {
-            let row = match &argument {
-                Arg::Long(long) => VALUES.iter().position(|(name, _, _)| name == long),
-                Arg::Short(short) => VALUES.iter().position(|(_, name, _)| *name == Some(*short)),
-                Arg::Value(_) => None,
-            };
-            let Some(row) = row else { return Err(usage(argument.unexpected())) };
-            let name = VALUES[row].0;
-            // Switches: `--apply-crd` alone means true.
-            let value = if matches!(name, "apply-crd" | LEADER_ELECT) {
-                Some(parser.optional_value().unwrap_or_else(|| "true".into()))
-            } else {
-                None
-            };
-            let value = match value {
-                Some(value) => value,
-                None => parser.value().map_err(usage)?,
-            };
-            given[row] = Some((format!("--{name}"), text(value, &format!("--{name}"))?));
-        }
-        for (row, (_, _, variable_name)) in VALUES.iter().enumerate() {
-            if given[row].is_none()
-                && !variable_name.is_empty()
-                && let Some(value) = variable(variable_name).filter(|value| !value.is_empty())
-            {
-                given[row] = Some(((*variable_name).to_owned(), text(value, variable_name)?));
+        let given = Given::parse(&VALUES, 0, &arguments, variable)?;
+        let (find, value) = (|name: &str| given.find(name), |name: &str| given.value(name));
+        let watch_namespaces = namespaces(find("watch-namespaces"))?;
+        let account = find("sidecar-service-account");
+        if let Some((source, value)) = account {
+            if watch_namespaces.is_empty() {
+                let why = "goes with --watch-namespaces only; without it label quarks.cloudfoundry.org/qjob-service-account of a namespace names the account";
+                return Err(CliError::Usage(format!("{source}: {why}")));
             }
-        }
-        Self::from_values(&given)
-    }
-
-    fn from_values(given: &[Option<(String, String)>]) -> Result<Self, CliError> {
-        let find = |name: &str| given[VALUES.iter().position(|row| row.0 == name).expect("a row of VALUES")].as_ref();
-        let value = |name: &str| find(name).map(|(_, value)| value.clone());
-        if let Some((source, _)) = find("watch-namespaces") {
-            return Err(CliError::Usage(format!("{source}: not built yet; label the namespaces instead")));
-        }
-        let image = value("image").unwrap_or_else(|| {
-            let repository = value("docker-image-repository").unwrap_or_else(|| "quarks-job".to_owned());
-            let tag = value("docker-image-tag").unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
-            match value("docker-image-org") {
-                Some(org) => format!("{org}/{repository}:{tag}"),
-                None => format!("{repository}:{tag}"),
+            if !is_subdomain(value) {
+                return Err(bad(account, "is no name of a service account: lower case letters, digits, dashes and dots"));
             }
-        });
-        let pull_policy = value("docker-image-pull-policy").unwrap_or_else(|| "IfNotPresent".to_owned());
-        if !matches!(pull_policy.as_str(), "Always" | "IfNotPresent" | "Never") {
-            return Err(bad(find("docker-image-pull-policy"), "is not a pull policy; use Always, IfNotPresent or Never"));
         }
         let monitored_id = value("monitored-id").unwrap_or_else(|| "default".to_owned());
         if monitored_id.len() > 63 || crate::controller::names::label_value(&monitored_id) != monitored_id {
@@ -148,12 +212,15 @@ impl Flags {
             kubeconfig: value("kubeconfig").map(PathBuf::from),
             context: value("context"),
             monitored_id,
+            watch_namespaces,
+            sidecar_service_account: value("sidecar-service-account").unwrap_or_else(|| "quarks-job-sidecar".to_owned()),
             max_workers: number(find("max-workers"), 4, 1, 64)?,
             log_level: log_level(find("log-level"))?,
+            log_format: log_format(find("log-format"))?,
             apply_crd: boolean(find("apply-crd"))?,
             call_timeout: Duration::from_secs(number(find("ctx-timeout"), 30, 1, 600)? as u64),
-            image,
-            image_pull_policy: pull_policy,
+            image: given.image(),
+            image_pull_policy: given.pull_policy()?,
             image_pull_secret: value("image-pull-secret"),
             http_listen: value("http-listen").map(|address| if address.starts_with(':') { format!("[::]{address}") } else { address }),
             leader_elect: boolean(find(LEADER_ELECT))?,
@@ -171,7 +238,7 @@ fn text(value: OsString, source: &str) -> Result<String, CliError> {
     value.into_string().map_err(|_| CliError::Usage(format!("{source}: is not valid UTF-8")))
 }
 
-fn bad(given: Option<&(String, String)>, why: &str) -> CliError {
+pub(super) fn bad(given: Option<&(String, String)>, why: &str) -> CliError {
     let (source, value) = given.cloned().unwrap_or_default();
     let value: String = value.chars().take(60).collect();
     CliError::Usage(format!("{source}: {value:?} {why}"))
@@ -186,7 +253,27 @@ fn number(given: Option<&(String, String)>, default: usize, least: usize, most: 
         .ok_or_else(|| bad(given, &format!("is not a whole number from {least} to {most}")))
 }
 
-fn boolean(given: Option<&(String, String)>) -> Result<bool, CliError> {
+/// Names between commas, with or without spaces around them.
+fn namespaces(given: Option<&(String, String)>) -> Result<Vec<String>, CliError> {
+    let Some((source, value)) = given else { return Ok(Vec::new()) };
+    let mut names: Vec<String> = Vec::new();
+    for name in value.split(',').map(str::trim) {
+        let why = if name.is_empty() {
+            "stands for a name that is left out; write names with one comma between them, like a,b"
+        } else if name.len() > 63 || name.contains('.') || !is_subdomain(name) {
+            "is no name of a namespace: at most 63 lower case letters, digits and dashes, begun and ended by a letter or digit"
+        } else if names.iter().any(|other| other == name) {
+            "is named twice"
+        } else {
+            names.push(name.to_owned());
+            continue;
+        };
+        return Err(bad(Some(&(source.clone(), name.to_owned())), why));
+    }
+    Ok(names)
+}
+
+pub(super) fn boolean(given: Option<&(String, String)>) -> Result<bool, CliError> {
     match given.map(|(_, value)| value.as_str()) {
         None | Some("false" | "0") => Ok(false),
         Some("true" | "1") => Ok(true),
@@ -201,6 +288,11 @@ fn log_level(given: Option<&(String, String)>) -> Result<LevelFilter, CliError> 
         .ok()
         .filter(|_| crate::log::LEVELS.contains(&word))
         .ok_or_else(|| bad(given, "is not a level; use error, warn, info, debug or trace"))
+}
+
+fn log_format(given: Option<&(String, String)>) -> Result<Format, CliError> {
+    let Some((_, value)) = given else { return Ok(Format::default()) };
+    Format::parse(value).ok_or_else(|| bad(given, "is not a log format; use text or json"))
 }
 
 #[cfg(test)]
@@ -225,6 +317,10 @@ mod tests {
             (flags.monitored_id.as_str(), flags.max_workers, flags.log_level, flags.apply_crd),
             ("flag", 2, LevelFilter::Debug, true)
         );
+        assert_eq!(flags.log_format, Format::Text);
+        for (arguments, environment) in [(&["--log-format=json"][..], &[("LOG_FORMAT", "text")][..]), (&[], &[("LOG_FORMAT", "json")])] {
+            assert_eq!(parse(arguments, environment).expect("valid").log_format, Format::Json);
+        }
         assert!(parse(&["--apply-crd"], &[]).expect("valid").apply_crd);
         assert!(!parse(&["--apply-crd=false"], &[("APPLY_CRD", "true")]).expect("valid").apply_crd);
         assert_eq!(parse(&["--http-listen", ":8080"], &[]).expect("valid").http_listen.as_deref(), Some("[::]:8080"));
@@ -236,6 +332,35 @@ mod tests {
         assert_eq!(image(&["--image", "r/x:1", "-t", "2"]), "r/x:1");
         assert_eq!(image(&["-o", "org", "-r", "repo", "-t", "2"]), "org/repo:2");
         assert!(image(&[]).starts_with("quarks-job:"));
+    }
+
+    #[test]
+    fn namespaces_are_named_once_each() {
+        let flags = parse(&["--watch-namespaces", "a , b-1"], &[]).expect("valid");
+        assert_eq!(
+            (flags.watch_namespaces, flags.sidecar_service_account.as_str()),
+            (vec!["a".into(), "b-1".into()], "quarks-job-sidecar")
+        );
+        let flags = parse(&["--sidecar-service-account", "s.x"], &[("WATCH_NAMESPACES", "a")]).expect("valid");
+        assert_eq!(flags.sidecar_service_account, "s.x");
+        assert!(parse(&[], &[("WATCH_NAMESPACES", "")]).expect("valid").watch_namespaces.is_empty());
+        for (arguments, environment, expected) in [
+            (&["--watch-namespaces", "a,,b"][..], &[][..], "--watch-namespaces: \"\" stands for a name that is left out"),
+            (&["--watch-namespaces", ""], &[], "--watch-namespaces: \"\" stands for"),
+            (&[], &[("WATCH_NAMESPACES", "a,")], "WATCH_NAMESPACES: \"\" stands for"),
+            (&[], &[("WATCH_NAMESPACES", "a, b ,a")], "WATCH_NAMESPACES: \"a\" is named twice"),
+            (&["--watch-namespaces", "a b"], &[], "--watch-namespaces: \"a b\" is no name"),
+            (&["--watch-namespaces", "a.b"], &[], "\"a.b\" is no name"),
+            (&["--watch-namespaces", "A"], &[], "\"A\" is no name"),
+            (&["--sidecar-service-account", "s"], &[], "--sidecar-service-account: goes with --watch-namespaces only"),
+            (&["--watch-namespaces=a", "--sidecar-service-account", "S"], &[], "--sidecar-service-account: \"S\" is no name"),
+        ] {
+            let error = parse(arguments, environment).expect_err(expected);
+            assert!(error.contains(expected), "{error}");
+        }
+        let long = "a".repeat(64);
+        assert!(parse(&["--watch-namespaces", &long], &[]).is_err());
+        assert!(parse(&["--watch-namespaces", &long[1..]], &[]).is_ok());
     }
 
     #[test]
@@ -262,6 +387,8 @@ mod tests {
             (&[], &[("MAX_WORKERS", "many")], "MAX_WORKERS"),
             (&["--log-level", "loud"], &[], "--log-level"),
             (&["--log-level", "off"], &[], "--log-level"),
+            (&["--log-format", "JSON"], &[], "--log-format"),
+            (&[], &[("LOG_FORMAT", "xml")], "LOG_FORMAT"),
             (&[], &[("APPLY_CRD", "yes")], "APPLY_CRD"),
             (&["--docker-image-pull-policy", "x"], &[], "--docker-image-pull-policy"),
             (&["--monitored-id", "a b"], &[], "--monitored-id"),

@@ -1,13 +1,18 @@
 //! The command line: one file a sub-command; flags and environment become a typed configuration.
 //!
-//! Exit codes: 0 done, 1 failed, 2 used wrongly. Errors are one line on standard error.
+//! Exit codes: 0 done, 1 failed, 2 used wrongly, 3 a wait that took too long. Errors are one line on standard error.
 
+mod convert;
 mod crd;
 mod flags;
+mod manifest;
 mod operator;
+mod render;
+mod trigger;
 
 use std::ffi::OsString;
 use std::fmt;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// A run that ended badly.
@@ -17,43 +22,109 @@ pub enum CliError {
     Usage(String),
     /// It did not work; exit code 1.
     Failed(String),
-    /// It did not work, and the log says why; exit code 1.
-    Logged,
+    /// What was waited for did not come in time; exit code 3.
+    TimedOut(String),
+    /// All is said already; exit code 1.
+    Said,
 }
 
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(message) => write!(f, "{message} (see quarks-job --help)"),
-            Self::Failed(message) => f.write_str(message),
-            Self::Logged => f.write_str("see the log"),
+            Self::Usage(message) | Self::Failed(message) | Self::TimedOut(message) => f.write_str(message),
+            Self::Said => Ok(()),
         }
     }
 }
 
-/// Runs the program with the arguments after its name.
-pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+/// What runs a command with the arguments after its name.
+type Run = fn(&[OsString]) -> Result<(), CliError>;
+
+/// Name, help and function of each command. In the help `{me}` is how the program was called.
+const COMMANDS: [(&str, &str, Run); 5] = [
+    ("trigger", trigger::HELP, trigger::main),
+    ("render", render::HELP, render::main),
+    ("convert", convert::HELP, convert::main),
+    ("crd", "Usage: {me} crd   print the custom resource definition\n", |arguments| no_more(arguments).and_then(|()| print(crd::MANIFEST))),
+    ("version", "Usage: {me} version   print the version\n", |arguments| {
+        no_more(arguments).and_then(|()| print(&format!("quarks-job {}\n", env!("CARGO_PKG_VERSION"))))
+    }),
+];
+
+/// Runs the program; the first argument is its own name.
+pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let program = arguments.next().unwrap_or_default();
+    // kubectl runs `kubectl-qjob` for `kubectl qjob`.
+    let is_plugin = Path::new(&program).file_name().is_some_and(|name| name == "kubectl-qjob");
+    let (name, me) = if is_plugin { ("kubectl-qjob", "kubectl qjob") } else { ("quarks-job", "quarks-job") };
     let arguments: Vec<OsString> = arguments.collect();
-    let command = arguments.first().and_then(|first| first.to_str()).unwrap_or_default();
-    let result = match command {
+    let command = arguments.first().map(|first| first.to_string_lossy()).unwrap_or_default();
+    let mut topic = String::new();
+    let result = match &*command {
         "persist-output" => return crate::persist::main(),
-        "version" | "--version" | "-V" => print(&format!("quarks-job {}\n", env!("CARGO_PKG_VERSION"))),
-        "help" | "--help" | "-h" => print(operator::HELP),
-        "crd" => print(crd::MANIFEST),
-        "" => operator::main(arguments),
-        word if word.starts_with('-') => operator::main(arguments),
-        word => {
-            Err(CliError::Usage(format!("{word:?} is not a command; commands are persist-output, crd, version, and none for the operator")))
-        }
+        "--version" | "-V" => COMMANDS[4].2(&[]),
+        "help" | "--help" | "-h" => help(operator::HELP, me),
+        "" if is_plugin => help(operator::HELP, me),
+        word if word.starts_with('-') && is_plugin => Err(CliError::Usage("flags come after the command".to_owned())),
+        word if word.is_empty() || word.starts_with('-') => match wants_help(&arguments) {
+            true => help(operator::HELP, me),
+            false => operator::main(arguments),
+        },
+        word => match COMMANDS.iter().find(|(name, _, _)| *name == word) {
+            Some((name, text, _)) if wants_help(&arguments) => {
+                topic = format!(" {name}");
+                help(text, me)
+            }
+            Some((name, _, run)) => {
+                topic = format!(" {name}");
+                run(&arguments[1..])
+            }
+            None => Err(unknown(word)),
+        },
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(CliError::Logged) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("quarks-job: {error}");
-            ExitCode::from(if matches!(error, CliError::Usage(_)) { 2 } else { 1 })
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    match error {
+        CliError::Said => ExitCode::from(1),
+        CliError::Usage(message) => {
+            eprintln!("{name}: {} (see {me}{topic} --help)", crate::kube::error::one_line(&message, 1_000));
+            ExitCode::from(2)
+        }
+        CliError::Failed(message) => {
+            eprintln!("{name}: {message}");
+            ExitCode::from(1)
+        }
+        CliError::TimedOut(message) => {
+            eprintln!("{name}: {message}");
+            ExitCode::from(3)
         }
     }
+}
+
+fn wants_help(arguments: &[OsString]) -> bool {
+    arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--help" || argument == "-h")
+}
+
+fn help(text: &str, me: &str) -> Result<(), CliError> {
+    print(&text.replace("{me}", me))
+}
+
+fn unknown(word: &str) -> CliError {
+    let names: Vec<&str> = COMMANDS.iter().map(|(name, _, _)| *name).collect();
+    let hint = match names.iter().find(|name| word.len() > 2 && (name.starts_with(&word.to_lowercase()) || name.get(..3) == word.get(..3)))
+    {
+        Some(near) => format!("did you mean {near}?"),
+        None => format!("commands are {}, persist-output, and none for the operator", names.join(", ")),
+    };
+    CliError::Usage(format!("{:?} is not a command; {hint}", word.chars().take(60).collect::<String>()))
+}
+
+fn no_more(arguments: &[OsString]) -> Result<(), CliError> {
+    flags::Given::parse(&[], 0, arguments, &|_| None).map(|_| ())
+}
+
+/// A remark beside the output, on standard error.
+fn remark(text: &str) {
+    eprintln!("{}", crate::kube::error::one_line(text, 1_000));
 }
 
 fn print(text: &str) -> Result<(), CliError> {

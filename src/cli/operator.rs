@@ -16,9 +16,9 @@ use crate::api::ObjectKey;
 use crate::controller::{self, Operator, OperatorConfig};
 use crate::election::{self, Candidacy, Election, Leadership};
 use crate::http::{self, Probed};
-use crate::kube::{Client, ClientOptions, Config};
+use crate::kube::{Client, ClientOptions, Config, Observer, Request};
+use crate::metrics::Metrics;
 use crate::shutdown::{self, ShutdownGuard};
-use crate::threads::Thread;
 use crate::until::Until;
 
 use super::flags::Flags;
@@ -30,16 +30,24 @@ pub const HELP: &str = "\
 quarks-job: runs a Kubernetes Job when something happens and stores what it wrote as Secrets
 
 Usage: quarks-job [flags]          run the operator
+       {me} trigger NAME     ask for one run of a QuarksJob, and wait for its outcome with --wait
+       {me} render -f FILE   print the Job that would be made for a QuarksJob
+       {me} convert -f FILE  print an ExtendedJob, the ancestor, as a QuarksJob
+       {me} crd              print the custom resource definition
+       {me} version          print the version
        quarks-job persist-output   store a pod's output (the sidecar; started by the operator's Jobs)
-       quarks-job crd              print the custom resource definition
-       quarks-job version          print the version
+
+Each command has its own --help. Installed as kubectl-qjob this program is a kubectl plugin: kubectl qjob trigger NAME.
 
 Flags of the operator (variable in brackets, default in parentheses):
   -c, --kubeconfig FILE               [KUBECONFIG] (in-cluster, else ~/.kube/config)
       --context NAME                  context of the kubeconfig
       --monitored-id ID               [MONITORED_ID] value of the namespace label quarks.cloudfoundry.org/monitored (default)
+      --watch-namespaces A,B          [WATCH_NAMESPACES] these namespaces only, whatever their labels; needs Roles only
+      --sidecar-service-account NAME  [SIDECAR_SERVICE_ACCOUNT] the sidecar's account in those (quarks-job-sidecar)
       --max-workers N                 [MAX_WORKERS] QuarksJobs worked on at once, 1 to 64 (4)
   -l, --log-level LEVEL               [LOG_LEVEL] error, warn, info, debug (info)
+      --log-format FORMAT             [LOG_FORMAT] text, or json: one object a line (text)
       --apply-crd[=false]             [APPLY_CRD] create or update the CRD at start (false)
       --ctx-timeout SECONDS           [CTX_TIMEOUT] limit on one API call, 1 to 600 (30)
       --image IMAGE                   [IMAGE] image of the sidecar: the operator's own
@@ -48,7 +56,7 @@ Flags of the operator (variable in brackets, default in parentheses):
   -t, --docker-image-tag TAG          [DOCKER_IMAGE_TAG] (the version)
       --docker-image-pull-policy P    [DOCKER_IMAGE_PULL_POLICY] Always, IfNotPresent, Never (IfNotPresent)
       --image-pull-secret NAME        [IMAGE_PULL_SECRET] added to pods that get the sidecar
-      --http-listen ADDRESS           [HTTP_LISTEN] /healthz and /readyz, for example :8080 (off)
+      --http-listen ADDRESS           [HTTP_LISTEN] /healthz, /readyz and /metrics, for example :8080 (off)
       --leader-elect[=false]          [LEADER_ELECT] of several operators only the holder of a Lease works (false)
       --leader-elect-lease-duration, --leader-elect-renew-deadline, --leader-elect-retry-period SECONDS
                                       [LEADER_ELECT_LEASE_DURATION, ...] (15, 10, 2)
@@ -75,11 +83,8 @@ enum End {
 
 /// Runs until SIGTERM or SIGINT, or until the Lease is lost.
 pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
-    if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
-        return super::print(HELP);
-    }
     let flags = Flags::parse(arguments, &|name| std::env::var_os(name))?;
-    crate::log::start(flags.log_level);
+    crate::log::start(flags.log_level, flags.log_format);
     for flag in &flags.ignored {
         warn!("flag has no effect, runs start without delay flag=--{flag}");
     }
@@ -88,29 +93,33 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
     let config =
         Config::load(flags.kubeconfig.as_deref(), flags.context.as_deref()).map_err(|error| CliError::Failed(error.to_string()))?;
     let fence = flags.leader_elect.then(Until::default);
+    let metrics = Metrics::new();
     let options = ClientOptions {
         user_agent: format!("quarks-job/{}", env!("CARGO_PKG_VERSION")),
         call_timeout: flags.call_timeout,
         max_connections: flags.max_workers + SPARE_CONNECTIONS,
         fence: fence.clone(),
+        observer: Some(observer(&metrics)),
         ..ClientOptions::default()
     };
     let client = Client::new(&config, options).map_err(|error| CliError::Failed(error.to_string()))?;
     let listener = flags.http_listen.as_deref().map(listen).transpose()?;
+    if let Some(address) = listener.as_ref().and_then(|listener| listener.local_addr().ok()) {
+        info!("http listens address={address}");
+    }
     info!(
-        "operator starts version={} monitored_id={} server={}",
+        "operator starts version={} monitored_id={} namespaces={:?} server={}",
         env!("CARGO_PKG_VERSION"),
         flags.monitored_id,
+        flags.watch_namespaces.join(","),
         config.server.origin(None)
     );
     let (panics, panicked) = bounded(1);
-    let election = fence.map(|fence| stand(&flags, &config, fence, &panics)).transpose()?;
+    let election = fence.map(|fence| stand(&flags, &config, fence, &metrics, &panics)).transpose()?;
     let leadership = election.as_ref().map(|election| election.leadership().clone());
     let probed = Arc::new(Probed { leadership: leadership.clone(), ..Probed::default() });
     if let Some(listener) = listener {
-        let probed = Arc::clone(&probed);
-        // Ends with the process: it only answers.
-        Thread::spawn("http", &panics, move || http::serve(&listener, &probed)).map_err(not_started)?;
+        http::start(listener, &probed, &metrics, &panics).map_err(not_started)?;
     }
 
     // Without an election nothing comes from there.
@@ -120,7 +129,7 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
     let mut end = waiting.for_lease();
     let mut operator = None;
     if end.is_none() {
-        match begin(flags, &client, &panics) {
+        match begin(flags, &client, metrics, &panics) {
             Ok((begun, guard)) => {
                 // Set once.
                 let _ = probed.operator.set(begun.health());
@@ -134,7 +143,7 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
         // Nothing is waited for: no write can leave any more, and the next start begins afresh.
         error!("lost the Lease, ends at once reason=\"{why}\"");
         client.shutdown();
-        return Err(CliError::Logged);
+        return Err(CliError::Said);
     }
     let began = Instant::now();
     info!("operator stops");
@@ -154,35 +163,44 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
             Err(CliError::Failed(format!("thread {name} panicked; please report this")))
         }
         End::Failed(error) => Err(error),
-        End::Lost(_) => Err(CliError::Logged),
+        End::Lost(_) => Err(CliError::Said),
     }
 }
 
 /// Begins the work. Everything here may write.
-fn begin(flags: Flags, client: &Client, panics: &Sender<&'static str>) -> Result<(Operator, ShutdownGuard), CliError> {
+fn begin(flags: Flags, client: &Client, metrics: Metrics, panics: &Sender<&'static str>) -> Result<(Operator, ShutdownGuard), CliError> {
     if flags.apply_crd {
         crd::apply(client)?;
     }
     let (guard, shutdown) = shutdown::pair();
     let operator_config = OperatorConfig {
         monitored_id: flags.monitored_id,
+        fixed_namespaces: flags.watch_namespaces,
+        sidecar_service_account: flags.sidecar_service_account,
         max_workers: flags.max_workers,
         sidecar: SidecarSettings {
             image: flags.image,
             image_pull_policy: flags.image_pull_policy,
             image_pull_secret: flags.image_pull_secret,
-            log_level: flags.log_level.to_string().to_lowercase(),
+            log_level: flags.log_level.to_string().to_ascii_lowercase(),
+            log_format: flags.log_format.as_str(),
         },
         instance: instance(),
+        metrics,
     };
     let operator = controller::run(client, operator_config, &shutdown, panics).map_err(not_started)?;
     Ok((operator, guard))
 }
 
 /// Stands for the Lease, with a client of its own: it has no fence, and none of its calls may last until the deadline.
-fn stand(flags: &Flags, config: &Config, fence: Until, panics: &Sender<&'static str>) -> Result<Election, CliError> {
+fn stand(flags: &Flags, config: &Config, fence: Until, metrics: &Metrics, panics: &Sender<&'static str>) -> Result<Election, CliError> {
     let timing = flags.election;
-    let options = ClientOptions { call_timeout: flags.call_timeout.min(timing.call()), max_connections: 1, ..ClientOptions::default() };
+    let options = ClientOptions {
+        call_timeout: flags.call_timeout.min(timing.call()),
+        max_connections: 1,
+        observer: Some(observer(metrics)),
+        ..ClientOptions::default()
+    };
     let client = Client::new(config, options).map_err(|error| CliError::Failed(error.to_string()))?;
     let namespace = variable("POD_NAMESPACE").unwrap_or_else(|| config.namespace.clone());
     let lease = ObjectKey::new(namespace, election::lease_name(&flags.monitored_id));
@@ -235,11 +253,17 @@ impl Waiting<'_> {
     }
 }
 
+/// Counts requests.
+fn observer(metrics: &Metrics) -> Observer {
+    let metrics = metrics.clone();
+    Arc::new(move |request: &Request, code| metrics.requested(request, code))
+}
+
 fn not_started(error: std::io::Error) -> CliError {
     CliError::Failed(format!("a thread could not be started: {error}"))
 }
 
-fn signals() -> Result<Receiver<()>, CliError> {
+pub(super) fn signals() -> Result<Receiver<()>, CliError> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| CliError::Failed(format!("signals cannot be handled: {error}")))?;
     let (sender, receiver) = bounded(1);
     std::thread::Builder::new()

@@ -17,6 +17,7 @@ use crate::until::Until;
 
 use super::config::{Auth, Config, ConfigError};
 use super::error::{Error, Result, describe_decode, one_line};
+use super::exec::{Issued, Plugin};
 use super::headers::{bounded_seconds, parse_retry_after, parse_warnings};
 use super::request::Request;
 use super::token::TokenFile;
@@ -76,6 +77,14 @@ enum Credential {
     /// Value of the `Authorization` header.
     Fixed(String),
     File(TokenFile),
+    Exec(Arc<Plugin>),
+}
+
+/// A credential that may rotate, as it was used for a request.
+enum Used {
+    Fixed,
+    File(Arc<str>),
+    Exec(Arc<Issued>),
 }
 
 impl Client {
@@ -102,6 +111,7 @@ impl Client {
             Auth::Token(token) => Credential::Fixed(format!("Bearer {token}")),
             Auth::Basic { username, password } => Credential::Fixed(format!("Basic {}", STANDARD.encode(format!("{username}:{password}")))),
             Auth::TokenFile(path) => Credential::File(TokenFile::new(path.clone())),
+            Auth::Exec(plugin) => Credential::Exec(Arc::clone(plugin)),
         };
         Self { inner: Arc::new(Inner { transport, credential: Arc::new(credential), options, closed: AtomicBool::new(false) }) }
     }
@@ -160,6 +170,11 @@ impl Client {
         self.inner.transport.shutdown();
     }
 
+    /// Limit on one call.
+    pub fn call_timeout(&self) -> Duration {
+        self.inner.options.call_timeout
+    }
+
     /// True after [`Client::shutdown`].
     pub fn is_shut_down(&self) -> bool {
         self.inner.closed.load(Ordering::Acquire)
@@ -170,23 +185,34 @@ impl Client {
         let inner = &*self.inner;
         let unsent =
             |message: String| Error::Transport { verb: request.verb, resource: request.resource, sent: false, timed_out: false, message };
-        let (authorization, token) = match &*inner.credential {
-            Credential::None => (None, None),
-            Credential::Fixed(value) => (Some(value.clone()), None),
+        let limits = inner.options.call_timeout;
+        let bearer = |token: &str| Some(format!("Bearer {token}"));
+        let (authorization, used) = match &*inner.credential {
+            Credential::None => (None, Used::Fixed),
+            Credential::Fixed(value) => (Some(value.clone()), Used::Fixed),
             Credential::File(file) => {
                 let token = file.current(Instant::now()).map_err(|error| unsent(error.to_string()))?;
-                (Some(format!("Bearer {token}")), Some(token))
+                (bearer(&token), Used::File(token))
+            }
+            Credential::Exec(plugin) => {
+                let issued = plugin.current(limits).map_err(|error| unsent(one_line(&error.to_string(), 500)))?;
+                (issued.token.as_deref().and_then(bearer), Used::Exec(issued))
             }
         };
         let response = self.send(request, authorization.as_deref(), limit)?;
-        if response.status == 401
-            && let (Credential::File(file), Some(used)) = (&*inner.credential, token)
-            && let Some(token) = file.after_rejection(&used, Instant::now())
-        {
-            drop(response);
-            let response = self.send(request, Some(&format!("Bearer {token}")), limit)?;
+        if response.status != 401 {
             return self.check_status(request, response);
         }
+        let authorization = match (&*inner.credential, &used) {
+            (Credential::File(file), Used::File(used)) => file.after_rejection(used, Instant::now()).map(|token| bearer(&token)),
+            (Credential::Exec(plugin), Used::Exec(used)) => {
+                plugin.after_rejection(used, limits).map(|issued| issued.token.as_deref().and_then(bearer))
+            }
+            _ => None,
+        };
+        let Some(authorization) = authorization else { return self.check_status(request, response) };
+        drop(response);
+        let response = self.send(request, authorization.as_deref(), limit)?;
         self.check_status(request, response)
     }
 

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::api::SERVICE_ACCOUNT_DIR;
 
+use super::exec::Plugin;
 use super::kubeconfig;
 
 /// For tests: where the account's files are, in the place of [`SERVICE_ACCOUNT_DIR`].
@@ -135,6 +137,8 @@ pub enum Auth {
     Token(String),
     /// A file with a bearer token that rotates.
     TokenFile(PathBuf),
+    /// A program that prints a token or a client certificate.
+    Exec(Arc<Plugin>),
     /// User name and password.
     Basic {
         /// User name.
@@ -150,6 +154,7 @@ impl fmt::Debug for Auth {
             Self::None => f.write_str("None"),
             Self::Token(_) => f.write_str("Token(..)"),
             Self::TokenFile(path) => f.debug_tuple("TokenFile").field(path).finish(),
+            Self::Exec(plugin) => f.debug_tuple("Exec").field(plugin).finish(),
             Self::Basic { .. } => f.write_str("Basic(..)"),
         }
     }

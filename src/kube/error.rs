@@ -131,6 +131,19 @@ impl Error {
         self.has_code(403)
     }
 
+    /// 403 because a right is missing, and not because a policy or quota refuses: the API server's words, whatever authorizes.
+    pub fn is_missing_right(&self) -> bool {
+        match self {
+            Self::Status { verb, code: 403, status, .. } => status.message.contains(&format!(" cannot {verb} resource \"")),
+            _ => false,
+        }
+    }
+
+    /// 403 because the namespace is being deleted.
+    pub fn is_namespace_terminating(&self) -> bool {
+        self.status().is_some_and(|status| status.details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating"))
+    }
+
     /// 422: the content is refused, by validation or by an admission policy.
     pub fn is_invalid(&self) -> bool {
         self.has_code(422)
@@ -341,6 +354,18 @@ mod tests {
         for (error, expected) in cases {
             assert_eq!(asked(&error), expected, "{error}");
         }
+    }
+
+    #[test]
+    fn a_missing_right_is_told_from_a_refusal() {
+        let is_missing = |code: u16, message: &str| {
+            let status = Box::new(Status { message: message.to_owned(), ..Status::default() });
+            Error::Status { verb: "create", resource: Resource::JOBS, code, status, retry_after: None }.is_missing_right()
+        };
+        let rbac = r#"jobs.batch is forbidden: User "u" cannot create resource "jobs" in API group "batch" in the namespace "n""#;
+        assert!(is_missing(403, rbac) && !is_missing(422, rbac));
+        assert!(!is_missing(403, "jobs.batch \"j\" is forbidden: exceeded quota: q"));
+        assert!(!is_missing(403, "admission webhook \"w\" denied the request: you cannot create a resource here"));
     }
 
     #[test]

@@ -1,287 +1,311 @@
-//! Kubeconfig files: read, merge, resolve to a [`Config`]. Errors never hold values of a file.
+//! Kubeconfig files: read, merge, resolve to a [`Config`], by the rules of kubectl. Errors never hold values of a file.
+//!
+//! Of several files the first counts for each name and for the current context; relative paths start at the folder of
+//! the file that they stand in.
 
-use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
+use serde_json::{Map, Value, json};
 
 use super::config::{Auth, Ca, ClientCertPem, Config, ConfigError, Server};
-use super::error::{hide_values, one_line};
+use super::error::one_line;
+use super::exec::{Plugin, PluginSpec};
+use crate::yaml;
 
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+/// Versions of the plugins' protocol.
+const EXEC_GROUP: &str = "client.authentication.k8s.io/";
+/// Extension of a cluster that is meant for its plugin.
+const EXEC_EXTENSION: &str = "client.authentication.k8s.io/exec";
+
+/// A file and its content, whose lists are lists of named entries.
 struct File {
-    #[serde(default)]
-    current_context: Option<String>,
-    #[serde(default)]
-    clusters: Option<Vec<NamedCluster>>,
-    #[serde(default)]
-    users: Option<Vec<NamedUser>>,
-    #[serde(default)]
-    contexts: Option<Vec<NamedContext>>,
-}
-
-#[derive(Deserialize)]
-struct NamedCluster {
-    name: String,
-    #[serde(default)]
-    cluster: Option<Cluster>,
-}
-
-#[derive(Clone, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Cluster {
-    #[serde(default)]
-    server: Option<String>,
-    #[serde(default)]
-    certificate_authority: Option<String>,
-    #[serde(default)]
-    certificate_authority_data: Option<String>,
-    #[serde(default)]
-    insecure_skip_tls_verify: Option<bool>,
-    #[serde(default)]
-    tls_server_name: Option<String>,
-    #[serde(default)]
-    proxy_url: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct NamedUser {
-    name: String,
-    #[serde(default)]
-    user: Option<User>,
-}
-
-#[derive(Clone, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct User {
-    #[serde(default)]
-    client_certificate: Option<String>,
-    #[serde(default)]
-    client_certificate_data: Option<String>,
-    #[serde(default)]
-    client_key: Option<String>,
-    #[serde(default)]
-    client_key_data: Option<String>,
-    #[serde(default)]
-    token: Option<String>,
-    #[serde(default, rename = "tokenFile")]
-    token_file: Option<String>,
-    #[serde(default)]
-    username: Option<String>,
-    #[serde(default)]
-    password: Option<String>,
-    #[serde(default)]
-    exec: Option<serde_json::Value>,
-    #[serde(default)]
-    auth_provider: Option<serde_json::Value>,
-    #[serde(default, rename = "as")]
-    impersonate: Option<serde_json::Value>,
-}
-
-#[derive(Deserialize)]
-struct NamedContext {
-    name: String,
-    #[serde(default)]
-    context: Option<Context>,
-}
-
-#[derive(Clone, Default, Deserialize)]
-struct Context {
-    #[serde(default)]
-    cluster: Option<String>,
-    #[serde(default)]
-    user: Option<String>,
-    #[serde(default)]
-    namespace: Option<String>,
-}
-
-/// An entry, and the file that it came from: its relative paths start there.
-struct From<T> {
-    file: PathBuf,
-    entry: T,
-}
-
-#[derive(Default)]
-struct Merged {
-    /// Name, and the file that says so.
-    current_context: Option<(String, PathBuf)>,
-    clusters: BTreeMap<String, From<Cluster>>,
-    users: BTreeMap<String, From<User>>,
-    contexts: BTreeMap<String, From<Context>>,
-}
-
-impl Merged {
-    fn add(&mut self, path: &Path, file: File) {
-        let File { current_context, clusters, users, contexts } = file;
-        let place = || path.to_owned();
-        if let (None, Some(name)) = (&self.current_context, present(current_context)) {
-            self.current_context = Some((name, place()));
-        }
-        for NamedCluster { name, cluster } in clusters.unwrap_or_default() {
-            self.clusters.entry(name).or_insert_with(|| From { file: place(), entry: cluster.unwrap_or_default() });
-        }
-        for NamedUser { name, user } in users.unwrap_or_default() {
-            self.users.entry(name).or_insert_with(|| From { file: place(), entry: user.unwrap_or_default() });
-        }
-        for NamedContext { name, context } in contexts.unwrap_or_default() {
-            self.contexts.entry(name).or_insert_with(|| From { file: place(), entry: context.unwrap_or_default() });
-        }
-    }
+    path: PathBuf,
+    content: Value,
 }
 
 /// Reads the files, the first of which counts for each name, and resolves the context.
 pub(super) fn load(paths: &[PathBuf], context: Option<&str>) -> Result<Config, ConfigError> {
-    let mut merged = Merged::default();
-    let mut found = Vec::new();
+    let mut files = Vec::new();
     let mut missing = None;
     for path in paths {
-        match std::fs::read_to_string(path) {
-            Ok(text) => {
-                merged.add(path, parse(path, &text)?);
-                found.push(path.display().to_string());
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => missing = Some(path),
+        match yaml::read_file(path) {
+            Ok(text) => files.push(File { path: path.clone(), content: parse(path, &text)? }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => missing = missing.or(Some(path)),
             Err(error) => return Err(ConfigError::new(path.display(), "", error, "check the file and its permissions")),
         }
     }
-    if found.is_empty() {
+    if files.is_empty() {
         let place = missing.map_or_else(|| "kubeconfig".to_owned(), |path| path.display().to_string());
         return Err(ConfigError::new(place, "", "no such file", "use --kubeconfig FILE or set KUBECONFIG"));
     }
-    resolve(&merged, &found.join(":"), context)
+    resolve(&files, context)
 }
 
-fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
-    if text.trim().is_empty() {
-        return Ok(File::default());
+fn parse(path: &Path, text: &str) -> Result<Value, ConfigError> {
+    let refuse =
+        |reason: &str| ConfigError::new(path.display(), "", format!("not a kubeconfig: {reason}"), "compare with `kubectl config view`");
+    let Some((line, document)) = yaml::documents(text).into_iter().next() else { return Ok(Value::Null) };
+    let content = yaml::parse(line, document).map_err(|reason| refuse(&reason))?;
+    if !content.is_object() && !content.is_null() {
+        return Err(refuse("it is no map"));
     }
-    serde_yaml::from_str::<Option<File>>(text).map(Option::unwrap_or_default).map_err(|error| {
-        let reason = one_line(&hide_values(&error.to_string()), 300);
-        ConfigError::new(path.display(), "", format!("not a kubeconfig: {reason}"), "compare with `kubectl config view`")
+    for kind in ["cluster", "user", "context"] {
+        let list = match content.get(format!("{kind}s")) {
+            None | Some(Value::Null) => continue,
+            Some(Value::Array(list)) => list,
+            Some(_) => return Err(refuse(&format!("{kind}s is no list"))),
+        };
+        let mut names = Map::new();
+        for entry in list {
+            let Some(name) = entry.get("name").and_then(Value::as_str) else {
+                return Err(refuse(&format!("{kind}s: an entry has no name")));
+            };
+            if names.insert(name.to_owned(), Value::Null).is_some() {
+                return Err(refuse(&format!("{kind}s: {} is there twice", one_line(name, 100))));
+            }
+            if entry.get(kind).is_some_and(|fields| !fields.is_object() && !fields.is_null()) {
+                return Err(refuse(&format!("{kind} {} is no map", one_line(name, 100))));
+            }
+        }
+    }
+    Ok(content)
+}
+
+/// Names of all entries of a kind, with their fields and file.
+fn entries<'a>(files: &'a [File], kind: &'a str) -> impl Iterator<Item = (&'a str, Entry<'a>)> {
+    files.iter().flat_map(move |file| {
+        let list = file.content.get(format!("{kind}s")).and_then(Value::as_array);
+        list.into_iter().flatten().filter_map(move |entry| {
+            let name = entry.get("name")?.as_str()?;
+            let fields = entry.get(kind).unwrap_or(&Value::Null);
+            Some((name, Entry { file: &file.path, label: format!("{kind} {}: ", one_line(name, 100)), fields }))
+        })
     })
 }
 
-fn resolve(merged: &Merged, all: &str, context: Option<&str>) -> Result<Config, ConfigError> {
-    let (name, place) = match (context, &merged.current_context) {
-        (Some(name), _) => (name, all.to_owned()),
-        (None, Some((name, file))) => (name.as_str(), file.display().to_string()),
-        (None, None) => return Err(ConfigError::new(all, "current-context", "not set", "use --context NAME")),
-    };
-    let unknown = |kind: &str, place: &dyn fmt::Display, name: &str, known: Vec<&String>| {
-        let known = known.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
-        let known = if known.is_empty() { "there are none".to_owned() } else { format!("there are: {}", one_line(&known, 300)) };
-        ConfigError::new(place, kind, format!("no {kind} named {}", one_line(name, 100)), &known)
-    };
-    let context = merged.contexts.get(name).ok_or_else(|| unknown("context", &place, name, merged.contexts.keys().collect()))?;
-    let Context { cluster, user, namespace } = &context.entry;
+fn find<'a>(files: &'a [File], kind: &'a str, name: &str, place: &dyn fmt::Display) -> Result<Entry<'a>, ConfigError> {
+    if let Some((_, entry)) = entries(files, kind).find(|(known, _)| *known == name) {
+        return Ok(entry);
+    }
+    // In order and each once.
+    let mut known = Map::new();
+    entries(files, kind).for_each(|(name, _)| drop(known.insert(name.to_owned(), Value::Null)));
+    let mut hint = String::new();
+    for name in known.keys() {
+        hint.push_str(if hint.is_empty() { "there are: " } else { ", " });
+        hint.push_str(name);
+    }
+    let hint = if hint.is_empty() { "there are none".to_owned() } else { one_line(&hint, 300) };
+    Err(ConfigError::new(place, kind, format!("no {kind} named {}", one_line(name, 100)), &hint))
+}
+
+fn resolve(files: &[File], context: Option<&str>) -> Result<Config, ConfigError> {
+    let all = files.iter().map(|file| file.path.display().to_string()).collect::<Vec<_>>().join(":");
+    let mut chosen = context.map(|name| (name.to_owned(), all.clone()));
+    for file in files {
+        if chosen.is_none() {
+            let top = Entry { file: &file.path, label: String::new(), fields: &file.content };
+            chosen = top.text("current-context")?.map(|name| (name, file.path.display().to_string()));
+        }
+    }
+    let Some((name, place)) = chosen else { return Err(ConfigError::new(all, "current-context", "not set", "use --context NAME")) };
+    let context = find(files, "context", &name, &place)?;
     let place = context.file.display();
-    let cluster_name = cluster.as_deref().unwrap_or_default();
-    let cluster =
-        merged.clusters.get(cluster_name).ok_or_else(|| unknown("cluster", &place, cluster_name, merged.clusters.keys().collect()))?;
-    let nobody = From { file: context.file.clone(), entry: User::default() };
-    let (user_name, user) = match user.as_deref().filter(|name| !name.is_empty()) {
-        Some(name) => (name, merged.users.get(name).ok_or_else(|| unknown("user", &place, name, merged.users.keys().collect()))?),
-        None => ("", &nobody),
+    let cluster = find(files, "cluster", &context.text("cluster")?.unwrap_or_default(), &place)?;
+    let user = match context.text("user")? {
+        Some(name) => find(files, "user", &name, &place)?,
+        None => Entry { file: context.file, label: String::new(), fields: &Value::Null },
     };
-    let config = build(cluster_name, cluster, user_name, user, namespace.clone())?;
+    let config = build(&cluster, &user, context.text("namespace")?)?;
     config.check()?;
     Ok(config)
 }
 
-fn build(
-    cluster_name: &str,
-    cluster: &From<Cluster>,
-    user_name: &str,
-    user: &From<User>,
-    namespace: Option<String>,
-) -> Result<Config, ConfigError> {
-    let at_cluster = Entry { file: &cluster.file, label: format!("cluster {}", one_line(cluster_name, 100)) };
-    let at_user = Entry { file: &user.file, label: format!("user {}", one_line(user_name, 100)) };
-    let Cluster { server, certificate_authority, certificate_authority_data, insecure_skip_tls_verify, tls_server_name, proxy_url } =
-        cluster.entry.clone();
-    let server = present(server).ok_or_else(|| at_cluster.error("server", "not set", "set it to https://HOST:PORT"))?;
-    let server = Server::parse(&server).map_err(|reason| at_cluster.error("server", reason, "set it to https://HOST:PORT"))?;
-    if present(proxy_url).is_some() {
-        return Err(at_cluster.error("proxy-url", "proxies are not supported", "use a context that reaches the server directly"));
+fn build(cluster: &Entry<'_>, user: &Entry<'_>, namespace: Option<String>) -> Result<Config, ConfigError> {
+    let address = cluster.text("server")?.ok_or_else(|| cluster.error("server", "not set", "set it to https://HOST:PORT"))?;
+    let server = Server::parse(&address).map_err(|reason| cluster.error("server", reason, "set it to https://HOST:PORT"))?;
+    if cluster.text("proxy-url")?.is_some() {
+        return Err(cluster.error("proxy-url", "proxies are not supported", "use a context that reaches the server directly"));
     }
-    let insecure = insecure_skip_tls_verify.unwrap_or(false);
-    let ca = match (present(certificate_authority_data), present(certificate_authority)) {
+    let insecure = cluster.flag("insecure-skip-tls-verify")?;
+    let ca = match (cluster.text("certificate-authority-data")?, cluster.text("certificate-authority")?) {
         _ if insecure => None,
-        (Some(data), _) => Some(Ca::Pem(at_cluster.decode("certificate-authority-data", &data)?)),
-        (None, Some(path)) => Some(Ca::File(at_cluster.resolve(&path))),
+        (Some(data), _) => Some(Ca::Pem(cluster.decode("certificate-authority-data", &data)?)),
+        (None, Some(path)) => Some(Ca::File(cluster.resolve(&path))),
         (None, None) => None,
     };
-    let (auth, client_cert) = build_user(&at_user, user.entry.clone())?;
+    let (auth, client_cert) = build_user(user, cluster)?;
     Ok(Config {
         server,
         ca,
         insecure,
-        tls_server_name: present(tls_server_name),
+        tls_server_name: cluster.text("tls-server-name")?,
         auth,
         client_cert,
-        namespace: present(namespace).unwrap_or_else(|| "default".to_owned()),
+        namespace: namespace.unwrap_or_else(|| "default".to_owned()),
         source: cluster.file.display().to_string(),
     })
 }
 
-fn build_user(at: &Entry<'_>, user: User) -> Result<(Auth, Option<ClientCertPem>), ConfigError> {
-    let User {
-        client_certificate,
-        client_certificate_data,
-        client_key,
-        client_key_data,
-        token,
-        token_file,
-        username,
-        password,
-        exec,
-        auth_provider,
-        impersonate,
-    } = user;
-    if exec.is_some() {
-        return Err(at.error("exec", "credential plugins are not supported yet", "use a user with a token or a client certificate"));
+fn build_user(user: &Entry<'_>, cluster: &Entry<'_>) -> Result<(Auth, Option<ClientCertPem>), ConfigError> {
+    for (field, reason, hint) in [
+        ("auth-provider", "not supported", "Kubernetes removed it; use a token, a client certificate or a credential plugin (exec)"),
+        ("as", "impersonation is not supported", "use a user of its own"),
+    ] {
+        if user.fields.get(field).is_some_and(|value| !value.is_null()) {
+            return Err(user.error(field, reason, hint));
+        }
     }
-    if auth_provider.is_some() {
-        return Err(at.error("auth-provider", "not supported", "Kubernetes removed it; use a token or a client certificate"));
-    }
-    if impersonate.is_some() {
-        return Err(at.error("as", "impersonation is not supported", "use a user of its own"));
-    }
-    let certificate = at.content("client-certificate", client_certificate_data, client_certificate)?;
-    let key = at.content("client-key", client_key_data, client_key)?;
+    let certificate = user.content("client-certificate")?;
+    let key = user.content("client-key")?;
     let client_cert = match (certificate, key) {
         (Some(certificate), Some(key)) => Some(ClientCertPem { certificate, key }),
         (None, None) => None,
-        (Some(_), None) => return Err(at.error("client-key", "not set", "a client certificate needs its key")),
-        (None, Some(_)) => return Err(at.error("client-certificate", "not set", "a client key needs its certificate")),
+        (Some(_), None) => return Err(user.error("client-key", "not set", "a client certificate needs its key")),
+        (None, Some(_)) => return Err(user.error("client-certificate", "not set", "a client key needs its certificate")),
     };
-    let auth = match (present(token_file), present(token), present(username)) {
-        (Some(path), _, _) => Auth::TokenFile(at.resolve(&path)),
+    let auth = match (user.text("tokenFile")?, user.text("token")?, user.text("username")?) {
+        (Some(path), _, _) => Auth::TokenFile(user.resolve(&path)),
         (None, Some(token), _) => {
             if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-                return Err(at.error("token", "holds characters that no token has", "check for line breaks and spaces"));
+                return Err(user.error("token", "holds characters that no token has", "check for line breaks and spaces"));
             }
             Auth::Token(token)
         }
-        (None, None, Some(username)) => Auth::Basic { username, password: password.unwrap_or_default() },
+        (None, None, Some(username)) => Auth::Basic { username, password: user.text("password")?.unwrap_or_default() },
+        // As with kubectl, a plugin is asked only if there is no other credential.
+        (None, None, None) if client_cert.is_none() => match plugin(user, cluster)? {
+            Some(spec) => Auth::Exec(Arc::new(Plugin::new(spec))),
+            None => Auth::None,
+        },
         (None, None, None) => Auth::None,
     };
     Ok((auth, client_cert))
 }
 
-/// Where an entry stands, for messages and relative paths.
-struct Entry<'a> {
-    file: &'a Path,
-    label: String,
+fn plugin(user: &Entry<'_>, cluster: &Entry<'_>) -> Result<Option<PluginSpec>, ConfigError> {
+    let fields = match user.fields.get("exec") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(fields) if fields.is_object() => fields,
+        Some(_) => return Err(user.error("exec", "is no map", "it needs apiVersion and command")),
+    };
+    let exec = Entry { file: user.file, label: format!("{}exec.", user.label), fields };
+    let api_version = exec.text("apiVersion")?.unwrap_or_default();
+    let version = api_version.strip_prefix(EXEC_GROUP).unwrap_or_default();
+    if !matches!(version, "v1" | "v1beta1") {
+        return Err(exec.error(
+            "apiVersion",
+            "is not a version that is known",
+            &format!("use {EXEC_GROUP}v1 or v1beta1; newer plugins can"),
+        ));
+    }
+    match (exec.text("interactiveMode")?.as_deref(), version) {
+        (Some("Never" | "IfAvailable"), _) | (None, "v1beta1") => {}
+        (None, _) => return Err(exec.error("interactiveMode", "not set", "set it to Never or IfAvailable")),
+        (Some("Always"), _) => {
+            return Err(exec.error(
+                "interactiveMode",
+                "Always needs a terminal, and none is passed on",
+                "log in before, or use IfAvailable",
+            ));
+        }
+        (Some(_), _) => return Err(exec.error("interactiveMode", "is not a mode", "set it to Never or IfAvailable")),
+    }
+    let command = exec.text("command")?.ok_or_else(|| exec.error("command", "not set", "set it to the plugin's program"))?;
+    // A name without a slash is looked for in PATH.
+    let command = if command.contains('/') { exec.resolve(&command).into_os_string() } else { command.into() };
+    let mut args = Vec::new();
+    for item in exec.list("args")? {
+        args.push(item.as_str().ok_or_else(|| exec.error("args", "holds something that is not text", "put it in quotes"))?.to_owned());
+    }
+    let mut env = Vec::new();
+    for item in exec.list("env")? {
+        let part = |name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (name, value) = (part("name"), part("value"));
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            return Err(exec.error("env", "an entry has no proper name", "each needs name and value, both text"));
+        }
+        env.push((name, value));
+    }
+    if args.iter().any(|argument| argument.contains('\0')) {
+        return Err(exec.error("args", "holds a NUL character", ""));
+    }
+    let mut info = json!({"apiVersion": api_version, "kind": "ExecCredential", "spec": {"interactive": false}});
+    if exec.flag("provideClusterInfo")? {
+        info["spec"]["cluster"] = cluster_info(cluster)?;
+    }
+    Ok(Some(PluginSpec {
+        command,
+        args,
+        env,
+        api_version,
+        info: info.to_string(),
+        install_hint: exec.text("installHint")?.unwrap_or_default(),
+        place: user.file.display().to_string(),
+        field: format!("{}exec", user.label),
+    }))
 }
 
-impl Entry<'_> {
+/// What a plugin is told of the cluster: its fields, with the authority as data.
+fn cluster_info(cluster: &Entry<'_>) -> Result<Value, ConfigError> {
+    let mut info = json!({});
+    for field in ["server", "tls-server-name", "insecure-skip-tls-verify", "disable-compression"] {
+        if let Some(value) = cluster.fields.get(field).filter(|value| !value.is_null()) {
+            info[field] = value.clone();
+        }
+    }
+    if let Some(pem) = cluster.content("certificate-authority")? {
+        info["certificate-authority-data"] = STANDARD.encode(pem).into();
+    }
+    let extension = cluster.list("extensions")?.iter().find(|extension| extension.get("name").is_some_and(|name| name == EXEC_EXTENSION));
+    if let Some(config) = extension.and_then(|extension| extension.get("extension")) {
+        info["config"] = config.clone();
+    }
+    Ok(info)
+}
+
+/// Fields, and where they stand: for messages and relative paths.
+struct Entry<'a> {
+    file: &'a Path,
+    /// Before a field's name: kind and name of the entry.
+    label: String,
+    /// A map, or null.
+    fields: &'a Value,
+}
+
+impl<'a> Entry<'a> {
     fn error(&self, field: &str, reason: impl fmt::Display, hint: &str) -> ConfigError {
-        ConfigError::new(self.file.display(), &format!("{}: {field}", self.label), reason, hint)
+        ConfigError::new(self.file.display(), &format!("{}{field}", self.label), reason, hint)
+    }
+
+    /// kubectl takes an empty text for absent.
+    fn text(&self, field: &str) -> Result<Option<String>, ConfigError> {
+        match self.fields.get(field) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
+            Some(_) => Err(self.error(field, "is not text", "put it in quotes")),
+        }
+    }
+
+    fn flag(&self, field: &str) -> Result<bool, ConfigError> {
+        match self.fields.get(field) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(value)) => Ok(*value),
+            Some(_) => Err(self.error(field, "is neither true nor false", "")),
+        }
+    }
+
+    fn list(&self, field: &str) -> Result<&'a [Value], ConfigError> {
+        match self.fields.get(field) {
+            None | Some(Value::Null) => Ok(&[]),
+            Some(Value::Array(items)) => Ok(items),
+            Some(_) => Err(self.error(field, "is no list", "")),
+        }
     }
 
     /// Relative paths start at the file's folder.
@@ -295,9 +319,10 @@ impl Entry<'_> {
     }
 
     /// Data in the file counts before a path.
-    fn content(&self, field: &str, data: Option<String>, path: Option<String>) -> Result<Option<Vec<u8>>, ConfigError> {
-        match (present(data), present(path)) {
-            (Some(data), _) => self.decode(&format!("{field}-data"), &data).map(Some),
+    fn content(&self, field: &str) -> Result<Option<Vec<u8>>, ConfigError> {
+        let data = format!("{field}-data");
+        match (self.text(&data)?, self.text(field)?) {
+            (Some(text), _) => self.decode(&data, &text).map(Some),
             (None, Some(path)) => {
                 let path = self.resolve(&path);
                 std::fs::read(&path).map(Some).map_err(|error| self.error(field, format!("{}: {error}", path.display()), "check the path"))
@@ -305,11 +330,6 @@ impl Entry<'_> {
             (None, None) => Ok(None),
         }
     }
-}
-
-/// kubectl takes an empty text for absent.
-fn present(text: Option<String>) -> Option<String> {
-    text.filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]

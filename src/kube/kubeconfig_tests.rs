@@ -96,16 +96,35 @@ fn errors_are_one_line_with_place_field_and_hint_and_no_value() {
              contexts: [{{name: x, context: {{cluster: c, user: u}}}}]\n"
         )
     };
+    let exec = |fields: &str| with_user(&format!("{{exec: {{apiVersion: client.authentication.k8s.io/v1, {fields}}}}}"));
     let cases = [
-        (with_user("{exec: {command: aws}}"), "user u: exec: credential plugins are not supported yet"),
+        (with_user("{exec: {command: aws}}"), "user u: exec.apiVersion: is not a version"),
+        (
+            with_user("{exec: {apiVersion: client.authentication.k8s.io/v1alpha1, command: aws}}"),
+            "user u: exec.apiVersion: is not a version",
+        ),
+        (with_user("{exec: canary}"), "user u: exec: is no map"),
+        (exec("command: aws"), "user u: exec.interactiveMode: not set"),
+        (exec("command: aws, interactiveMode: Always"), "user u: exec.interactiveMode: Always needs a terminal"),
+        (exec("command: aws, interactiveMode: canary"), "user u: exec.interactiveMode: is not a mode"),
+        (exec("interactiveMode: Never"), "user u: exec.command: not set"),
+        (exec("interactiveMode: Never, command: [canary]"), "user u: exec.command: is not text"),
+        (exec("interactiveMode: Never, command: a, args: canary"), "user u: exec.args: is no list"),
+        (exec("interactiveMode: Never, command: a, args: [4711]"), "user u: exec.args: holds something that is not text"),
+        (exec("interactiveMode: Never, command: a, env: [{value: canary}]"), "user u: exec.env: an entry has no proper name"),
+        (exec("interactiveMode: Never, command: a, env: [canary]"), "user u: exec.env: an entry has no proper name"),
+        (exec("interactiveMode: Never, command: a, provideClusterInfo: canary"), "user u: exec.provideClusterInfo: is neither"),
         (with_user("{auth-provider: {name: gcp}}"), "user u: auth-provider: not supported"),
         (with_user("{as: admin, token: canary}"), "user u: as: impersonation is not supported"),
         (with_user("{client-certificate-data: Q0VSVA==}"), "user u: client-key: not set"),
         (with_user("{client-key-data: canary!}"), "user u: client-key-data: not base64"),
         (with_user("{client-key: absent-file}"), "absent-file: No such file"),
         (with_user("{token: 'can ary'}"), "user u: token: holds characters"),
-        (with_user("{token: [canary]}"), "not a kubeconfig: "),
-        (with_user("'canary'"), "not a kubeconfig: "),
+        (with_user("{token: [canary]}"), "user u: token: is not text"),
+        (with_user("{token: 4711}"), "user u: token: is not text (put it in quotes)"),
+        (with_user("{token: a, token: canary}"), "not a kubeconfig: line 3: "),
+        (with_user("'canary'"), "not a kubeconfig: user u is no map"),
+        (with_user("{}}, {name: u, user: {token: canary}"), "not a kubeconfig: users: u is there twice"),
         (with_cluster("{server: 'https://a', proxy-url: 'http://canary@p'}"), "cluster c: proxy-url: proxies are not supported"),
         (with_cluster("{server: 'https://u:canary@a'}"), "cluster c: server: only scheme, host, port and path"),
         (with_cluster("{}"), "cluster c: server: not set (set it to https://HOST:PORT)"),
@@ -115,7 +134,13 @@ fn errors_are_one_line_with_place_field_and_hint_and_no_value() {
         ("{}".to_owned(), "current-context: not set (use --context NAME)"),
         ("canary".to_owned(), "not a kubeconfig: "),
         ("a: [canary".to_owned(), "not a kubeconfig: "),
-        ("users: 4711".to_owned(), "not a kubeconfig: users: invalid type: integer (hidden)"),
+        ("users: 4711".to_owned(), "not a kubeconfig: users is no list"),
+        ("users: [canary]".to_owned(), "not a kubeconfig: users: an entry has no name"),
+        ("users: [{name: 4711}]".to_owned(), "not a kubeconfig: users: an entry has no name"),
+        ("current-context: 4711".to_owned(), "current-context: is not text"),
+        ("a: \u{0}canary".to_owned(), "not a kubeconfig: line 1: "),
+        ("\ta: canary".to_owned(), "not a kubeconfig: line 1: "),
+        ("[".repeat(100_000), "not a kubeconfig: line 1: more than 1000 open brackets"),
     ];
     for (text, expected) in cases {
         let path = dir.write("config", &text);
@@ -124,7 +149,99 @@ fn errors_are_one_line_with_place_field_and_hint_and_no_value() {
         assert!(error.contains(expected), "{error}");
         assert!(!error.contains("canary") && !error.contains("4711") && !error.contains('\n'), "{error}");
     }
+    let binary = dir.path().join("binary");
+    std::fs::write(&binary, [b'a', 0xff, 0xfe]).expect("written");
+    for (path, expected) in
+        [(binary, "binary: not UTF-8 text"), (dir.path().to_owned(), "Is a directory"), ("/dev/zero".into(), "zero: larger than 8 MiB")]
+    {
+        let error = load(&[path], None).expect_err(expected).to_string();
+        assert!(error.contains(expected) && !error.contains('\n'), "{error}");
+    }
     let absent = dir.path().join("absent");
     let error = load(&[absent], None).expect_err("absent").to_string();
     assert!(error.ends_with("absent: no such file (use --kubeconfig FILE or set KUBECONFIG)"), "{error}");
+}
+
+fn plugin_of(dir: &TempDir, user: &str) -> PluginSpec {
+    let path = dir.write(
+        "config",
+        format!(
+            "current-context: x\ncontexts: [{{name: x, context: {{cluster: c, user: u}}}}]\nclusters:\n- name: c\n  cluster:\n    server: https://a\n    \
+             tls-server-name: b\n    certificate-authority: ca\n    extensions: [{{name: other}}, {{name: client.authentication.k8s.io/exec, \
+             extension: {{audience: me}}}}]\nusers: [{{name: u, user: {user}}}]\n"
+        ),
+    );
+    dir.write("ca", "PEM");
+    let file = File { content: parse(&path, &std::fs::read_to_string(&path).expect("readable")).expect("valid"), path };
+    let files = [file];
+    let entry = |kind, name| find(&files, kind, name, &"").expect("is there");
+    plugin(&entry("user", "u"), &entry("cluster", "c")).expect("valid").expect("a plugin")
+}
+
+#[test]
+fn a_plugin_is_read_with_its_path_environment_and_what_it_is_told() {
+    let dir = TempDir::new();
+    let info = |spec: &PluginSpec| serde_json::from_str::<Value>(&spec.info).expect("JSON");
+    let user = "{exec: {apiVersion: client.authentication.k8s.io/v1, command: ./bin/p, args: [a, b], env: [{name: N, value: v}], \
+                interactiveMode: IfAvailable, installHint: get it, provideClusterInfo: true}}";
+    let spec = plugin_of(&dir, user);
+    assert_eq!(Path::new(&spec.command), dir.path().join("./bin/p"));
+    assert_eq!((spec.args.join(" "), spec.env.clone()), ("a b".to_owned(), vec![("N".to_owned(), "v".to_owned())]));
+    assert_eq!((spec.install_hint.as_str(), spec.field.as_str()), ("get it", "user u: exec"));
+    let cluster =
+        json!({"server": "https://a", "tls-server-name": "b", "certificate-authority-data": "UEVN", "config": {"audience": "me"}});
+    let expected = json!({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "spec": {"interactive": false, "cluster": cluster}});
+    assert_eq!(info(&spec), expected);
+    // The older version needs no mode, and without a slash the program is in PATH.
+    let spec = plugin_of(&dir, "{exec: {apiVersion: client.authentication.k8s.io/v1beta1, command: p}}");
+    assert_eq!(spec.command, "p");
+    assert_eq!(info(&spec)["spec"], json!({"interactive": false}));
+}
+
+#[test]
+fn a_plugin_is_asked_only_without_another_credential() {
+    let dir = TempDir::new();
+    let auth = |fields: &str| {
+        let path = dir.write(
+            "config",
+            format!(
+                "current-context: x\ncontexts: [{{name: x, context: {{cluster: c, user: u}}}}]\nclusters: [{{name: c, cluster: {{server: 'https://a', \
+                 insecure-skip-tls-verify: true}}}}]\nusers: [{{name: u, user: {{exec: {{apiVersion: client.authentication.k8s.io/v1beta1, command: p}}{fields}}}}}]\n"
+            ),
+        );
+        format!("{:?}", load(&[path], None).expect("valid").auth)
+    };
+    for (fields, expected) in [
+        ("", "Exec("),
+        (", token: ''", "Exec("),
+        (", token: t", "Token("),
+        (", tokenFile: t", "TokenFile("),
+        (", username: u", "Basic("),
+        (", client-certificate-data: Q0VSVA==, client-key-data: S0VZ", "None"),
+    ] {
+        assert!(auth(fields).starts_with(expected), "{fields}: {}", auth(fields));
+    }
+}
+
+#[test]
+fn of_several_files_each_place_is_told_and_all_missing_is_an_error() {
+    let dir = TempDir::new();
+    let one = dir.write("one", "contexts: [{name: x, context: {cluster: c}}]\n");
+    let two = dir.write("two", "current-context: x\nclusters: [{name: d, cluster: {server: 'https://d'}}]\n");
+    let comment = dir.write("comment", "# nothing\n---\n");
+    let error = |paths: &[&PathBuf], context| {
+        load(&paths.iter().map(|path| (*path).clone()).collect::<Vec<_>>(), context).expect_err("an error").to_string()
+    };
+    let (absent, absent2) = (dir.path().join("absent"), dir.path().join("absent2"));
+    let text = error(&[&comment, &one, &absent, &two], None);
+    assert_eq!(text, format!("{}: cluster: no cluster named c (there are: d)", one.display()));
+    let text = error(&[&one, &two], Some("y"));
+    assert_eq!(text, format!("{}:{}: context: no context named y (there are: x)", one.display(), two.display()));
+    let text = error(&[&absent, &absent2], None);
+    assert_eq!(text, format!("{}: no such file (use --kubeconfig FILE or set KUBECONFIG)", absent.display()));
+    let bad = dir.write("bad", "a: [");
+    assert!(
+        error(&[&one, &bad], Some("x")).starts_with(&bad.display().to_string()),
+        "a file that cannot be read is an error even if it is not needed"
+    );
 }

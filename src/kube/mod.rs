@@ -5,6 +5,7 @@
 pub mod client;
 pub mod config;
 pub mod error;
+pub mod exec;
 pub(crate) mod headers;
 mod kubeconfig;
 pub mod lines;

@@ -15,7 +15,7 @@ use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
-use super::config::{Ca, Config, ConfigError, Server};
+use super::config::{Auth, Ca, ClientCertPem, Config, ConfigError, Server};
 use super::request::{ContentType, Method};
 use super::tls;
 
@@ -135,6 +135,8 @@ struct Current {
     agent: ureq::Agent,
     /// Content of the CA that the agent was built with.
     ca: Vec<u8>,
+    /// Client certificate that it was built with.
+    identity: Option<ClientCertPem>,
     closed: bool,
 }
 
@@ -143,8 +145,9 @@ impl HttpTransport {
     pub fn new(config: &Config, user_agent: &str, call_timeout: Duration, max_connections: usize) -> Result<Self, ConfigError> {
         let settings = Settings { config: config.clone(), user_agent: user_agent.to_owned(), call_timeout, max_connections };
         let ca = read_ca(config)?;
-        let agent = build_agent(&settings, &ca)?;
-        Ok(Self { settings: Arc::new(settings), agent: Mutex::new(Current { agent, ca, closed: false }) })
+        let identity = settings.identity()?;
+        let agent = build_agent(&settings, &ca, identity.as_ref())?;
+        Ok(Self { settings: Arc::new(settings), agent: Mutex::new(Current { agent, ca, identity, closed: false }) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Current> {
@@ -160,11 +163,27 @@ impl HttpTransport {
             return false;
         }
         // A half-written file keeps the last good one.
-        let Ok(agent) = build_agent(&self.settings, &ca) else { return false };
+        let Ok(agent) = build_agent(&self.settings, &ca, current.identity.as_ref()) else { return false };
         log::info!("CA file changed, read again");
         current.agent = agent;
         current.ca = ca;
         true
+    }
+
+    /// Builds the agent anew if a plugin has printed another client certificate since. An unusable one is not taken.
+    fn renew_identity(&self) {
+        if !matches!(self.settings.config.auth, Auth::Exec(_)) {
+            return;
+        }
+        let Ok(identity) = self.settings.identity() else { return };
+        let mut current = self.lock();
+        if !current.closed
+            && current.identity != identity
+            && let Ok(agent) = build_agent(&self.settings, &current.ca, identity.as_ref())
+        {
+            current.agent = agent;
+            current.identity = identity;
+        }
     }
 
     fn send_once(&self, request: &HttpRequest<'_>) -> Result<HttpResponse, TransportError> {
@@ -217,6 +236,7 @@ impl HttpTransport {
 
 impl Transport for HttpTransport {
     fn send(&self, request: &HttpRequest<'_>) -> Result<HttpResponse, TransportError> {
+        self.renew_identity();
         match self.send_once(request) {
             // Nothing was sent, so this is safe for writes too.
             Err(error) if error.kind == TransportErrorKind::Certificate && self.reload_ca() => self.send_once(request),
@@ -225,9 +245,12 @@ impl Transport for HttpTransport {
     }
 
     fn fork(&self) -> Arc<dyn Transport> {
-        let ca = self.lock().ca.clone();
-        let agent = build_agent(&self.settings, &ca).expect("the same certificates were accepted before");
-        Arc::new(Self { settings: Arc::clone(&self.settings), agent: Mutex::new(Current { agent, ca, closed: false }) })
+        let (ca, identity) = {
+            let current = self.lock();
+            (current.ca.clone(), current.identity.clone())
+        };
+        let agent = build_agent(&self.settings, &ca, identity.as_ref()).expect("the same certificates were accepted before");
+        Arc::new(Self { settings: Arc::clone(&self.settings), agent: Mutex::new(Current { agent, ca, identity, closed: false }) })
     }
 
     fn shutdown(&self) {
@@ -315,7 +338,17 @@ fn read_ca(config: &Config) -> Result<Vec<u8>, ConfigError> {
     }
 }
 
-fn build_agent(settings: &Settings, ca: &[u8]) -> Result<ureq::Agent, ConfigError> {
+impl Settings {
+    /// The client certificate to use now.
+    fn identity(&self) -> Result<Option<ClientCertPem>, ConfigError> {
+        match &self.config.auth {
+            Auth::Exec(plugin) => plugin.current(self.call_timeout).map(|issued| issued.identity.clone()),
+            Auth::None | Auth::Token(_) | Auth::TokenFile(_) | Auth::Basic { .. } => Ok(self.config.client_cert.clone()),
+        }
+    }
+}
+
+fn build_agent(settings: &Settings, ca: &[u8], identity: Option<&ClientCertPem>) -> Result<ureq::Agent, ConfigError> {
     let Settings { config, user_agent, call_timeout, max_connections } = settings;
     let Server { https, .. } = config.server;
     let agent_config = ureq::Agent::config_builder()
@@ -334,13 +367,13 @@ fn build_agent(settings: &Settings, ca: &[u8]) -> Result<ureq::Agent, ConfigErro
         .max_idle_age(MAX_IDLE_AGE)
         .timeout_connect(Some(CONNECT_TIMEOUT))
         .timeout_global(Some(*call_timeout))
-        .tls_config(build_tls(config, ca)?)
+        .tls_config(build_tls(config, ca, identity)?)
         .build();
     let resolver = ServerResolver { server: config.server.clone(), known: Mutex::new(None), system: DefaultResolver::default() };
     Ok(ureq::Agent::with_parts(agent_config, DefaultConnector::default(), resolver))
 }
 
-fn build_tls(config: &Config, ca: &[u8]) -> Result<TlsConfig, ConfigError> {
+fn build_tls(config: &Config, ca: &[u8], identity: Option<&ClientCertPem>) -> Result<TlsConfig, ConfigError> {
     let mut roots = Vec::new();
     if config.server.https && !config.insecure {
         let place = match &config.ca {
@@ -352,7 +385,7 @@ fn build_tls(config: &Config, ca: &[u8]) -> Result<TlsConfig, ConfigError> {
         roots = certificates.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
     }
     let mut client_cert = None;
-    if let Some(pair) = &config.client_cert {
+    if let Some(pair) = identity {
         let refuse =
             |reason: String| ConfigError::new(&config.source, "client certificate", reason, "set certificate and key that belong together");
         // Checked here: ureq would panic over a pair that does not match.

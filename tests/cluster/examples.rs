@@ -9,7 +9,7 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::case::{Case, LIMIT, example, map, text, until};
+use crate::case::{Case, LIMIT, example, image_filter, map, text, until};
 
 /// Any value, but not none.
 const ANY: &str = "<any>";
@@ -18,7 +18,7 @@ const ANY: &str = "<any>";
 type Promised = (&'static str, &'static [(&'static str, &'static str)]);
 
 /// The output Secrets that are there when the commands in the head of the file have run: these and no others.
-const PROMISES: [(&str, &[Promised]); 17] = [
+const PROMISES: [(&str, &[Promised]); 18] = [
     ("errand-output.yaml", &[("errand-output", &[("pod", ANY)])]),
     ("errand.yaml", &[]),
     ("failing-write-on-failure.yaml", &[("failure-report", &[("passed", "2"), ("failed", "1")])]),
@@ -51,6 +51,7 @@ const PROMISES: [(&str, &[Promised]); 17] = [
     ),
     ("parallel-completions.yaml", &[]),
     ("restart-output.yaml", &[("restart-output", &[("attempt", "2")])]),
+    ("scheduled-errand.yaml", &[]),
     ("versioned-output.yaml", &[("signing-key-v1", &[("key", ANY)]), ("signing-key-v2", &[("key", ANY)])]),
     ("work-queue.yaml", &[]),
 ];
@@ -121,13 +122,15 @@ fn run_head(case: &Case, file: &str) {
         r#"kubectl() {{
             case $1 in
             wait) command kubectl --namespace {0} "$@" --timeout={1}s ;;
+            apply) sed '{3}' "$3" | command kubectl --namespace {0} apply -f - ;;
             *) command kubectl --namespace {0} "$@" ;;
             esac
         }}
         {2}"#,
         case.namespace,
         LIMIT.as_secs(),
-        commands.join("\n")
+        commands.join("\n"),
+        image_filter(),
     );
     let output = Command::new("/bin/sh").args(["-e", "-c", &script]).current_dir(example("")).output().expect("a shell");
     assert!(output.status.success(), "the commands in {file}: {}", String::from_utf8_lossy(&output.stderr));

@@ -14,7 +14,7 @@ pub const NAMESPACE: &str = "team";
 pub struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Folder {
+    pub fn new(name: &str) -> Folder {
         let path = std::env::temp_dir().join(format!("quarks-job-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&path).expect("a temp folder");
         Folder(path)

@@ -1,0 +1,77 @@
+//! Manifests given with `-f`: read, split into objects.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::CliError;
+use super::flags::Given;
+use crate::yaml;
+
+/// An object of a file.
+pub(super) struct Object {
+    /// File and line of the document, for messages.
+    pub place: String,
+    /// The object.
+    pub value: Value,
+}
+
+impl Object {
+    /// Text at a JSON pointer; empty if there is none.
+    pub fn text(&self, pointer: &str) -> &str {
+        self.value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// Kind and name, for messages.
+    pub fn title(&self) -> String {
+        let or = |text: &str, other: &str| if text.is_empty() { other.to_owned() } else { text.to_owned() };
+        format!("{} {}", or(self.text("/kind"), "an object without a kind"), or(self.text("/metadata/name"), "without a name"))
+    }
+
+    /// An error about it.
+    pub fn error(&self, message: impl std::fmt::Display) -> CliError {
+        CliError::Failed(crate::kube::error::one_line(&format!("{}: {}: {message}", self.place, self.title()), 1_000))
+    }
+}
+
+/// The objects of the file of flag `--filename`, and whether it has comments; `-` is standard input. Lists are taken apart.
+pub(super) fn objects(given: &Given) -> Result<(Vec<Object>, bool), CliError> {
+    let Some(file) = given.value("filename") else { return Err(CliError::Usage("-f FILE is missing".to_owned())) };
+    let (file, text) = match file.as_str() {
+        "-" => ("standard input", yaml::read_text(std::io::stdin().lock())),
+        path => (path, yaml::read_file(Path::new(path))),
+    };
+    let text = text.map_err(|error| CliError::Failed(format!("{file}: {error}")))?;
+    let mut objects = Vec::new();
+    for (line, document) in yaml::documents(&text) {
+        let mut value = yaml::parse(line, document).map_err(|reason| CliError::Failed(format!("{file}: {reason}")))?;
+        octal_modes(&mut value);
+        let place = format!("{file}: line {line}");
+        let is_list = value.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
+        match value.get_mut("items").map(Value::take) {
+            Some(Value::Array(items)) if is_list => objects.extend(items.into_iter().map(|value| Object { place: place.clone(), value })),
+            _ if value.is_null() => {}
+            _ if !value.is_object() => return Err(CliError::Failed(format!("{place}: not a Kubernetes object"))),
+            _ => objects.push(Object { place, value }),
+        }
+    }
+    Ok((objects, text.lines().any(|line| line.trim_start().starts_with('#'))))
+}
+
+/// Numbers with a leading zero are octal for kubectl, and text in newer YAML: people write file modes so.
+fn octal_modes(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            let has_path = fields.contains_key("path");
+            for (key, value) in fields {
+                let octal = value.as_str().filter(|text| text.len() > 1 && text.starts_with('0') && text.len() < 8);
+                match octal.and_then(|text| u32::from_str_radix(text, 8).ok()) {
+                    Some(mode) if key == "defaultMode" || (key == "mode" && has_path) => *value = mode.into(),
+                    _ => octal_modes(value),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(octal_modes),
+        _ => {}
+    }
+}

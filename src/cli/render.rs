@@ -1,0 +1,112 @@
+//! `quarks-job render`: the Job that would be made, without a cluster.
+
+use std::ffi::OsString;
+
+use serde_json::Value;
+
+use super::flags::{Given, Row};
+use super::manifest::{Object, objects};
+use super::{CliError, print, remark};
+use crate::api::{API_VERSION, KIND, ObjectKey, Spec, Strategy, Trigger, Uid};
+use crate::controller::names::job_name;
+use crate::controller::record::RunRecord;
+use crate::controller::template::{SidecarSettings, build_job, has_delete_pod_label, ignored_fields, ttl_seconds};
+use crate::digest::Digest;
+use crate::yaml;
+
+/// `render --help`.
+pub(super) const HELP: &str = "\
+Usage: {me} render -f FILE [flags]   print the Job that would be made for each QuarksJob in FILE
+
+No cluster is asked: the UID is a placeholder, the run is the first one, and names like X-v1 of versioned Secrets stay
+as they are. Other objects are passed over with a remark. A QuarksJob that the operator would not run is an error.
+
+  -f, --filename FILE                 YAML or JSON; - is standard input
+  -n, --namespace NS                  for QuarksJobs that name none (default)
+      --image IMAGE                   [IMAGE] image of the sidecar
+  -o, --docker-image-org ORG          [DOCKER_IMAGE_ORG] or, instead of --image, its parts
+  -r, --docker-image-repository NAME  [DOCKER_IMAGE_REPOSITORY] (quarks-job)
+  -t, --docker-image-tag TAG          [DOCKER_IMAGE_TAG] (the version)
+      --docker-image-pull-policy P    [DOCKER_IMAGE_PULL_POLICY] Always, IfNotPresent, Never (IfNotPresent)
+      --image-pull-secret NAME        [IMAGE_PULL_SECRET] added to pods that get the sidecar
+
+Exit codes: 0 printed, 1 failed, 2 wrong usage.
+";
+
+/// The UID is not known before the QuarksJob exists.
+const PLACEHOLDER_UID: &str = "00000000-0000-0000-0000-000000000000";
+
+const ROWS: [Row; 8] = [
+    ("filename", Some('f'), ""),
+    ("namespace", Some('n'), ""),
+    ("image", None, "IMAGE"),
+    ("docker-image-org", Some('o'), "DOCKER_IMAGE_ORG"),
+    ("docker-image-repository", Some('r'), "DOCKER_IMAGE_REPOSITORY"),
+    ("docker-image-tag", Some('t'), "DOCKER_IMAGE_TAG"),
+    ("docker-image-pull-policy", None, "DOCKER_IMAGE_PULL_POLICY"),
+    ("image-pull-secret", None, "IMAGE_PULL_SECRET"),
+];
+
+pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
+    let given = Given::parse(&ROWS, 0, arguments, &|name| std::env::var_os(name))?;
+    let sidecar = SidecarSettings {
+        image: given.image(),
+        image_pull_policy: given.pull_policy()?,
+        image_pull_secret: given.value("image-pull-secret"),
+        log_level: "info".to_owned(),
+        log_format: crate::log::Format::Text.as_str(),
+    };
+    let mut text = String::new();
+    for object in objects(&given)?.0 {
+        if object.text("/kind") != KIND || object.text("/apiVersion") != API_VERSION {
+            remark(&format!("{}: {} is no QuarksJob, passed over", object.place, object.title()));
+            continue;
+        }
+        let job = job_of(&object, given.value("namespace"), &sidecar)?;
+        text.push_str("---\n");
+        text.push_str(&yaml::write(&job));
+    }
+    if text.is_empty() {
+        return Err(CliError::Failed(format!("{}: holds no QuarksJob", given.value("filename").unwrap_or_default())));
+    }
+    print(&text)
+}
+
+fn job_of(object: &Object, namespace: Option<String>, sidecar: &SidecarSettings) -> Result<Value, CliError> {
+    let name = object.text("/metadata/name");
+    if !crate::api::is_subdomain(name) {
+        return Err(object.error("metadata.name is missing or no name"));
+    }
+    let own = object.text("/metadata/namespace");
+    let namespace = match namespace {
+        Some(asked) if !own.is_empty() && asked != own => {
+            return Err(object.error(format!("it is of namespace {own}, not of {asked} as --namespace says")));
+        }
+        Some(asked) => asked,
+        None if own.is_empty() => "default".to_owned(),
+        None => own.to_owned(),
+    };
+    let spec = Spec::parse(&object.value["spec"]).map_err(|error| object.error(error))?;
+    if let Some(warning) = ignored_fields(&spec.template) {
+        remark(&format!("{}: {}: {warning}", object.place, object.title()));
+    }
+    let (trigger, strategy) = match spec.strategy {
+        Strategy::Now => (Trigger::Now, Some(Strategy::Now)),
+        Strategy::Once => (Trigger::Once, Some(Strategy::Once)),
+        Strategy::Manual | Strategy::Done => (Trigger::Request, None),
+    };
+    let record = RunRecord {
+        run: 1,
+        trigger,
+        strategy,
+        template: Some(Digest::of_json(&spec.template).to_string()),
+        config: None,
+        request: None,
+        ttl: ttl_seconds(&spec.template),
+        output: spec.has_output(),
+        delete_pods: has_delete_pod_label(&spec.template),
+    };
+    let uid = Uid::from(PLACEHOLDER_UID);
+    let job_name = job_name(name, &uid, record.run);
+    Ok(build_job(&ObjectKey::new(namespace, name), &uid, &job_name, &spec, &record, sidecar))
+}

@@ -1,0 +1,400 @@
+//! `quarks-job trigger`: asks for one run by the annotation `run-requested`, and may wait for its outcome.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded, never, select};
+use serde_json::json;
+
+use super::flags::{CONTEXT, Given, KUBECONFIG, Row, bad, boolean};
+use super::{CliError, print, remark};
+use crate::api::{ANNOTATION_RUN_REQUESTED, LastRun, ObjectKey, Outcome, QuarksJob, Resource, Uid, is_subdomain};
+use crate::clock;
+use crate::controller::record::{Marker, RunRecord};
+use crate::kube::error::one_line;
+use crate::kube::{Client, ClientOptions, Config, Error, Request};
+use crate::watch::{Jitter, WatchEvent, WatchSpec, spawn};
+
+/// `trigger --help`.
+pub(super) const HELP: &str = "\
+Usage: {me} trigger NAME [flags]   ask for one run of the QuarksJob NAME; its spec is left alone
+
+      --wait                wait until the request has been served, and print how the run ended
+      --timeout DURATION    with --wait: for at most so long, for example 90s, 5m or 1h30m (no limit)
+      --request VALUE       value of the annotation run-requested; one that was served already asks for nothing, so that a
+                            repeated call makes no second run (a new value each time)
+  -n, --namespace NS        (of the context, in a pod the pod's)
+      --context NAME        context of the kubeconfig
+  -c, --kubeconfig FILE     [KUBECONFIG] (in-cluster, else ~/.kube/config)
+
+Rights on quarksjobs: patch; with --wait also list and watch.
+Exit codes: 0 requested, or with --wait succeeded; 1 failed, with --wait also a run that did not succeed; 2 wrong usage;
+3 not over in time: the request stays and is served later.
+";
+
+const ROWS: [Row; 6] =
+    [KUBECONFIG, CONTEXT, ("namespace", Some('n'), ""), ("wait", None, ""), ("timeout", None, ""), ("request", None, "")];
+
+/// Limit on one API call.
+const CALL_LIMIT: Duration = Duration::from_secs(30);
+/// How often the request is sent while the API server does not answer: the same value asks only once.
+const TRIES: u32 = 3;
+/// First wait between them; it doubles.
+const RETRY: Duration = Duration::from_secs(1);
+/// Longest wait that the API server is granted between them.
+const RETRY_MAX: Duration = Duration::from_secs(10);
+/// Without any sign of an operator for so long, the likely reason is told.
+const QUIET: Duration = Duration::from_secs(10);
+/// Longest value: annotations have 256 KiB together, and the value is stored four times.
+const VALUE_MAX: usize = 1024;
+
+pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
+    let given = Given::parse(&ROWS, 1, arguments, &|_| None)?;
+    let Some(name) = given.words.first() else { return Err(CliError::Usage("the NAME of a QuarksJob is missing".to_owned())) };
+    if !is_subdomain(name) {
+        return Err(CliError::Usage(format!("{:?} is no name of a QuarksJob", name.chars().take(60).collect::<String>())));
+    }
+    let is_waiting = boolean(given.find("wait"))?;
+    let timeout = match given.find("timeout") {
+        None => None,
+        Some((_, text)) => Some(duration(text).ok_or_else(|| bad(given.find("timeout"), "is no duration like 90s, 5m or 1h30m"))?),
+    };
+    if timeout.is_some() && !is_waiting {
+        return Err(CliError::Usage("--timeout goes with --wait".to_owned()));
+    }
+    let value = given.value("request").unwrap_or_else(fresh_value);
+    if value.is_empty() || value.len() > VALUE_MAX {
+        return Err(CliError::Usage(format!("--request: must have 1 to {VALUE_MAX} bytes")));
+    }
+    let kubeconfig = given.value("kubeconfig");
+    let config = Config::load(kubeconfig.as_deref().map(std::path::Path::new), given.value("context").as_deref()).map_err(failed)?;
+    let key = ObjectKey::new(given.value("namespace").unwrap_or_else(|| config.namespace.clone()), name.as_str());
+    let call_timeout = timeout.unwrap_or(CALL_LIMIT).min(CALL_LIMIT);
+    let client = Client::new(&config, ClientOptions { call_timeout, ..ClientOptions::default() }).map_err(failed)?;
+    if is_waiting { Waiter::start(&client, &key, timeout)?.run(&client, value) } else { ask(&client, &key, &value) }
+}
+
+fn failed(error: impl std::fmt::Display) -> CliError {
+    CliError::Failed(one_line(&error.to_string(), 1_000))
+}
+
+/// Without `--wait`.
+fn ask(client: &Client, key: &ObjectKey, value: &str) -> Result<(), CliError> {
+    let object = request_run(client, key, value)?;
+    let name = &key.name;
+    if object.metadata.is_being_deleted() {
+        return Err(CliError::Failed(format!("{name} is being deleted and runs no more")));
+    }
+    if Marker::in_force(&object.metadata, &object.status).request.as_deref() == Some(value) {
+        return print(&format!("{name}: this request was served already\n"));
+    }
+    if let Some(note) = not_ready(&object) {
+        remark(&format!("{name}: {note}"));
+    }
+    print(&format!("{name}: run requested\n"))
+}
+
+/// Sets the annotation. The same value asks once however often it is set, so an answer that is lost does no harm.
+fn request_run(client: &Client, key: &ObjectKey, value: &str) -> Result<QuarksJob, CliError> {
+    let body = json!({"metadata": {"annotations": {ANNOTATION_RUN_REQUESTED: value}}});
+    let request = Request::merge_patch(Resource::QUARKS_JOBS, key, &body);
+    let mut pause = RETRY;
+    for _ in 1..TRIES {
+        match client.call(&request) {
+            Err(error) if error.is_transient() => thread::sleep(error.retry_after().unwrap_or(pause).min(RETRY_MAX)),
+            other => return other.map_err(|error| explain(&error, key)),
+        }
+        pause *= 2;
+    }
+    client.call(&request).map_err(|error| explain(&error, key))
+}
+
+fn explain(error: &Error, key: &ObjectKey) -> CliError {
+    let is_named = error.status().is_some_and(|status| *status.details.name == *key.name);
+    failed(match error {
+        error if error.is_not_found() && is_named => return absent(key),
+        error if error.is_not_found() => format!("{error} (is the CRD installed? See the command crd)"),
+        error => error.to_string(),
+    })
+}
+
+fn absent(key: &ObjectKey) -> CliError {
+    CliError::Failed(format!("no QuarksJob {} in namespace {}", key.name, key.namespace))
+}
+
+/// A value that was never there before.
+fn fresh_value() -> String {
+    let random = (Jitter::from_entropy().next_factor() * f64::from(u32::MAX)) as u32;
+    format!("{}-{random:08x}", clock::now_micros())
+}
+
+/// `1h30m`; at least a second.
+fn duration(text: &str) -> Option<Duration> {
+    let mut seconds = 0_u64;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit())?;
+        let unit = match rest.as_bytes()[end] {
+            b's' => 1,
+            b'm' => 60,
+            b'h' => 3_600,
+            _ => return None,
+        };
+        seconds = seconds.checked_add(rest[..end].parse::<u64>().ok()?.checked_mul(unit)?)?;
+        rest = &rest[end + 1..];
+    }
+    // Sums of instants stay within their range.
+    (1..=u64::from(u32::MAX)).contains(&seconds).then(|| Duration::from_secs(seconds))
+}
+
+/// Why no run can start now, if that is so.
+fn not_ready(object: &QuarksJob) -> Option<String> {
+    let ready = object.status.condition("Ready").filter(|ready| !ready.is_true() || ready.reason == "Suspended")?;
+    Some(format!("no run starts now: {}: {}", ready.reason, one_line(&ready.message, 300)))
+}
+
+/// How a run ended, in a line; and the Secrets that it stored, in another.
+fn outcome(name: &str, last: &LastRun) -> String {
+    let LastRun { run, job_name, start_time, completion_time, outcome, reason, message, outputs, trigger: _ } = last;
+    let mut text = format!("{name}: run {run} {} (Job {job_name}", outcome.as_str());
+    if let (Some(start), Some(end)) = (start_time, completion_time)
+        && let Some(seconds) = clock::seconds_from(start, end)
+    {
+        text.push_str(&format!(", {seconds} s"));
+    }
+    text.push(')');
+    if *outcome != Outcome::Succeeded {
+        text.push_str(&format!(": {}: {}", one_line(reason, 100), one_line(message, 500)));
+    }
+    text.push('\n');
+    if !outputs.is_empty() {
+        let names: Vec<&str> = outputs.iter().map(|output| output.secret.as_str()).collect();
+        text.push_str(&format!("{name}: stored {}\n", names.join(", ")));
+    }
+    text
+}
+
+/// What is known of a request while it is waited for. Pure.
+#[derive(Debug)]
+struct Followed {
+    /// The QuarksJob that was asked.
+    uid: Uid,
+    /// The annotation before ours.
+    before: Option<String>,
+    /// Our value, and those that were set over it since: whichever run serves one of them began after our request.
+    values: Vec<String>,
+    /// The annotation has shown our value.
+    is_seen: bool,
+    /// The run that served it, once it is settled.
+    run: Option<u64>,
+    /// What was told last.
+    told: String,
+}
+
+/// What a look at the QuarksJob says.
+#[derive(Debug, PartialEq)]
+enum Look {
+    /// It goes on; news to tell, one line each.
+    Waiting(Vec<String>),
+    /// The run that served the request has ended.
+    Over(Box<LastRun>),
+    /// It will not be served.
+    Lost(&'static str),
+}
+
+impl Followed {
+    fn new(object: &QuarksJob, value: String, before: Option<String>) -> Self {
+        Self { uid: object.metadata.uid.clone(), before, values: vec![value], is_seen: false, run: None, told: String::new() }
+    }
+
+    /// `is_list`: it comes from a fresh list, and states in between may have been missed.
+    fn look(&mut self, object: &QuarksJob, is_list: bool) -> Look {
+        if object.metadata.uid != self.uid {
+            return Look::Lost("it was deleted, and another one made");
+        }
+        if object.metadata.is_being_deleted() {
+            return Look::Lost("it is being deleted");
+        }
+        let mut news = Vec::new();
+        let value = annotation(object);
+        let is_wanted = |value: &Option<String>| value.as_ref().is_some_and(|value| self.values.contains(value));
+        // The watch shows every state, those before our request too; a fresh list shows a later one, or that of before.
+        self.is_seen |= is_wanted(&value) || (is_list && value != self.before);
+        let is_other = self.is_seen && !is_wanted(&value);
+        if let Some(value) = value.clone().filter(|_| is_other) {
+            news.push("another request was set over this one; the run that serves it serves both".to_owned());
+            self.values.push(value);
+        }
+        let marker = Marker::in_force(&object.metadata, &object.status);
+        if self.run.is_none() && marker.request.is_some_and(|request| self.values.contains(&request)) {
+            self.run = Some(marker.runs);
+        }
+        if let Some(run) = self.run {
+            return match &object.status.last_run {
+                Some(last) if last.run >= run => Look::Over(Box::new(last.clone())),
+                _ => Look::Waiting(news),
+            };
+        }
+        let active = object.status.active.as_ref();
+        let request = active.and_then(|active| RunRecord::parse(active.record.as_deref()?)?.request);
+        let serves = request.is_some_and(|request| self.values.contains(&request));
+        let state = match active {
+            Some(active) if serves => format!("run {} goes on as Job {}", active.run, active.job_name),
+            _ if is_other && value.is_none() => return Look::Lost("the request was taken back"),
+            Some(active) => format!("run {} has to end first", active.run),
+            None => not_ready(object).unwrap_or_default(),
+        };
+        if !state.is_empty() && self.told != state {
+            news.push(state.clone());
+            self.told = state;
+        }
+        Look::Waiting(news)
+    }
+}
+
+fn annotation(object: &QuarksJob) -> Option<String> {
+    object.metadata.annotations.get(ANNOTATION_RUN_REQUESTED).filter(|value| !value.is_empty()).cloned()
+}
+
+/// The QuarksJob, or none if it is gone; and whether that comes from a fresh list.
+type Shown = (Vec<Arc<QuarksJob>>, bool);
+
+enum Event {
+    Watched(WatchEvent<Arc<QuarksJob>>),
+    /// The watch was interrupted, and why.
+    Restarted(&'static str),
+}
+
+/// Waits with a watch of the one QuarksJob, which begins before the request is made: so no change in between is missed.
+struct Waiter<'a> {
+    key: &'a ObjectKey,
+    start: Instant,
+    timeout: Option<Duration>,
+    /// What the watch has said and was not looked at yet.
+    events: Arc<Mutex<VecDeque<Event>>>,
+    /// Says that there is something.
+    news: Receiver<()>,
+    signals: Receiver<()>,
+    _watch: crate::watch::WatchHandle,
+}
+
+impl<'a> Waiter<'a> {
+    fn start(client: &Client, key: &'a ObjectKey, timeout: Option<Duration>) -> Result<Self, CliError> {
+        let start = Instant::now();
+        // As process 1 of a container it would not hear signals otherwise.
+        let signals = super::operator::signals()?;
+        let selector = format!("metadata.name={}", key.name);
+        // A watch tries for ever; what will never work is told at once.
+        let list = Request::list(Resource::QUARKS_JOBS, &key.namespace).field_selector(&selector);
+        client.call_unit(&list).map_err(|error| explain(&error, key))?;
+        let events = Arc::new(Mutex::new(VecDeque::new()));
+        let (waker, news) = bounded(1);
+        let queue = Arc::clone(&events);
+        let push = move |event| {
+            lock(&queue).push_back(event);
+            // Full: who waits is woken already.
+            let _ = waker.try_send(());
+        };
+        let restarted = push.clone();
+        let spec = WatchSpec {
+            namespace: key.namespace.to_string(),
+            field_selector: Some(selector),
+            on_restart: Some(Arc::new(move |_, reason| restarted(Event::Restarted(reason)))),
+            ..WatchSpec::new("watch-qjob", Resource::QUARKS_JOBS)
+        };
+        let watch = spawn(client, spec, move |event| {
+            push(Event::Watched(event));
+            ControlFlow::Continue(())
+        });
+        Ok(Self { key, start, timeout, events, news, signals, _watch: watch })
+    }
+
+    fn run(self, client: &Client, value: String) -> Result<(), CliError> {
+        let name = &self.key.name;
+        let before = loop {
+            if let Some((objects, _)) = self.next(None)? {
+                break annotation(objects.first().ok_or_else(|| absent(self.key))?);
+            }
+        };
+        let object = request_run(client, self.key, &value)?;
+        let mut followed = Followed::new(&object, value, before);
+        let mut look = followed.look(&object, false);
+        // What the watch shows next may be older than this answer.
+        followed.is_seen = false;
+        loop {
+            match look {
+                Look::Over(last) => {
+                    print(&outcome(name, &last))?;
+                    return if last.outcome == Outcome::Succeeded { Ok(()) } else { Err(CliError::Said) };
+                }
+                Look::Lost(why) => return Err(CliError::Failed(format!("{name}: not served: {why}"))),
+                Look::Waiting(news) => news.iter().for_each(|text| remark(&format!("{name}: {text}"))),
+            }
+            look = match self.next(Some(&mut followed))? {
+                None => Look::Waiting(Vec::new()),
+                Some((objects, is_list)) => match objects.first() {
+                    Some(object) => followed.look(object, is_list),
+                    None => Look::Lost("it was deleted"),
+                },
+            };
+        }
+    }
+
+    /// What the watch shows next; `None` if nothing of the QuarksJob.
+    fn next(&self, followed: Option<&mut Followed>) -> Result<Option<Shown>, CliError> {
+        let name = &self.key.name;
+        let left = self.timeout.map(|timeout| timeout.saturating_sub(self.start.elapsed()));
+        let quiet = followed.filter(|followed| followed.told.is_empty());
+        let wait = match (left, &quiet) {
+            (left, Some(_)) => Some(left.unwrap_or(QUIET).min(QUIET)),
+            (left, None) => left,
+        };
+        let timer = wait.map_or_else(never, crossbeam_channel::after);
+        let next = lock(&self.events).pop_front();
+        let Some(event) = next else {
+            select! {
+                recv(self.news) -> news => news.map_err(|_| CliError::Failed("the watch has ended; please report this".to_owned()))?,
+                recv(self.signals) -> _ => {
+                    return Err(CliError::Failed(format!("{name}: interrupted; the request stays and is served later")));
+                }
+                recv(timer) -> _ => {
+                    if let Some(timeout) = self.timeout.filter(|timeout| self.start.elapsed() >= *timeout) {
+                        let seconds = timeout.as_secs();
+                        return Err(CliError::TimedOut(format!("{name}: not over after {seconds} s; the request stays and is served later")));
+                    }
+                    if let Some(followed) = quiet {
+                        followed.told =
+                            format!("nothing has happened yet; is namespace {} monitored by an operator that runs?", self.key.namespace);
+                        remark(&format!("{name}: {}", followed.told));
+                    }
+                }
+            }
+            return Ok(None);
+        };
+        match event {
+            Event::Watched(WatchEvent::Replaced(mut objects)) => {
+                objects.retain(|object| *object.metadata.name == **name);
+                Ok(Some((objects, true)))
+            }
+            Event::Watched(WatchEvent::Applied(object)) => Ok(Some((vec![object], false))),
+            Event::Watched(WatchEvent::Deleted(_)) => Ok(Some((Vec::new(), false))),
+            Event::Restarted(reason @ ("denied" | "missing")) => {
+                Err(CliError::Failed(format!("{name}: quarksjobs cannot be watched ({reason}); --wait needs the rights list and watch")))
+            }
+            Event::Restarted(_) => Ok(None),
+        }
+    }
+}
+
+fn lock(events: &Mutex<VecDeque<Event>>) -> MutexGuard<'_, VecDeque<Event>> {
+    // Whole after each statement, so a panic elsewhere does not spoil it.
+    events.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[path = "trigger_tests.rs"]
+mod tests;

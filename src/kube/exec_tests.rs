@@ -1,0 +1,107 @@
+use super::*;
+use crate::kube::scripted::TempDir;
+
+const V1: &str = "client.authentication.k8s.io/v1";
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn plugin(script: &str) -> Plugin {
+    Plugin::new(PluginSpec {
+        command: "/bin/sh".into(),
+        args: vec!["-c".to_owned(), script.to_owned()],
+        api_version: V1.to_owned(),
+        place: "file".to_owned(),
+        field: "user u: exec".to_owned(),
+        ..PluginSpec::default()
+    })
+}
+
+fn answer(status: &str) -> String {
+    format!("echo '{{\"apiVersion\": \"{V1}\", \"kind\": \"ExecCredential\", \"status\": {status}}}'")
+}
+
+#[test]
+fn a_credential_is_kept_until_it_ends_or_is_refused() {
+    let dir = TempDir::new();
+    let count = dir.path().join("runs").display().to_string();
+    let counted = |status: &str| plugin(&format!("echo x >> {count}; n=$(wc -l < {count}); {}", answer(status).replace('N', "'$n'")));
+    let token = |issued: Arc<Issued>| issued.token.clone().expect("a token");
+    for (ends, expected) in [
+        ("", ["t1", "t1"]),
+        (r#", "expirationTimestamp": "2999-01-01T00:00:00Z""#, ["t1", "t1"]),
+        (r#", "expirationTimestamp": "2001-01-01T01:00:00+01:00""#, ["t1", "t2"]),
+    ] {
+        let _ = std::fs::remove_file(&count);
+        let plugin = counted(&format!(r#"{{"token": "tN"{ends}}}"#));
+        let first = plugin.current(LIMIT).expect("a credential");
+        let second = plugin.current(LIMIT).expect("a credential");
+        assert_eq!([token(Arc::clone(&first)), token(Arc::clone(&second))], expected, "{ends}");
+        let third = plugin.after_rejection(&second, LIMIT).expect("another one");
+        assert_ne!(token(Arc::clone(&third)), token(Arc::clone(&second)));
+        // Whoever was refused with the old one is given the new one.
+        let fourth = plugin.after_rejection(&second, LIMIT).expect("the same");
+        assert!(Arc::ptr_eq(&third, &fourth));
+    }
+}
+
+#[test]
+fn the_plugin_is_told_and_its_certificate_is_taken() {
+    let mut plugin = plugin(&format!(
+        "test \"$A\" = b && test \"$KUBERNETES_EXEC_INFO\" = '{{}}' && ! read x && {}",
+        answer(r#"{"clientCertificateData": "C", "clientKeyData": "K"}"#)
+    ));
+    plugin.spec.env = vec![("A".to_owned(), "b".to_owned())];
+    plugin.spec.info = "{}".to_owned();
+    let issued = plugin.current(LIMIT).expect("a credential");
+    assert_eq!(issued.identity, Some(ClientCertPem { certificate: b"C".to_vec(), key: b"K".to_vec() }));
+    assert!(issued.token.is_none() && !format!("{issued:?} {plugin:?}").contains("\"C\""));
+}
+
+#[test]
+fn whatever_goes_wrong_is_one_line_without_a_secret() {
+    let long = "canary".repeat(20);
+    let cases = [
+        ("exit 3".to_owned(), "/bin/sh: failed, exit status: 3 (run it by hand"),
+        ("kill -KILL $$".to_owned(), "failed, signal: 9"),
+        (format!("echo one >&2; echo 'no login {long}' >&2; echo >&2; exit 1"), "exit status: 1: no login (hidden) (run"),
+        ("yes canary-canary | head -c 9000000 >&2; echo >&2; echo last >&2; exit 1".to_owned(), "exit status: 1: last (run"),
+        ("yes canary".to_owned(), "printed more than 1048576 bytes"),
+        (String::new(), "printed no JSON"),
+        ("echo canary".to_owned(), "printed no JSON"),
+        ("head -c 100 /dev/urandom".to_owned(), "printed no JSON"),
+        ("echo '\"canary\"'".to_owned(), "printed something other than an ExecCredential"),
+        (answer("{}").replace("/v1", "/v1beta1"), "other than an ExecCredential of client.authentication.k8s.io/v1"),
+        (answer("null"), "neither a token nor a certificate"),
+        (answer(r#"{"token": 4711}"#), "status.token is not text"),
+        (answer(r#"{"token": "canary canary"}"#), "status.token holds characters"),
+        (answer(r#"{"token": "canary", "clientKeyData": "canary"}"#), "only one of"),
+        (answer(r#"{"token": "canary", "expirationTimestamp": "canary"}"#), "expirationTimestamp is no time"),
+    ];
+    for (script, expected) in cases {
+        let error = plugin(&script).current(LIMIT).expect_err(expected).to_string();
+        assert!(error.starts_with("file: user u: exec: /bin/sh: ") && error.contains(expected), "{error}");
+        assert!(!error.contains("canary") && !error.contains("4711") && !error.contains('\n') && error.len() < 500, "{error}");
+    }
+}
+
+#[test]
+fn a_plugin_that_does_not_end_is_ended() {
+    for script in ["exec sleep 1000", "exec >&- 2>&-; exec sleep 1000"] {
+        let error = plugin(script).current(Duration::from_millis(200)).expect_err("an error").to_string();
+        assert!(error.contains("/bin/sh: no answer in 0 s (run it by hand"), "{error}");
+    }
+}
+
+#[test]
+fn a_missing_program_is_told_with_its_hint() {
+    for (hint, expected) in [("", "not found (install the credential plugin"), ("get it\nfrom \u{1b}[1mx", "not found (get it from  [1mx)")]
+    {
+        let mut plugin = plugin("");
+        plugin.spec.command = "/nonexistent/plugin".into();
+        plugin.spec.install_hint = hint.to_owned();
+        let error = plugin.current(LIMIT).expect_err("an error").to_string();
+        assert!(error.starts_with("file: user u: exec: /nonexistent/plugin: ") && error.contains(expected), "{error}");
+    }
+    let mut plugin = plugin("");
+    plugin.spec.command = "/etc/passwd".into();
+    assert!(plugin.current(LIMIT).expect_err("an error").to_string().contains("Permission denied"));
+}
