@@ -19,7 +19,7 @@ trap 'exit 143' TERM
 
 at_least() { [[ $(printf '%s\n' "$1" "$2" | sort -V | head -n 1) == "$1" ]]; }
 
-# need rust|go|root...: one line that names all that is not there and that only a person can put there.
+# need rust|go|promcheck|root...: one line that names all that is not there and that only a person can put there.
 need() {
   local what want have missing=()
   for what; do
@@ -37,9 +37,11 @@ need() {
           missing+=("Rust $want or newer (no working cargo in PATH)")
         fi
         ;;
-      go)
+      go | promcheck)
         # Only the first cluster of a machine is built; afterwards scripts/cluster knows better.
-        if compgen -G "$cache/cluster-bin/*/kube-apiserver" >/dev/null; then continue; fi
+        if [[ $what == go ]] && compgen -G "$cache/cluster-bin/*/kube-apiserver" >/dev/null; then continue; fi
+        if [[ $what == promcheck ]] && promcheck_built; then continue; fi
+        if [[ ${missing[*]} == *"Go "* ]]; then continue; fi
         want=$(awk '$1 == "go" {print $2}' "$here/tests/cluster/go.mod")
         if have=$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null); then
           have=${have#go}
@@ -74,6 +76,21 @@ need_packages() {
       apt-get -o DPkg::Lock::Timeout=300 update &&
       DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "${packages[@]}"
   } >"$log" 2>&1 </dev/null || { tail -n 25 "$log" >&2; die "the packages could not be installed"; }
+}
+
+# The program that reads metrics, alerts and dashboard with Prometheus' own parsers (tests/metrics.rs).
+promcheck_source=$here/tests/tools/promcheck
+promcheck=$cache/promcheck/$(cat "$promcheck_source"/{go.mod,go.sum,main.go} | sha256sum | cut -c1-16)
+promcheck_built() { [[ -x $promcheck ]]; }
+
+# A minute the first time, and its sources are fetched. Two packages at a time and a low priority leave the machine usable.
+build_promcheck() {
+  promcheck_built && return
+  mkdir -p "$cache/promcheck"
+  printf 'building promcheck\n' >&2
+  (cd "$promcheck_source" && CGO_ENABLED=0 GOWORK=off GOFLAGS=-p=2 GOTOOLCHAIN=local \
+    nice -n 5 go build -trimpath -mod=readonly -ldflags '-s -w' -o "$promcheck.$$" .) </dev/null
+  mv "$promcheck.$$" "$promcheck"
 }
 
 # What building the program takes beside Rust: a linker, the static C library, and a C compiler for ring.

@@ -1,76 +1,282 @@
-//! `/healthz` and `/readyz` for probes. A request line in, a status line out: no crate is needed for that, and none
+//! `/healthz`, `/readyz` and `/metrics`. A request line in, a status line out: no crate is needed for that, and none
 //! without an async runtime is smaller.
+//!
+//! Promise: a probe is answered whatever other peers do. A few threads answer; a peer that is not done after a short time
+//! is cut off, and when all threads are busy the peer that has been there longest makes room for the next at once.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
-use log::debug;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use log::{debug, warn};
 
 use crate::controller::Health;
+use crate::election::Leadership;
+use crate::metrics::Metrics;
+use crate::threads::Thread;
 
-/// A probe that sends or reads slower than this is cut off, so that it cannot hold up the next one for long.
-const IO_LIMIT: Duration = Duration::from_secs(2);
+/// Threads that answer: two probes and a scrape at once, and one to spare.
+const HANDLERS: usize = 4;
+/// A peer has this long from its first byte to our last.
+const PEER_LIMIT: Duration = Duration::from_secs(2);
 /// Longest request that is read, in bytes.
-const REQUEST_MAX: u64 = 8 * 1024;
+const REQUEST_MAX: usize = 8 * 1024;
+/// Pause after a connection could not be accepted: without it a lack of descriptors would be asked for in a busy loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Answers probes for ever, one at a time. The process ends it.
-pub fn serve(listener: &TcpListener, health: &Health) {
-    for stream in listener.incoming() {
-        if let Err(error) = stream.and_then(|stream| answer(stream, health)) {
-            debug!("probe not answered error={error}");
+const TEXT: &str = "text/plain; charset=utf-8";
+const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Whom probes are about.
+#[derive(Debug, Default)]
+pub struct Probed {
+    /// Set once the operator works: at once, or when it has become the leader.
+    pub operator: OnceLock<Health>,
+    /// Set if there is an election.
+    pub leadership: Option<Leadership>,
+}
+
+impl Probed {
+    /// What is not alive, a line each.
+    fn alive_failures(&self) -> String {
+        let mut failures = self.operator.get().map(Health::alive_failures).unwrap_or_default();
+        if self.leadership.as_ref().is_some_and(|leadership| !leadership.is_alive()) {
+            failures.push_str("election: its thread does not move\n");
+        }
+        failures
+    }
+
+    /// What is not ready, a line each. One that waits for the Lease is ready to take over: else a Deployment of two would never
+    /// be available.
+    fn ready_failures(&self) -> String {
+        match (self.operator.get(), &self.leadership) {
+            (Some(health), _) => health.ready_failures(),
+            (None, Some(leadership)) if leadership.is_ready() => String::new(),
+            (None, Some(_)) => "election: the Lease could not be looked at lately\n".to_owned(),
+            (None, None) => "operator: not started yet\n".to_owned(),
         }
     }
 }
 
-fn answer(mut stream: TcpStream, health: &Health) -> io::Result<()> {
-    stream.set_read_timeout(Some(IO_LIMIT))?;
-    stream.set_write_timeout(Some(IO_LIMIT))?;
-    let mut reader = BufReader::with_capacity(1_024, (&stream).take(REQUEST_MAX));
-    let mut first = String::new();
-    reader.read_line(&mut first)?;
-    // The headers do not matter, but a peer may not like an answer before it has sent them.
-    let mut line = String::new();
-    while reader.read_line(&mut line)? > 2 {
-        line.clear();
+/// Starts to answer. The threads end with the process: they only answer. One that panics is named on `panics`.
+pub fn start(listener: TcpListener, probed: &Arc<Probed>, metrics: &Metrics, panics: &Sender<&'static str>) -> io::Result<()> {
+    let (sender, receiver) = bounded(HANDLERS);
+    let peers = Peers::default();
+    for _ in 0..HANDLERS {
+        let (receiver, peers, probed, metrics) = (receiver.clone(), peers.clone(), Arc::clone(probed), metrics.clone());
+        Thread::spawn("http", panics, move || serve(&receiver, &peers, &probed, &metrics))?;
     }
-    let (status, body) = respond(&first, health.is_alive(), health.is_ready());
-    write!(
-        stream,
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    )
+    Thread::spawn("http-accept", panics, move || accept(&listener, &peers, &sender)).map(|_| ())
 }
 
-fn respond(request_line: &str, is_alive: bool, is_ready: bool) -> (&'static str, &'static str) {
-    let mut words = request_line.split_ascii_whitespace();
-    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let path = target.split('?').next().unwrap_or_default();
-    let is_ok = match path {
-        "/healthz" => is_alive,
-        "/readyz" => is_ready,
-        _ => return ("404 Not Found", "not found\n"),
-    };
-    match (method, is_ok) {
-        ("GET", true) => ("200 OK", "ok\n"),
-        ("GET", false) => ("503 Service Unavailable", "not ok\n"),
-        _ => ("405 Method Not Allowed", "use GET\n"),
+type Peer = Arc<TcpStream>;
+
+/// Those that are being answered or wait for it, the first comer first.
+#[derive(Clone, Default)]
+struct Peers(Arc<Mutex<VecDeque<Peer>>>);
+
+impl Peers {
+    /// One more; the first goes if there are too many. Its handler notices at once.
+    fn admit(&self, peer: &Peer) {
+        let mut peers = self.lock();
+        peers.push_back(Arc::clone(peer));
+        if peers.len() > HANDLERS
+            && let Some(oldest) = peers.pop_front()
+        {
+            // It may be gone already.
+            let _ = oldest.shutdown(Shutdown::Both);
+        }
     }
+
+    fn dismiss(&self, peer: &Peer) {
+        self.lock().retain(|other| !Arc::ptr_eq(other, peer));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Peer>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn accept(listener: &TcpListener, peers: &Peers, handlers: &Sender<Peer>) {
+    for stream in listener.incoming() {
+        match stream {
+            Ok(stream) => {
+                let peer = Arc::new(stream);
+                peers.admit(&peer);
+                if handlers.send(peer).is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                debug!("connection not accepted error={error}");
+                std::thread::sleep(ACCEPT_PAUSE);
+            }
+        }
+    }
+}
+
+fn serve(incoming: &Receiver<Peer>, peers: &Peers, probed: &Probed, metrics: &Metrics) {
+    for peer in incoming {
+        if let Err(error) = answer(&peer, probed, metrics) {
+            debug!("request not answered error={error}");
+        }
+        peers.dismiss(&peer);
+    }
+}
+
+fn answer(mut stream: &TcpStream, probed: &Probed, metrics: &Metrics) -> io::Result<()> {
+    let deadline = Instant::now() + PEER_LIMIT;
+    let request = read_request(stream, deadline)?;
+    let text = respond(&request, &|page| match page {
+        Page::Alive => probed.alive_failures(),
+        Page::Ready => probed.ready_failures(),
+        Page::Metrics => {
+            if let Some(leadership) = &probed.leadership {
+                metrics.set_leader(leadership.is_leader());
+            }
+            metrics.text()
+        }
+    });
+    stream.set_write_timeout(Some(left(deadline)?))?;
+    stream.write_all(text.as_bytes())
+}
+
+/// The request up to its empty line: a peer may not like an answer before it has sent that.
+fn read_request(mut stream: &TcpStream, deadline: Instant) -> io::Result<Vec<u8>> {
+    let mut request = Vec::new();
+    let mut buffer = [0; 1_024];
+    while !is_whole(&request) && request.len() < REQUEST_MAX {
+        stream.set_read_timeout(Some(left(deadline)?))?;
+        match stream.read(&mut buffer)? {
+            0 if request.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),
+            0 => break,
+            amount => request.extend_from_slice(&buffer[..amount]),
+        }
+    }
+    Ok(request)
+}
+
+fn is_whole(request: &[u8]) -> bool {
+    request.ends_with(b"\r\n\r\n") || request.ends_with(b"\n\n")
+}
+
+fn left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
+enum Page {
+    Alive,
+    Ready,
+    Metrics,
+}
+
+/// The whole answer. `content` gives a page: of a check what fails, so nothing if all is well.
+fn respond(request: &[u8], content: &dyn Fn(Page) -> String) -> String {
+    let line = request.split(|byte| *byte == b'\n').next().and_then(|line| std::str::from_utf8(line).ok()).unwrap_or_default();
+    let mut words = line.split_ascii_whitespace();
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let page = match target.split('?').next().unwrap_or_default() {
+        "/healthz" => Some(Page::Alive),
+        "/readyz" => Some(Page::Ready),
+        "/metrics" => Some(Page::Metrics),
+        _ => None,
+    };
+    let (status, kind, body) = match (page, method) {
+        (None, _) => ("404 Not Found", TEXT, "not found\n".to_owned()),
+        (Some(Page::Metrics), "GET" | "HEAD") => ("200 OK", EXPOSITION, content(Page::Metrics)),
+        (Some(page), "GET" | "HEAD") => {
+            let is_alive_page = matches!(page, Page::Alive);
+            match content(page) {
+                failures if failures.is_empty() => ("200 OK", TEXT, "ok\n".to_owned()),
+                failures => {
+                    let failure = failures.trim_end();
+                    if is_alive_page {
+                        warn!("not healthy failures={failure:?}");
+                    } else {
+                        debug!("not ready failures={failure:?}");
+                    }
+                    ("503 Service Unavailable", TEXT, failures)
+                }
+            }
+        }
+        (Some(_), _) => ("405 Method Not Allowed", TEXT, "use GET\n".to_owned()),
+    };
+    let length = body.len();
+    let body = if method == "HEAD" { "" } else { &body };
+    format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn answer_to(line: &str, alive: &str, ready: &str) -> String {
+        respond(line.as_bytes(), &|page| match page {
+            Page::Alive => alive.to_owned(),
+            Page::Ready => ready.to_owned(),
+            Page::Metrics => "a 1\n".to_owned(),
+        })
+    }
+
     #[test]
     fn answers() {
-        let status = |line, alive, ready| respond(line, alive, ready).0[..3].to_owned();
-        assert_eq!(status("GET /healthz HTTP/1.1\r\n", true, false), "200");
-        assert_eq!(status("GET /healthz?x=1 HTTP/1.1", false, false), "503");
-        assert_eq!(status("GET /readyz HTTP/1.1", true, false), "503");
-        assert_eq!(status("GET /readyz HTTP/1.1", true, true), "200");
-        assert_eq!(status("GET /secret HTTP/1.1", true, true), "404");
-        assert_eq!(status("POST /readyz HTTP/1.1", true, true), "405");
-        assert_eq!(status("", true, true), "404");
+        for (line, alive, ready, expected) in [
+            ("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", "", "x\n", "200"),
+            ("GET /healthz?x=1 HTTP/1.1\r\n", "x\n", "x\n", "503"),
+            ("GET /readyz HTTP/1.1\r\n", "", "x\n", "503"),
+            ("GET /readyz HTTP/1.1\r\n", "", "", "200"),
+            ("GET /metrics HTTP/1.1\r\n", "x\n", "x\n", "200"),
+            ("GET /secret HTTP/1.1\r\n", "", "", "404"),
+            ("POST /readyz HTTP/1.1\r\n", "", "", "405"),
+            ("POST /metrics HTTP/1.1\r\n", "", "", "405"),
+            ("", "", "", "404"),
+            ("\u{fffd}\u{0} /healthz", "", "", "405"),
+        ] {
+            let answer = answer_to(line, alive, ready);
+            assert_eq!(&answer[9..12], expected, "{line:?}");
+        }
+        assert_eq!(answer_to("GET \u{fffd}", "", "")[9..12], *"404");
+    }
+
+    #[test]
+    fn a_failing_check_says_what_fails() {
+        let answer = answer_to("GET /readyz HTTP/1.1\r\n\r\n", "", "watch-jobs: 3 failures in a row\n");
+        assert!(answer.ends_with("\r\nContent-Length: 32\r\nConnection: close\r\n\r\nwatch-jobs: 3 failures in a row\n"), "{answer}");
+    }
+
+    #[test]
+    fn head_is_get_without_the_body() {
+        for path in ["/healthz", "/readyz", "/metrics"] {
+            let get = answer_to(&format!("GET {path} HTTP/1.1\r\n"), "x\n", "");
+            let head = answer_to(&format!("HEAD {path} HTTP/1.1\r\n"), "x\n", "");
+            assert!(head.ends_with("\r\n\r\n"), "{head}");
+            assert_eq!(get.split_once("\r\n\r\n").map(|(head, _)| head), head.strip_suffix("\r\n\r\n"), "{path}");
+        }
+        assert!(answer_to("GET /metrics HTTP/1.1\r\n", "", "").contains("\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"));
+    }
+
+    #[test]
+    fn when_all_are_busy_the_first_makes_room() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let peers = Peers::default();
+        let mut clients: Vec<TcpStream> = Vec::new();
+        for _ in 0..=HANDLERS {
+            clients.push(TcpStream::connect(address).expect("connected"));
+            let peer = Arc::new(listener.accept().expect("accepted").0);
+            peers.admit(&peer);
+        }
+        assert_eq!(peers.lock().len(), HANDLERS);
+        let mut byte = [0];
+        assert_eq!(clients[0].read(&mut byte).expect("closed in good order"), 0);
+        clients[1].set_nonblocking(true).expect("set");
+        assert!(clients[1].read(&mut byte).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock), "the second stays");
+        let second = peers.lock()[0].clone();
+        peers.dismiss(&second);
+        assert_eq!(peers.lock().len(), HANDLERS - 1);
     }
 }

@@ -14,6 +14,8 @@ pub struct Resource {
 impl Resource {
     /// QuarksJobs.
     pub const QUARKS_JOBS: Self = Self::new(super::GROUP, "v1alpha1", "quarksjobs");
+    /// Their status: a subresource, with a right of its own.
+    pub const QUARKS_JOB_STATUS: Self = Self::new(super::GROUP, "v1alpha1", "quarksjobs/status");
     /// Jobs.
     pub const JOBS: Self = Self::new("batch", "v1", "jobs");
     /// Pods.
@@ -28,8 +30,12 @@ impl Resource {
     pub const NAMESPACES: Self = Self::new("", "v1", "namespaces");
     /// Service accounts.
     pub const SERVICE_ACCOUNTS: Self = Self::new("", "v1", "serviceaccounts");
+    /// Their tokens: a subresource, with a right of its own.
+    pub const SERVICE_ACCOUNT_TOKENS: Self = Self::new("", "v1", "serviceaccounts/token");
     /// Custom resource definitions, cluster-scoped.
     pub const DEFINITIONS: Self = Self::new("apiextensions.k8s.io", "v1", "customresourcedefinitions");
+    /// Leases.
+    pub const LEASES: Self = Self::new("coordination.k8s.io", "v1", "leases");
     /// Events.
     pub const EVENTS: Self = Self::new("events.k8s.io", "v1", "events");
 

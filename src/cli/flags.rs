@@ -8,6 +8,9 @@ use lexopt::Arg;
 use log::LevelFilter;
 
 use super::CliError;
+use crate::api::is_subdomain;
+use crate::election::Timing;
+use crate::log::Format;
 
 /// Everything that can be set. Names are those of the original where it had them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,10 +21,16 @@ pub struct Flags {
     pub context: Option<String>,
     /// `--monitored-id`, `MONITORED_ID`.
     pub monitored_id: String,
+    /// `--watch-namespaces`, `WATCH_NAMESPACES`: these and no others, whatever their labels; empty if not given.
+    pub watch_namespaces: Vec<String>,
+    /// `--sidecar-service-account`, `SIDECAR_SERVICE_ACCOUNT`: the sidecar's account in those; elsewhere a label names it.
+    pub sidecar_service_account: String,
     /// `--max-workers`, `MAX_WORKERS`: keys worked on at once.
     pub max_workers: usize,
     /// `--log-level`, `-l`, `LOG_LEVEL`.
     pub log_level: LevelFilter,
+    /// `--log-format`, `LOG_FORMAT`.
+    pub log_format: Format,
     /// `--apply-crd`, `APPLY_CRD`: create or update the CRD at start.
     pub apply_crd: bool,
     /// `--ctx-timeout`, `CTX_TIMEOUT`: limit on one API call, in seconds.
@@ -32,11 +41,20 @@ pub struct Flags {
     pub image_pull_policy: String,
     /// `--image-pull-secret`, `IMAGE_PULL_SECRET`.
     pub image_pull_secret: Option<String>,
-    /// `--http-listen`, `HTTP_LISTEN`: address of `/healthz` and `/readyz`; none if empty.
+    /// `--http-listen`, `HTTP_LISTEN`: address of `/healthz`, `/readyz` and `/metrics`; none if empty.
     pub http_listen: Option<String>,
+    /// `--leader-elect`, `LEADER_ELECT`: of several operators only the holder of a Lease works.
+    pub leader_elect: bool,
+    /// `--leader-elect-lease-duration`, `-renew-deadline`, `-retry-period`, in seconds, as Kubernetes' own components have them.
+    pub election: Timing,
     /// Flags that are taken and do nothing, for a warning.
     pub ignored: Vec<&'static str>,
 }
+
+const LEADER_ELECT: &str = "leader-elect";
+const LEASE_DURATION: &str = "leader-elect-lease-duration";
+const RENEW_DEADLINE: &str = "leader-elect-renew-deadline";
+const RETRY_PERIOD: &str = "leader-elect-retry-period";
 
 /// A flag: name, short form, variable. An empty variable is none.
 pub(super) type Row = (&'static str, Option<char>, &'static str);
@@ -46,7 +64,7 @@ pub(super) const KUBECONFIG: Row = ("kubeconfig", Some('c'), "");
 pub(super) const CONTEXT: Row = ("context", None, "");
 
 /// Flags that need no value: alone they mean true.
-const SWITCHES: [&str; 2] = ["apply-crd", "wait"];
+const SWITCHES: [&str; 3] = ["apply-crd", LEADER_ELECT, "wait"];
 
 /// What was given: for each row its source, as it is called in messages, and its value.
 pub(super) struct Given {
@@ -79,7 +97,7 @@ impl Given {
             };
             let Some(row) = row else { return Err(usage(argument.unexpected())) };
             let name = rows[row].0;
-            // A switch of the original: `--apply-crd` alone means true.
+            // Switches: `--apply-crd` alone means true.
             let value = if SWITCHES.contains(&name) { Some(parser.optional_value().unwrap_or_else(|| "true".into())) } else { None };
             let value = match value {
                 Some(value) => value,
@@ -131,12 +149,13 @@ impl Given {
 }
 
 /// One row a flag of the operator.
-const VALUES: [Row; 17] = [
+const VALUES: [Row; 23] = [
     KUBECONFIG,
     CONTEXT,
     ("monitored-id", None, "MONITORED_ID"),
     ("max-workers", None, "MAX_WORKERS"),
     ("log-level", Some('l'), "LOG_LEVEL"),
+    ("log-format", None, "LOG_FORMAT"),
     ("apply-crd", None, "APPLY_CRD"),
     ("ctx-timeout", None, "CTX_TIMEOUT"),
     ("docker-image-org", Some('o'), "DOCKER_IMAGE_ORG"),
@@ -146,9 +165,14 @@ const VALUES: [Row; 17] = [
     ("image", None, "IMAGE"),
     ("image-pull-secret", None, "IMAGE_PULL_SECRET"),
     ("http-listen", None, "HTTP_LISTEN"),
+    (LEADER_ELECT, None, "LEADER_ELECT"),
+    (LEASE_DURATION, None, "LEADER_ELECT_LEASE_DURATION"),
+    (RENEW_DEADLINE, None, "LEADER_ELECT_RENEW_DEADLINE"),
+    (RETRY_PERIOD, None, "LEADER_ELECT_RETRY_PERIOD"),
     ("meltdown-duration", None, "MELTDOWN_DURATION"),
     ("meltdown-requeue-after", None, "MELTDOWN_REQUEUE_AFTER"),
     ("watch-namespaces", None, "WATCH_NAMESPACES"),
+    ("sidecar-service-account", None, "SIDECAR_SERVICE_ACCOUNT"),
 ];
 
 impl Flags {
@@ -156,25 +180,51 @@ impl Flags {
     pub fn parse(arguments: Vec<OsString>, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, CliError> {
         let given = Given::parse(&VALUES, 0, &arguments, variable)?;
         let (find, value) = (|name: &str| given.find(name), |name: &str| given.value(name));
-        if let Some((source, _)) = find("watch-namespaces") {
-            return Err(CliError::Usage(format!("{source}: not built yet; label the namespaces instead")));
+        let watch_namespaces = namespaces(find("watch-namespaces"))?;
+        let account = find("sidecar-service-account");
+        if let Some((source, value)) = account {
+            if watch_namespaces.is_empty() {
+                let why = "goes with --watch-namespaces only; without it label quarks.cloudfoundry.org/qjob-service-account of a namespace names the account";
+                return Err(CliError::Usage(format!("{source}: {why}")));
+            }
+            if !is_subdomain(value) {
+                return Err(bad(account, "is no name of a service account: lower case letters, digits, dashes and dots"));
+            }
         }
         let monitored_id = value("monitored-id").unwrap_or_else(|| "default".to_owned());
         if monitored_id.len() > 63 || crate::controller::names::label_value(&monitored_id) != monitored_id {
             return Err(bad(find("monitored-id"), "is no label value: at most 63 letters, digits, dashes, dots and underscores"));
         }
+        let seconds = |name: &str, default: usize| {
+            // Kubernetes' components write `15s`.
+            let given = find(name).map(|(source, value)| (source.clone(), value.strip_suffix('s').unwrap_or(value).to_owned()));
+            number(given.as_ref(), default, 1, 600).map(|seconds| Duration::from_secs(seconds as u64))
+        };
+        let (lease, renew, retry) = (seconds(LEASE_DURATION, 15)?, seconds(RENEW_DEADLINE, 10)?, seconds(RETRY_PERIOD, 2)?);
+        // The steps between them are what makes it safe: a leader stops before another may start, and tries twice at least.
+        for (longer, shorter, name, other) in [(lease, renew, RENEW_DEADLINE, LEASE_DURATION), (renew, retry, RETRY_PERIOD, RENEW_DEADLINE)]
+        {
+            if shorter >= longer {
+                return Err(CliError::Usage(format!("--{name}: must be less than --{other}, which is {} s", longer.as_secs())));
+            }
+        }
         Ok(Self {
             kubeconfig: value("kubeconfig").map(PathBuf::from),
             context: value("context"),
             monitored_id,
+            watch_namespaces,
+            sidecar_service_account: value("sidecar-service-account").unwrap_or_else(|| "quarks-job-sidecar".to_owned()),
             max_workers: number(find("max-workers"), 4, 1, 64)?,
             log_level: log_level(find("log-level"))?,
+            log_format: log_format(find("log-format"))?,
             apply_crd: boolean(find("apply-crd"))?,
             call_timeout: Duration::from_secs(number(find("ctx-timeout"), 30, 1, 600)? as u64),
             image: given.image(),
             image_pull_policy: given.pull_policy()?,
             image_pull_secret: value("image-pull-secret"),
             http_listen: value("http-listen").map(|address| if address.starts_with(':') { format!("[::]{address}") } else { address }),
+            leader_elect: boolean(find(LEADER_ELECT))?,
+            election: Timing { lease, renew, retry },
             ignored: ["meltdown-duration", "meltdown-requeue-after"].into_iter().filter(|name| find(name).is_some()).collect(),
         })
     }
@@ -203,6 +253,26 @@ fn number(given: Option<&(String, String)>, default: usize, least: usize, most: 
         .ok_or_else(|| bad(given, &format!("is not a whole number from {least} to {most}")))
 }
 
+/// Names between commas, with or without spaces around them.
+fn namespaces(given: Option<&(String, String)>) -> Result<Vec<String>, CliError> {
+    let Some((source, value)) = given else { return Ok(Vec::new()) };
+    let mut names: Vec<String> = Vec::new();
+    for name in value.split(',').map(str::trim) {
+        let why = if name.is_empty() {
+            "stands for a name that is left out; write names with one comma between them, like a,b"
+        } else if name.len() > 63 || name.contains('.') || !is_subdomain(name) {
+            "is no name of a namespace: at most 63 lower case letters, digits and dashes, begun and ended by a letter or digit"
+        } else if names.iter().any(|other| other == name) {
+            "is named twice"
+        } else {
+            names.push(name.to_owned());
+            continue;
+        };
+        return Err(bad(Some(&(source.clone(), name.to_owned())), why));
+    }
+    Ok(names)
+}
+
 pub(super) fn boolean(given: Option<&(String, String)>) -> Result<bool, CliError> {
     match given.map(|(_, value)| value.as_str()) {
         None | Some("false" | "0") => Ok(false),
@@ -218,6 +288,11 @@ fn log_level(given: Option<&(String, String)>) -> Result<LevelFilter, CliError> 
         .ok()
         .filter(|_| crate::log::LEVELS.contains(&word))
         .ok_or_else(|| bad(given, "is not a level; use error, warn, info, debug or trace"))
+}
+
+fn log_format(given: Option<&(String, String)>) -> Result<Format, CliError> {
+    let Some((_, value)) = given else { return Ok(Format::default()) };
+    Format::parse(value).ok_or_else(|| bad(given, "is not a log format; use text or json"))
 }
 
 #[cfg(test)]
@@ -242,6 +317,10 @@ mod tests {
             (flags.monitored_id.as_str(), flags.max_workers, flags.log_level, flags.apply_crd),
             ("flag", 2, LevelFilter::Debug, true)
         );
+        assert_eq!(flags.log_format, Format::Text);
+        for (arguments, environment) in [(&["--log-format=json"][..], &[("LOG_FORMAT", "text")][..]), (&[], &[("LOG_FORMAT", "json")])] {
+            assert_eq!(parse(arguments, environment).expect("valid").log_format, Format::Json);
+        }
         assert!(parse(&["--apply-crd"], &[]).expect("valid").apply_crd);
         assert!(!parse(&["--apply-crd=false"], &[("APPLY_CRD", "true")]).expect("valid").apply_crd);
         assert_eq!(parse(&["--http-listen", ":8080"], &[]).expect("valid").http_listen.as_deref(), Some("[::]:8080"));
@@ -256,8 +335,49 @@ mod tests {
     }
 
     #[test]
+    fn namespaces_are_named_once_each() {
+        let flags = parse(&["--watch-namespaces", "a , b-1"], &[]).expect("valid");
+        assert_eq!(
+            (flags.watch_namespaces, flags.sidecar_service_account.as_str()),
+            (vec!["a".into(), "b-1".into()], "quarks-job-sidecar")
+        );
+        let flags = parse(&["--sidecar-service-account", "s.x"], &[("WATCH_NAMESPACES", "a")]).expect("valid");
+        assert_eq!(flags.sidecar_service_account, "s.x");
+        assert!(parse(&[], &[("WATCH_NAMESPACES", "")]).expect("valid").watch_namespaces.is_empty());
+        for (arguments, environment, expected) in [
+            (&["--watch-namespaces", "a,,b"][..], &[][..], "--watch-namespaces: \"\" stands for a name that is left out"),
+            (&["--watch-namespaces", ""], &[], "--watch-namespaces: \"\" stands for"),
+            (&[], &[("WATCH_NAMESPACES", "a,")], "WATCH_NAMESPACES: \"\" stands for"),
+            (&[], &[("WATCH_NAMESPACES", "a, b ,a")], "WATCH_NAMESPACES: \"a\" is named twice"),
+            (&["--watch-namespaces", "a b"], &[], "--watch-namespaces: \"a b\" is no name"),
+            (&["--watch-namespaces", "a.b"], &[], "\"a.b\" is no name"),
+            (&["--watch-namespaces", "A"], &[], "\"A\" is no name"),
+            (&["--sidecar-service-account", "s"], &[], "--sidecar-service-account: goes with --watch-namespaces only"),
+            (&["--watch-namespaces=a", "--sidecar-service-account", "S"], &[], "--sidecar-service-account: \"S\" is no name"),
+        ] {
+            let error = parse(arguments, environment).expect_err(expected);
+            assert!(error.contains(expected), "{error}");
+        }
+        let long = "a".repeat(64);
+        assert!(parse(&["--watch-namespaces", &long], &[]).is_err());
+        assert!(parse(&["--watch-namespaces", &long[1..]], &[]).is_ok());
+    }
+
+    #[test]
     fn flags_of_the_original_that_do_nothing_are_named() {
         assert_eq!(parse(&["--meltdown-duration", "60"], &[]).expect("valid").ignored, ["meltdown-duration"]);
+    }
+
+    #[test]
+    fn an_election_has_the_times_of_kubernetes_components() {
+        let seconds = |flags: &Flags| [flags.election.lease, flags.election.renew, flags.election.retry].map(|limit| limit.as_secs());
+        let flags = parse(&[], &[]).expect("valid");
+        assert_eq!((flags.leader_elect, seconds(&flags)), (false, [15, 10, 2]));
+        let flags =
+            parse(&["--leader-elect", "--leader-elect-lease-duration=60s"], &[("LEADER_ELECT_RENEW_DEADLINE", "40")]).expect("valid");
+        assert_eq!((flags.leader_elect, seconds(&flags)), (true, [60, 40, 2]));
+        assert!(parse(&[], &[("LEADER_ELECT", "true")]).expect("valid").leader_elect);
+        assert!(!parse(&["--leader-elect=false"], &[("LEADER_ELECT", "true")]).expect("valid").leader_elect);
     }
 
     #[test]
@@ -267,12 +387,18 @@ mod tests {
             (&[], &[("MAX_WORKERS", "many")], "MAX_WORKERS"),
             (&["--log-level", "loud"], &[], "--log-level"),
             (&["--log-level", "off"], &[], "--log-level"),
+            (&["--log-format", "JSON"], &[], "--log-format"),
+            (&[], &[("LOG_FORMAT", "xml")], "LOG_FORMAT"),
             (&[], &[("APPLY_CRD", "yes")], "APPLY_CRD"),
             (&["--docker-image-pull-policy", "x"], &[], "--docker-image-pull-policy"),
             (&["--monitored-id", "a b"], &[], "--monitored-id"),
             (&["--nonsense"], &[], "--nonsense"),
             (&["--context"], &[], "--context"),
             (&["-l", "info", "extra"], &[], "extra"),
+            (&["--leader-elect=maybe"], &[], "--leader-elect"),
+            (&[], &[("LEADER_ELECT_RETRY_PERIOD", "0")], "LEADER_ELECT_RETRY_PERIOD"),
+            (&["--leader-elect-renew-deadline=15"], &[], "--leader-elect-renew-deadline"),
+            (&["--leader-elect-retry-period=10"], &[], "--leader-elect-retry-period"),
         ] {
             let error = parse(arguments, environment).expect_err(expected);
             assert!(error.contains(expected), "{error}");

@@ -1,18 +1,25 @@
 //! `quarks-job` alone: the operator.
 
+use std::collections::hash_map::RandomState;
 use std::ffi::OsString;
+use std::hash::{BuildHasher, Hasher};
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded, select};
+use crossbeam_channel::{Receiver, Sender, bounded, select};
 use log::{error, info, warn};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::controller::{self, OperatorConfig};
-use crate::http;
-use crate::kube::{Client, ClientOptions, Config};
-use crate::shutdown;
-use crate::threads::Thread;
+use crate::api::ObjectKey;
+use crate::controller::{self, Operator, OperatorConfig};
+use crate::election::{self, Candidacy, Election, Leadership};
+use crate::http::{self, Probed};
+use crate::kube::{Client, ClientOptions, Config, Observer, Request};
+use crate::metrics::Metrics;
+use crate::shutdown::{self, ShutdownGuard};
+use crate::until::Until;
 
 use super::flags::Flags;
 use super::{CliError, crd};
@@ -36,8 +43,11 @@ Flags of the operator (variable in brackets, default in parentheses):
   -c, --kubeconfig FILE               [KUBECONFIG] (in-cluster, else ~/.kube/config)
       --context NAME                  context of the kubeconfig
       --monitored-id ID               [MONITORED_ID] value of the namespace label quarks.cloudfoundry.org/monitored (default)
+      --watch-namespaces A,B          [WATCH_NAMESPACES] these namespaces only, whatever their labels; needs Roles only
+      --sidecar-service-account NAME  [SIDECAR_SERVICE_ACCOUNT] the sidecar's account in those (quarks-job-sidecar)
       --max-workers N                 [MAX_WORKERS] QuarksJobs worked on at once, 1 to 64 (4)
   -l, --log-level LEVEL               [LOG_LEVEL] error, warn, info, debug (info)
+      --log-format FORMAT             [LOG_FORMAT] text, or json: one object a line (text)
       --apply-crd[=false]             [APPLY_CRD] create or update the CRD at start (false)
       --ctx-timeout SECONDS           [CTX_TIMEOUT] limit on one API call, 1 to 600 (30)
       --image IMAGE                   [IMAGE] image of the sidecar: the operator's own
@@ -46,18 +56,35 @@ Flags of the operator (variable in brackets, default in parentheses):
   -t, --docker-image-tag TAG          [DOCKER_IMAGE_TAG] (the version)
       --docker-image-pull-policy P    [DOCKER_IMAGE_PULL_POLICY] Always, IfNotPresent, Never (IfNotPresent)
       --image-pull-secret NAME        [IMAGE_PULL_SECRET] added to pods that get the sidecar
-      --http-listen ADDRESS           [HTTP_LISTEN] /healthz and /readyz, for example :8080 (off)
+      --http-listen ADDRESS           [HTTP_LISTEN] /healthz, /readyz and /metrics, for example :8080 (off)
+      --leader-elect[=false]          [LEADER_ELECT] of several operators only the holder of a Lease works (false)
+      --leader-elect-lease-duration, --leader-elect-renew-deadline, --leader-elect-retry-period SECONDS
+                                      [LEADER_ELECT_LEASE_DURATION, ...] (15, 10, 2)
 
-Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed, 2 wrong usage.
+Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed or lost the Lease, 2 wrong usage.
 ";
 
 /// Idle connections beyond one a worker: Events and tokens.
 const SPARE_CONNECTIONS: usize = 2;
 
-/// Runs until SIGTERM or SIGINT.
+/// The process is gone so soon after SIGTERM.
+const END: Duration = Duration::from_millis(4_800);
+/// For giving the Lease back, whatever time the workers have left, and for one that only waited for it.
+const GIVE_BACK: Duration = Duration::from_millis(500);
+
+/// What ends the process.
+enum End {
+    Signal,
+    Panicked(&'static str),
+    /// The Lease is lost; why.
+    Lost(String),
+    Failed(CliError),
+}
+
+/// Runs until SIGTERM or SIGINT, or until the Lease is lost.
 pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
     let flags = Flags::parse(arguments, &|name| std::env::var_os(name))?;
-    crate::log::start(flags.log_level);
+    crate::log::start(flags.log_level, flags.log_format);
     for flag in &flags.ignored {
         warn!("flag has no effect, runs start without delay flag=--{flag}");
     }
@@ -65,58 +92,175 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
     let signals = signals()?;
     let config =
         Config::load(flags.kubeconfig.as_deref(), flags.context.as_deref()).map_err(|error| CliError::Failed(error.to_string()))?;
+    let fence = flags.leader_elect.then(Until::default);
+    let metrics = Metrics::new();
     let options = ClientOptions {
         user_agent: format!("quarks-job/{}", env!("CARGO_PKG_VERSION")),
         call_timeout: flags.call_timeout,
         max_connections: flags.max_workers + SPARE_CONNECTIONS,
+        fence: fence.clone(),
+        observer: Some(observer(&metrics)),
         ..ClientOptions::default()
     };
     let client = Client::new(&config, options).map_err(|error| CliError::Failed(error.to_string()))?;
     let listener = flags.http_listen.as_deref().map(listen).transpose()?;
-    if flags.apply_crd {
-        crd::apply(&client)?;
+    if let Some(address) = listener.as_ref().and_then(|listener| listener.local_addr().ok()) {
+        info!("http listens address={address}");
     }
     info!(
-        "operator starts version={} monitored_id={} server={}",
+        "operator starts version={} monitored_id={} namespaces={:?} server={}",
         env!("CARGO_PKG_VERSION"),
         flags.monitored_id,
+        flags.watch_namespaces.join(","),
         config.server.origin(None)
     );
-
-    let (guard, shutdown) = shutdown::pair();
     let (panics, panicked) = bounded(1);
+    let election = fence.map(|fence| stand(&flags, &config, fence, &metrics, &panics)).transpose()?;
+    let leadership = election.as_ref().map(|election| election.leadership().clone());
+    let probed = Arc::new(Probed { leadership: leadership.clone(), ..Probed::default() });
+    if let Some(listener) = listener {
+        http::start(listener, &probed, &metrics, &panics).map_err(not_started)?;
+    }
+
+    // Without an election nothing comes from there.
+    let (_silent, nothing) = bounded(0);
+    let turns = election.as_ref().map_or(&nothing, Election::turns);
+    let waiting = Waiting { signals: &signals, panicked: &panicked, turns, leadership: leadership.as_ref() };
+    let mut end = waiting.for_lease();
+    let mut operator = None;
+    if end.is_none() {
+        match begin(flags, &client, metrics, &panics) {
+            Ok((begun, guard)) => {
+                // Set once.
+                let _ = probed.operator.set(begun.health());
+                operator = Some((begun, guard));
+            }
+            Err(error) => end = Some(End::Failed(error)),
+        }
+    }
+    let end = end.unwrap_or_else(|| waiting.for_end());
+    if let End::Lost(why) = end {
+        // Nothing is waited for: no write can leave any more, and the next start begins afresh.
+        error!("lost the Lease, ends at once reason=\"{why}\"");
+        client.shutdown();
+        return Err(CliError::Said);
+    }
+    let began = Instant::now();
+    info!("operator stops");
+    let left = operator.map_or(GIVE_BACK, |(operator, guard)| {
+        drop(guard);
+        operator.stop();
+        END.saturating_sub(began.elapsed()).max(GIVE_BACK)
+    });
+    // After all work: the next leader may start at once.
+    if let Some(election) = election {
+        election.stop(left);
+    }
+    match end {
+        End::Signal => Ok(()),
+        End::Panicked(name) => {
+            error!("thread panicked thread={name}");
+            Err(CliError::Failed(format!("thread {name} panicked; please report this")))
+        }
+        End::Failed(error) => Err(error),
+        End::Lost(_) => Err(CliError::Said),
+    }
+}
+
+/// Begins the work. Everything here may write.
+fn begin(flags: Flags, client: &Client, metrics: Metrics, panics: &Sender<&'static str>) -> Result<(Operator, ShutdownGuard), CliError> {
+    if flags.apply_crd {
+        crd::apply(client)?;
+    }
+    let (guard, shutdown) = shutdown::pair();
     let operator_config = OperatorConfig {
         monitored_id: flags.monitored_id,
+        fixed_namespaces: flags.watch_namespaces,
+        sidecar_service_account: flags.sidecar_service_account,
         max_workers: flags.max_workers,
         sidecar: SidecarSettings {
             image: flags.image,
             image_pull_policy: flags.image_pull_policy,
             image_pull_secret: flags.image_pull_secret,
-            log_level: flags.log_level.to_string().to_lowercase(),
+            log_level: flags.log_level.to_string().to_ascii_lowercase(),
+            log_format: flags.log_format.as_str(),
         },
         instance: instance(),
+        metrics,
     };
-    let failed = |error: std::io::Error| CliError::Failed(format!("a thread could not be started: {error}"));
-    let operator = controller::run(&client, operator_config, &shutdown, &panics).map_err(failed)?;
-    if let Some(listener) = listener {
-        let health = operator.health();
-        // Ends with the process: it only answers.
-        Thread::spawn("http", &panics, move || http::serve(&listener, &health)).map_err(failed)?;
-    }
-    let panicked = select! {
-        recv(signals) -> _ => None,
-        recv(panicked) -> name => name.ok(),
+    let operator = controller::run(client, operator_config, &shutdown, panics).map_err(not_started)?;
+    Ok((operator, guard))
+}
+
+/// Stands for the Lease, with a client of its own: it has no fence, and none of its calls may last until the deadline.
+fn stand(flags: &Flags, config: &Config, fence: Until, metrics: &Metrics, panics: &Sender<&'static str>) -> Result<Election, CliError> {
+    let timing = flags.election;
+    let options = ClientOptions {
+        call_timeout: flags.call_timeout.min(timing.call()),
+        max_connections: 1,
+        observer: Some(observer(metrics)),
+        ..ClientOptions::default()
     };
-    info!("operator stops");
-    drop(guard);
-    operator.stop();
-    match panicked {
-        None => Ok(()),
-        Some(name) => {
-            error!("thread panicked thread={name}");
-            Err(CliError::Failed(format!("thread {name} panicked; please report this")))
+    let client = Client::new(config, options).map_err(|error| CliError::Failed(error.to_string()))?;
+    let namespace = variable("POD_NAMESPACE").unwrap_or_else(|| config.namespace.clone());
+    let lease = ObjectKey::new(namespace, election::lease_name(&flags.monitored_id));
+    // A pod keeps its name when its container starts again.
+    let identity = format!("{}_{:016x}", instance(), RandomState::new().build_hasher().finish());
+    election::start(client, Candidacy { lease, identity, timing }, fence, panics).map_err(not_started)
+}
+
+/// What the main thread waits for.
+struct Waiting<'a> {
+    signals: &'a Receiver<()>,
+    panicked: &'a Receiver<&'static str>,
+    turns: &'a Receiver<()>,
+    leadership: Option<&'a Leadership>,
+}
+
+impl Waiting<'_> {
+    /// Until this process may work: `None`. At once without an election.
+    fn for_lease(&self) -> Option<End> {
+        let leadership = self.leadership?;
+        loop {
+            if leadership.lost().is_none() && leadership.is_leader() {
+                return None;
+            }
+            if let Some(end) = self.next(Duration::MAX) {
+                return Some(end);
+            }
         }
     }
+
+    fn for_end(&self) -> End {
+        loop {
+            let left = self.leadership.map_or(Duration::MAX, Leadership::left);
+            // The thread that renews would say so, too, but a process that was stopped must not wait for it.
+            let end = if left.is_zero() { Some(End::Lost("not renewed in time".to_owned())) } else { self.next(left) };
+            if let Some(end) = end {
+                return end;
+            }
+        }
+    }
+
+    fn next(&self, limit: Duration) -> Option<End> {
+        select! {
+            recv(self.signals) -> _ => return Some(End::Signal),
+            recv(self.panicked) -> name => return name.ok().map(End::Panicked),
+            recv(self.turns) -> _ => {}
+            default(limit) => {}
+        }
+        self.leadership?.lost().map(|why| End::Lost(why.to_owned()))
+    }
+}
+
+/// Counts requests.
+fn observer(metrics: &Metrics) -> Observer {
+    let metrics = metrics.clone();
+    Arc::new(move |request: &Request, code| metrics.requested(request, code))
+}
+
+fn not_started(error: std::io::Error) -> CliError {
+    CliError::Failed(format!("a thread could not be started: {error}"))
 }
 
 pub(super) fn signals() -> Result<Receiver<()>, CliError> {
@@ -130,7 +274,7 @@ pub(super) fn signals() -> Result<Receiver<()>, CliError> {
                 let _ = sender.try_send(());
             }
         })
-        .map_err(|error| CliError::Failed(format!("a thread could not be started: {error}")))?;
+        .map_err(not_started)?;
     Ok(receiver)
 }
 
@@ -140,8 +284,9 @@ fn listen(address: &str) -> Result<TcpListener, CliError> {
 
 /// The pod's name, else the host's.
 fn instance() -> String {
-    ["POD_NAME", "HOSTNAME"]
-        .iter()
-        .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
-        .unwrap_or_else(|| format!("process-{}", std::process::id()))
+    variable("POD_NAME").or_else(|| variable("HOSTNAME")).unwrap_or_else(|| format!("process-{}", std::process::id()))
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }

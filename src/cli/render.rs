@@ -54,6 +54,7 @@ pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
         image_pull_policy: given.pull_policy()?,
         image_pull_secret: given.value("image-pull-secret"),
         log_level: "info".to_owned(),
+        log_format: crate::log::Format::Text.as_str(),
     };
     let mut text = String::new();
     for object in objects(&given)?.0 {

@@ -143,9 +143,7 @@ impl Action<'_> {
                 }
                 Request::merge_patch(Resource::QUARKS_JOBS, key, &body)
             }
-            Self::WriteStatus { key, version, status } => {
-                Request::merge_patch_status(Resource::QUARKS_JOBS, key, &patch_body(status, version))
-            }
+            Self::WriteStatus { key, version, status } => Request::merge_patch_status(key, &patch_body(status, version)),
             Self::DeleteJob { key, uid, version, propagation } => {
                 let options = DeleteOptions { uid: Some((*uid).clone()), resource_version: version.cloned(), propagation: *propagation };
                 Request::delete(Resource::JOBS, key, &options)
@@ -169,7 +167,7 @@ impl Action<'_> {
                         "boundObjectRef": {"apiVersion": "v1", "kind": "Secret", "name": secret, "uid": secret_uid},
                     },
                 });
-                Request::create_subresource(Resource::SERVICE_ACCOUNTS, account, "token", &body)
+                Request::create_token(account, &body)
             }
             Self::StoreToken { key, uid, token, annotations } => {
                 let body = json!({"metadata": {"uid": uid, "annotations": annotations}, "data": {"token": token}});

@@ -19,6 +19,7 @@ use crate::kube::{Client, Error, Request};
 use crate::shutdown::Shutdown;
 
 use super::action::Action;
+use super::blocked::remedy;
 
 /// Life of a token in seconds: the spec's limit. The API server may give less.
 const TOKEN_SECONDS: u32 = 3_600;
@@ -26,6 +27,8 @@ const TOKEN_SECONDS: u32 = 3_600;
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
 /// How often it is looked, in memory, whether a token is due. No request is made unless one is.
 const TICK: Duration = Duration::from_secs(5);
+/// A token that was not renewed is tried again after this long; it has half of its life before it.
+const RENEW_RETRY: Duration = Duration::from_secs(60);
 /// A Secret that this process made is believed to be there for this long.
 const TRUST_LIMIT: Duration = Duration::from_secs(60);
 
@@ -48,7 +51,10 @@ pub enum CredentialError {
 struct Held {
     account: String,
     secret: Uid,
+    /// From then on it is of no use for a new run.
     renew_at: Instant,
+    /// A renewal that did not work is not tried again before.
+    retry_at: Instant,
     /// When the Secret was last seen or written.
     seen_at: Instant,
     used_at: Instant,
@@ -74,7 +80,7 @@ struct TokenStatus {
 
 impl Credentials {
     /// Returns when the namespace's Secret holds a token of `account` that lives for a good while.
-    pub fn ensure(&self, client: &Client, namespace: &str, account: &str) -> Result<(), CredentialError> {
+    pub fn ensure(&self, client: &Client, index: &SharedIndex, namespace: &str, account: &str) -> Result<(), CredentialError> {
         let slot = self.slot(namespace);
         let mut held = lock(&slot);
         let now = Instant::now();
@@ -86,21 +92,15 @@ impl Credentials {
             held.used_at = now;
             return Ok(());
         }
-        *held = Some(obtain(client, namespace, account)?);
+        *held = Some(obtain(client, index, namespace, account)?);
         Ok(())
     }
 
     /// Renews and removes; runs on a thread of its own until the shutdown.
     pub fn run(&self, client: &Client, index: &SharedIndex, shutdown: &Shutdown) {
-        let mut is_adopted = false;
+        let mut adopted = Vec::new();
         while !shutdown.wait(TICK) {
-            if !index.read().is_synced() {
-                continue;
-            }
-            if !is_adopted {
-                self.adopt(client, index);
-                is_adopted = true;
-            }
+            self.adopt(client, index, &mut adopted);
             let namespaces: Vec<String> = self.lock_all().keys().cloned().collect();
             for namespace in namespaces {
                 self.tend(client, index, &namespace);
@@ -108,18 +108,23 @@ impl Credentials {
         }
     }
 
-    /// Takes over what an earlier process left.
-    fn adopt(&self, client: &Client, index: &SharedIndex) {
+    /// Takes over what another process left, once in each namespace that has become ours.
+    fn adopt(&self, client: &Client, index: &SharedIndex, adopted: &mut Vec<String>) {
         let namespaces = index.read().monitored_with_account();
-        for (namespace, account) in namespaces {
-            let slot = self.slot(&namespace);
+        for (namespace, account) in &namespaces {
+            // The index gives them in order.
+            if adopted.binary_search(namespace).is_ok() {
+                continue;
+            }
+            let slot = self.slot(namespace);
             let mut held = lock(&slot);
             if held.is_none()
-                && let Ok(Some(secret)) = read(client, &namespace)
+                && let Ok(Some(secret)) = read(client, namespace)
             {
-                *held = usable(&secret, &account).or_else(|| due_now(&secret));
+                *held = usable(&secret, account).or_else(|| due_now(&secret));
             }
         }
+        *adopted = namespaces.into_iter().map(|(namespace, _)| namespace).collect();
     }
 
     fn tend(&self, client: &Client, index: &SharedIndex, namespace: &str) {
@@ -129,6 +134,13 @@ impl Credentials {
         let now = Instant::now();
         let account = {
             let index = index.read();
+            if index.is_out_of_reach(namespace) {
+                debug!("token left alone namespace={namespace}");
+                *held = None;
+                drop(held);
+                self.lock_all().remove(namespace);
+                return;
+            }
             if index.has_unfinished_output(namespace) {
                 current.used_at = now;
             }
@@ -148,11 +160,16 @@ impl Credentials {
             *held = None;
             drop(held);
             self.lock_all().remove(namespace);
-        } else if now >= current.renew_at {
-            match obtain(client, namespace, &account) {
+        } else if now >= current.renew_at && now >= current.retry_at {
+            match obtain(client, index, namespace, &account) {
                 Ok(fresh) => *held = Some(fresh),
-                Err(CredentialError::Api(error)) => warn!("token not renewed namespace={namespace} error={error}"),
-                Err(CredentialError::NotReady(message)) => warn!("token not renewed namespace={namespace} message={message:?}"),
+                Err(error) => {
+                    current.retry_at = now + RENEW_RETRY;
+                    match error {
+                        CredentialError::Api(error) => warn!("token not renewed namespace={namespace} error={error}"),
+                        CredentialError::NotReady(message) => warn!("token not renewed namespace={namespace} message={message:?}"),
+                    }
+                }
             }
         }
     }
@@ -197,12 +214,12 @@ fn due_now(secret: &Secret) -> Option<Held> {
 
 fn held(account: &str, secret: &Uid, renew_in: Duration) -> Held {
     let now = Instant::now();
-    Held { account: account.to_owned(), secret: secret.clone(), renew_at: now + renew_in, seen_at: now, used_at: now }
+    Held { account: account.to_owned(), secret: secret.clone(), renew_at: now + renew_in, retry_at: now, seen_at: now, used_at: now }
 }
 
-fn obtain(client: &Client, namespace: &str, account: &str) -> Result<Held, CredentialError> {
+fn obtain(client: &Client, index: &SharedIndex, namespace: &str, account: &str) -> Result<Held, CredentialError> {
     let key = ObjectKey::new(namespace, TOKEN_SECRET);
-    let refused = |error: Error| refusal(error, namespace, account);
+    let refused = |error: Error| refusal(error, &remedy(index, namespace), account);
     let found = match read(client, namespace).map_err(refused)? {
         Some(secret) => secret,
         None => match client.call::<Secret>(&Action::CreateSecret(&empty_secret(namespace, account)).request()) {
@@ -244,16 +261,15 @@ fn empty_secret(namespace: &str, account: &str) -> Secret {
     }
 }
 
-fn refusal(error: Error, namespace: &str, account: &str) -> CredentialError {
-    let remedy = format!("kubectl apply -n {namespace} -f manifests/monitored-namespace.yaml");
+fn refusal(error: Error, remedy: &str, account: &str) -> CredentialError {
     if error.is_forbidden() {
         CredentialError::NotReady(format!(
-            "the operator may not make the sidecar's token: {}; the manifests grant it for account quarks-job-sidecar: {remedy}",
+            "the operator may not make the sidecar's token: {}; the manifests grant it for account quarks-job-sidecar; run: {remedy}",
             error.message()
         ))
     } else if error.is_not_found() {
         CredentialError::NotReady(format!(
-            "service account {account:?}, which label quarks.cloudfoundry.org/qjob-service-account of the namespace names, does not exist; the manifests make and grant quarks-job-sidecar: {remedy}"
+            "service account {account:?}, which label quarks.cloudfoundry.org/qjob-service-account of the namespace (or --sidecar-service-account) names, does not exist; the manifests make and grant quarks-job-sidecar; run: {remedy}"
         ))
     } else {
         CredentialError::Api(error)

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
-use log::{debug, warn};
+use log::{Level, log, warn};
 
 use crate::api::{API_VERSION, Event, KIND, ObjectKey, ObjectMeta, ObjectReference, Uid};
 use crate::clock;
@@ -131,6 +131,7 @@ impl EventPoster {
         if self.posted.len() >= REMEMBERED_MAX {
             self.posted.clear();
         }
+        let note_reason = note.reason;
         let id = (uid, note);
         if let Some(posted) = self.posted.get_mut(&id)
             && now.duration_since(posted.at) < SERIES_WINDOW
@@ -143,7 +144,7 @@ impl EventPoster {
                 Ok(()) => return,
                 // It has expired on the server: a new one follows.
                 Err(error) if error.is_not_found() => {}
-                Err(error) => return debug!("event not counted key={key} error={error}"),
+                Err(error) => return log_failure(key, note_reason, &error),
             }
         }
         self.count += 1;
@@ -153,9 +154,15 @@ impl EventPoster {
             Ok(()) => {
                 self.posted.insert(id, Posted { key: event_key, times: 1, at: now });
             }
-            Err(error) => debug!("event not posted key={key} reason={} error={error}", id.1.reason),
+            Err(error) => log_failure(key, note_reason, &error),
         }
     }
+}
+
+/// A missing right does not pass by itself; anything else costs an Event and no more.
+fn log_failure(key: &ObjectKey, reason: &str, error: &Error) {
+    let level = if error.is_missing_right() { Level::Warn } else { Level::Debug };
+    log!(level, "event not posted key={key} reason={reason} error={error}");
 }
 
 fn deliver(client: &Client, shutdown: &Shutdown, action: &Action<'_>) -> Result<(), Error> {

@@ -83,10 +83,9 @@ impl Reconciler {
 }
 
 /// What to do when the right is missing.
-pub fn may_not_list_message(namespace: &str, error: &Error) -> String {
+pub fn may_not_list_message(remedy: &str, error: &Error) -> String {
     format!(
-        "the template names a versioned Secret, and the operator may not list Secrets to find its newest version: {}; run: \
-         kubectl apply -f manifests/operator.yaml && kubectl apply -n {namespace} -f manifests/monitored-namespace.yaml",
+        "the template names a versioned Secret, and the operator may not list Secrets to find its newest version: {}; run: {remedy}",
         error.message()
     )
 }

@@ -63,6 +63,8 @@ pub struct Memory {
     pub config: Option<String>,
     /// Pods of the run that is about to be cleaned up.
     pub pods: Option<Vec<Pod>>,
+    /// Since when a trigger could have had its Job, as far as this process has seen.
+    pub trigger_seen: Option<Instant>,
     /// Pruning of versions that did not work.
     pub prune: Option<PruneRetry>,
     /// Jobs that were written to, and the version at which: the watch has not shown the result yet.
@@ -151,7 +153,7 @@ impl Memory {
 
     /// True if forgetting all of it changes nothing: the index has caught up and no run goes on.
     fn is_idle(&self, indexed: Option<&QuarksJobView>) -> bool {
-        let Self { known, versions: _, started, hold, refusals: _, verdict, missing, config, pods: _, prune, acted } = self;
+        let Self { known, versions: _, started, hold, refusals: _, verdict, missing, config, pods: _, trigger_seen, prune, acted } = self;
         let is_caught_up = match (known, indexed) {
             (Some(known), Some(indexed)) => known.view.resource_version == indexed.resource_version,
             (None, _) | (Some(_), None) => true,
@@ -169,6 +171,7 @@ impl Memory {
             && hold.is_none()
             && verdict.is_none()
             && missing.is_none()
+            && trigger_seen.is_none()
             && prune.is_none()
             && acted.is_empty()
     }

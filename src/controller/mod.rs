@@ -4,12 +4,14 @@
 //! `reconcile`, `start`, `settle` and `cleanup` carry decisions out, with the reads in `lookup`; `run` gives keys to workers.
 
 mod action;
+mod blocked;
 mod choices;
 mod cleanup;
 mod config;
 mod credential;
 mod decide;
 mod events;
+mod health;
 mod lookup;
 mod memory;
 pub mod names;
@@ -24,4 +26,5 @@ pub mod template;
 pub(crate) mod verdict;
 pub(crate) mod versions;
 
-pub use run::{Health, Operator, OperatorConfig, run};
+pub use health::Health;
+pub use run::{Operator, OperatorConfig, run};

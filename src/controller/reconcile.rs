@@ -9,6 +9,7 @@ use crate::api::{ActiveRun, Condition, Job, ObjectKey, QuarksJob, QuarksJobStatu
 use crate::clock;
 use crate::index::{JobView, NamespaceView, QuarksJobView, SharedIndex};
 use crate::kube::{Client, Error, Propagation, Request};
+use crate::metrics::Metrics;
 use crate::queue::Lane;
 
 use super::action::Action;
@@ -84,6 +85,8 @@ pub struct Reconciler {
     pub config: Arc<ConfigStore>,
     /// Starts that are about to name versions.
     pub choices: Choices,
+    /// Where runs are counted.
+    pub metrics: Metrics,
 }
 
 /// What a step works with.
@@ -106,9 +109,13 @@ impl Context<'_> {
 }
 
 impl Reconciler {
-    /// Brings one QuarksJob as far as it goes now.
-    pub fn reconcile(&self, key: &ObjectKey, lane: Lane) -> Next {
+    /// Brings one QuarksJob as far as it goes now. It waited in its lane since `since`.
+    pub fn reconcile(&self, key: &ObjectKey, lane: Lane, since: Instant) -> Next {
         let mut memory = self.memories.take(key);
+        if lane == Lane::Urgent && memory.started.is_none() {
+            // That there is something to start is what brought it there.
+            memory.trigger_seen.get_or_insert(since);
+        }
         let next = self.steps(key, lane, &mut memory);
         let indexed = self.index.read().quarks_job(key);
         match indexed {
@@ -132,6 +139,7 @@ impl Reconciler {
                     }
                     // The watch will say so too; nothing is done for an object that is gone.
                     Ok(None) => return Next::Done,
+                    Err(error) if error.is_forbidden() => return self.blocked(key, memory, error),
                     Err(error) => return Next::Retry(error),
                 }
             }
@@ -153,12 +161,21 @@ impl Reconciler {
                 prune_at,
                 references: memory.references(&view, due),
             };
-            let step = match decide(&snapshot, Instant::now()) {
+            let now = Instant::now();
+            let decision = decide(&snapshot, now);
+            let is_start = matches!(decision, Decision::Do(Step::Start(_)));
+            match decision {
+                Decision::Do(Step::Start(_)) => _ = memory.trigger_seen.get_or_insert(now),
+                // Nothing waits, or for something else than us; but after a refusal the trigger still does.
+                Decision::Nothing => memory.trigger_seen = None,
+                Decision::Wait(_) if memory.hold.is_none() => memory.trigger_seen = None,
+                Decision::Do(_) | Decision::Wait(_) => {}
+            }
+            let step = match decision {
                 Decision::Nothing => return Next::Done,
                 Decision::Wait(duration) => return Next::After(duration),
                 Decision::Do(step) => step,
             };
-            let is_start = matches!(step, Step::Start(_));
             if lane == Lane::Urgent && !is_start {
                 return Next::Later;
             }
@@ -178,6 +195,7 @@ impl Reconciler {
                 Ok(Flow::Continue) if is_start => return Next::Later,
                 Ok(Flow::Continue) => {}
                 Err(Failed::Stale) => must_read = true,
+                Err(Failed::Api(error)) if error.is_forbidden() => return self.blocked(key, memory, error),
                 Err(Failed::Api(error)) => return Next::Retry(error),
             }
         }
@@ -237,6 +255,13 @@ impl Reconciler {
         Ok(())
     }
 
+    /// The Job of the trigger that waited is there.
+    pub(super) fn trigger_served(&self, memory: &mut Memory) {
+        if let Some(seen) = memory.trigger_seen.take() {
+            self.metrics.job_created(seen.elapsed());
+        }
+    }
+
     pub(super) fn tell(&self, context: &Context<'_>, note: Note) {
         self.events.send(context.key, &context.view.uid, note);
     }
@@ -244,6 +269,8 @@ impl Reconciler {
     // --- during a run ------------------------------------------------------------------------------------------
 
     fn record_start(&self, context: &Context<'_>, job: &JobView, memory: &mut Memory) -> Result<Flow, Failed> {
+        // If the answer to its create was lost, the watch has brought it.
+        self.trigger_served(memory);
         let record = job.record_of(&context.view.uid).ok_or(Failed::Stale)?;
         let Known { status, .. } = memory.known().cloned().ok_or(Failed::Stale)?;
         let active = ActiveRun {
@@ -354,7 +381,7 @@ impl Reconciler {
     }
 }
 
-fn ready_of(status: &QuarksJobStatus) -> Option<(&str, &str)> {
+pub(super) fn ready_of(status: &QuarksJobStatus) -> Option<(&str, &str)> {
     status.condition("Ready").map(|Condition { status, reason, .. }| (status.as_str(), reason.as_str()))
 }
 

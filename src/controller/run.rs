@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, SendError, Sender, bounded, select};
@@ -17,16 +17,19 @@ use serde::de::DeserializeOwned;
 use crate::api::{ObjectKey, Resource};
 use crate::index::{Change, Index, JobView, SharedIndex};
 use crate::kube::{Client, Error};
+use crate::metrics::{Metrics, Reconciled};
 use crate::queue::{Backoff, Lane, Queue};
 use crate::shutdown::Shutdown;
 use crate::threads::Thread;
 use crate::watch::{self, Jitter, WatchEvent, WatchHandle, WatchSpec};
 
+use super::blocked::remedy;
 use super::choices::Choices;
 use super::config::{ConfigStore, ConfigWatches};
 use super::credential::Credentials;
 use super::decide::pending;
 use super::events;
+use super::health::{Health, Pulse};
 use super::memory::Memories;
 use super::reconcile::{Next, Reconciler};
 use super::template::SidecarSettings;
@@ -39,12 +42,6 @@ const RETRY: Backoff = Backoff { first: Duration::from_millis(200), max: Duratio
 const INVALID_RETRY: Duration = Duration::from_secs(60);
 /// The controller shows at least this often that it moves.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// A controller that has not moved for this long is stuck.
-const STUCK: Duration = Duration::from_secs(60);
-/// A watch makes progress at least every four minutes, on a quiet cluster too: its idle limit, and some.
-const WATCH_SILENT: Duration = Duration::from_secs(330);
-/// Failures in a row of one watch until the API server counts as unreachable.
-const WATCH_FAILURES: u32 = 3;
 /// Running requests get this long after the shutdown; the process must be gone 5 s after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(4);
 /// A worker that is busy with one key for this long is worth a line.
@@ -55,58 +52,18 @@ const SLOW: Duration = Duration::from_secs(60);
 pub struct OperatorConfig {
     /// Value of the namespace label `monitored`.
     pub monitored_id: String,
+    /// These namespaces and no others, whatever their labels; found by their labels if empty.
+    pub fixed_namespaces: Vec<String>,
+    /// The account that the sidecar acts as in fixed namespaces.
+    pub sidecar_service_account: String,
     /// Keys that are worked on at once.
     pub max_workers: usize,
     /// How pods get the sidecar.
     pub sidecar: SidecarSettings,
     /// Name of this process in Events: the pod's name.
     pub instance: String,
-}
-
-/// What health checks ask. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Health {
-    pulse: Pulse,
-    watches: Arc<Vec<WatchHandle>>,
-    index: SharedIndex,
-}
-
-impl Health {
-    /// All threads live (another one that ends takes the process with it), and the controller moves.
-    pub fn is_alive(&self) -> bool {
-        self.pulse.silence() < STUCK && self.watches.iter().all(|watch| watch.health().alive)
-    }
-
-    /// Every first list is in, and the API server can be reached.
-    pub fn is_ready(&self) -> bool {
-        let is_fresh = |watch: &WatchHandle| {
-            let health = watch.health();
-            health.synced && health.failures < WATCH_FAILURES && health.last_progress_age < WATCH_SILENT
-        };
-        self.is_alive() && self.index.read().is_synced() && self.watches.iter().all(is_fresh)
-    }
-}
-
-/// When the controller last moved.
-#[derive(Clone, Debug)]
-struct Pulse {
-    started: Instant,
-    /// Milliseconds from `started`.
-    last: Arc<AtomicU64>,
-}
-
-impl Pulse {
-    fn new() -> Self {
-        Self { started: Instant::now(), last: Arc::new(AtomicU64::new(0)) }
-    }
-
-    fn beat(&self) {
-        self.last.store(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    fn silence(&self) -> Duration {
-        self.started.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))
-    }
+    /// Where everything is counted.
+    pub metrics: Metrics,
 }
 
 /// A running operator.
@@ -142,13 +99,16 @@ impl DirtySender {
 }
 
 type Dirty = (Vec<ObjectKey>, Lane);
-type Work = (ObjectKey, Lane);
+/// With the time since when it waited.
+type Work = (ObjectKey, Lane, Instant);
 type Done = (ObjectKey, Next);
 
 /// Starts all threads. They end after `shutdown`; a thread that panics is named on `panics`.
 pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics: &Sender<&'static str>) -> std::io::Result<Operator> {
-    let OperatorConfig { monitored_id, max_workers, sidecar, instance } = config;
-    let index = SharedIndex::new(Index::new(monitored_id));
+    let OperatorConfig { monitored_id, fixed_namespaces, sidecar_service_account, max_workers, sidecar, instance, metrics } = config;
+    let is_fixed = !fixed_namespaces.is_empty();
+    let index =
+        SharedIndex::new(if is_fixed { Index::fixed(&fixed_namespaces, &sidecar_service_account) } else { Index::new(monitored_id) });
     let pulse = Pulse::new();
     let (dirty, dirty_in) = bounded::<Dirty>(CHANNEL);
     let dirty = DirtySender(dirty);
@@ -161,8 +121,17 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
 
     let (ctl_pulse, ctl_index, ctl_shutdown) = (pulse.clone(), index.clone(), shutdown.clone());
     let config = Arc::new(ConfigStore::default());
-    let config_watches = ConfigWatches::new(client.clone(), index.clone(), Arc::clone(&config), dirty.clone());
-    let controller = Controller { queue: Queue::new(RETRY), idle: max_workers, work, done: done_in, dirty: dirty_in, rush, config_watches };
+    let config_watches = ConfigWatches::new(client.clone(), index.clone(), Arc::clone(&config), dirty.clone(), metrics.clone());
+    let controller = Controller {
+        queue: Queue::new(RETRY),
+        idle: max_workers,
+        work,
+        done: done_in,
+        dirty: dirty_in,
+        rush,
+        config_watches,
+        metrics: metrics.clone(),
+    };
     threads.push(Thread::spawn("ctl-run", panics, move || controller.run(&ctl_index, &ctl_pulse, &ctl_shutdown))?);
 
     let reconciler = Arc::new(Reconciler {
@@ -174,10 +143,12 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
         memories: Memories::default(),
         config,
         choices: Choices::default(),
+        metrics: metrics.clone(),
     });
-    for _ in 0..max_workers {
-        let (reconciler, work, done) = (Arc::clone(&reconciler), work_in.clone(), done.clone());
-        threads.push(Thread::spawn("worker", panics, move || serve_keys(&reconciler, &work, &done))?);
+    let workers: Vec<Pulse> = (0..max_workers).map(|_| Pulse::new()).collect();
+    for pulse in &workers {
+        let (reconciler, work, done, pulse) = (Arc::clone(&reconciler), work_in.clone(), done.clone(), pulse.clone());
+        threads.push(Thread::spawn("worker", panics, move || serve_keys(&reconciler, &work, &done, &pulse))?);
     }
 
     let (event_client, event_shutdown) = (client.clone(), shutdown.clone());
@@ -187,12 +158,21 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
     threads.push(Thread::spawn("credentials", panics, move || credentials.run(&token_client, &token_index, &token_shutdown))?);
 
     // Watches last: what they feed is there.
-    let watches = vec![
-        start_watch(client, "watch-namespaces", Resource::NAMESPACES, &index, &dirty, Change::Namespace),
-        start_watch(client, "watch-jobs", Resource::JOBS, &index, &dirty, Change::Job),
-        start_watch(client, "watch-qjobs", Resource::QUARKS_JOBS, &index, &dirty, Change::QuarksJob),
-    ];
-    Ok(Operator { client: client.clone(), threads, health: Health { pulse, watches: Arc::new(watches), index } })
+    let feed = Feed { client, index: &index, dirty: &dirty, metrics: &metrics };
+    let mut watches = Vec::new();
+    let scopes = if is_fixed {
+        fixed_namespaces
+    } else {
+        watches.push(feed.watch("watch-namespaces", Resource::NAMESPACES, "", Change::Namespace));
+        vec![String::new()]
+    };
+    for scope in &scopes {
+        watches.push(feed.watch("watch-jobs", Resource::JOBS, scope, Change::Job));
+        watches.push(feed.watch("watch-qjobs", Resource::QUARKS_JOBS, scope, Change::QuarksJob));
+    }
+    let (workers, watches) = (Arc::new(workers), Arc::new(watches));
+    let health = Health { pulse, workers, watches, index, call_timeout: client.call_timeout() };
+    Ok(Operator { client: client.clone(), threads, health })
 }
 
 impl Operator {
@@ -220,36 +200,46 @@ impl Operator {
     }
 }
 
-fn start_watch<T>(
-    client: &Client,
-    name: &'static str,
-    resource: Resource,
-    index: &SharedIndex,
-    dirty: &DirtySender,
-    wrap: fn(WatchEvent<Arc<T>>) -> Change,
-) -> WatchHandle
-where
-    T: DeserializeOwned + Send + Sync + 'static,
-{
-    let (index, dirty) = (index.clone(), dirty.clone());
-    watch::spawn(client, WatchSpec::new(name, resource), move |event| match take_in(&index, &dirty, wrap(event)) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(_) => ControlFlow::Break(()),
-    })
+/// What every watch of the index needs.
+struct Feed<'a> {
+    client: &'a Client,
+    index: &'a SharedIndex,
+    dirty: &'a DirtySender,
+    metrics: &'a Metrics,
+}
+
+impl Feed<'_> {
+    /// Starts the watch of one kind, in one namespace or, with an empty `scope`, in all.
+    fn watch<T>(&self, name: &'static str, resource: Resource, scope: &str, wrap: fn(WatchEvent<Arc<T>>) -> Change) -> WatchHandle
+    where
+        T: DeserializeOwned + Send + Sync + 'static,
+    {
+        let (index, dirty, namespace) = (self.index.clone(), self.dirty.clone(), scope.to_owned());
+        let spec = WatchSpec {
+            namespace: namespace.clone(),
+            remedy: remedy(&index, scope),
+            on_restart: Some(self.metrics.on_restart()),
+            ..WatchSpec::new(name, resource)
+        };
+        watch::spawn(self.client, spec, move |event| match take_in(&index, &dirty, &namespace, wrap(event)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        })
+    }
 }
 
 /// Takes a change into the index and tells the controller whom it may matter to. Each kind has one watch, so changes of
-/// one kind come in order.
-fn take_in(index: &SharedIndex, dirty: &DirtySender, change: Change) -> Result<(), SendError<Dirty>> {
-    let (normal, urgent, is_newly_synced) = {
+/// one kind and scope come in order.
+fn take_in(index: &SharedIndex, dirty: &DirtySender, scope: &str, change: Change) -> Result<(), SendError<Dirty>> {
+    let (normal, urgent, is_newly_in) = {
         let mut index = index.write();
-        let was_synced = index.is_synced();
-        let (urgent, normal): (Vec<_>, Vec<_>) = index.apply(change).into_iter().partition(|key| has_to_start(&index, key));
-        (normal, urgent, index.is_synced() && !was_synced)
+        let was_in = index.is_in(scope);
+        let (urgent, normal): (Vec<_>, Vec<_>) = index.apply(scope, change).into_iter().partition(|key| has_to_start(&index, key));
+        (normal, urgent, index.is_in(scope) && !was_in)
     };
-    if is_newly_synced {
+    if is_newly_in {
         let (quarks_jobs, jobs) = index.read().sizes();
-        info!("caches are in quarksjobs={quarks_jobs} jobs={jobs}");
+        info!("caches are in namespace={scope:?} quarksjobs={quarks_jobs} jobs={jobs}");
         // Wakes the controller, whatever the keys.
         dirty.0.send((Vec::new(), Lane::Normal))?;
     }
@@ -265,15 +255,20 @@ fn has_to_start(index: &Index, key: &ObjectKey) -> bool {
 }
 
 /// One worker: a key in, what becomes of it out. A panic is this key's failure and nobody else's.
-fn serve_keys(reconciler: &Reconciler, work: &Receiver<Work>, done: &Sender<Done>) {
-    for (key, lane) in work {
+fn serve_keys(reconciler: &Reconciler, work: &Receiver<Work>, done: &Sender<Done>, pulse: &Pulse) {
+    pulse.rest();
+    for (key, lane, since) in work {
         let started = Instant::now();
-        let next = catch_unwind(AssertUnwindSafe(|| reconciler.reconcile(&key, lane))).unwrap_or_else(|_| {
+        pulse.beat();
+        let next = catch_unwind(AssertUnwindSafe(|| reconciler.reconcile(&key, lane, since))).unwrap_or_else(|_| {
             error!("worker panicked, the key is tried again key={key}");
             Next::Panicked
         });
-        if started.elapsed() > SLOW {
-            warn!("slow key key={key} seconds={}", started.elapsed().as_secs());
+        pulse.rest();
+        let taken = started.elapsed();
+        reconciler.metrics.worked(taken);
+        if taken > SLOW {
+            warn!("slow key key={key} seconds={}", taken.as_secs());
         }
         if done.send((key, next)).is_err() {
             return;
@@ -292,27 +287,30 @@ struct Controller {
     rush: Arc<AtomicBool>,
     /// Watches that come and go with what QuarksJobs refer to.
     config_watches: ConfigWatches,
+    metrics: Metrics,
 }
 
 impl Controller {
     fn run(mut self, index: &SharedIndex, pulse: &Pulse, shutdown: &Shutdown) {
         let mut jitter = Jitter::from_entropy();
-        let mut is_synced = false;
+        let mut is_any_in = false;
         loop {
             pulse.beat();
             let now = Instant::now();
-            is_synced = is_synced || index.read().is_synced();
-            // Nothing is worked on before all first lists are in.
-            while is_synced && self.idle > 0 {
-                let Some(work) = self.queue.take(now) else { break };
-                if self.work.send(work).is_err() {
+            is_any_in = is_any_in || index.read().is_any_in();
+            // Nothing is worked on before all first lists are in; with fixed namespaces each is judged by its own.
+            while is_any_in && self.idle > 0 {
+                let Some((key, lane, since)) = self.queue.take(now) else { break };
+                self.metrics.waited(now.saturating_duration_since(since));
+                if self.work.send((key, lane, since)).is_err() {
                     return;
                 }
                 self.idle -= 1;
             }
-            if is_synced {
+            if is_any_in {
                 self.config_watches.adjust(now);
             }
+            self.metrics.queue(self.queue.depth(), self.queue.adds());
             self.rush.store(self.queue.is_rush(now), Ordering::Relaxed);
             let due =
                 self.queue.next_due().filter(|_| self.idle > 0).map_or(HEARTBEAT, |due| due.saturating_duration_since(now).min(HEARTBEAT));
@@ -339,6 +337,12 @@ impl Controller {
 
     fn finish(&mut self, key: &ObjectKey, next: Next, jitter: f64) {
         let now = Instant::now();
+        self.metrics.reconciled(match next {
+            Next::Done => Reconciled::Success,
+            Next::After(_) => Reconciled::RequeueAfter,
+            Next::Later => Reconciled::Requeue,
+            Next::Retry(_) | Next::Panicked => Reconciled::Error,
+        });
         match next {
             Next::Done => self.queue.done(key, now),
             Next::After(duration) => self.queue.done_until(key, now + duration, now),
@@ -357,7 +361,7 @@ impl Controller {
 
     /// No new keys; the workers end when the channel closes, after what they are at.
     fn drain(self) {
-        let Self { queue, idle: _, work, done, dirty: _, rush: _, config_watches } = self;
+        let Self { queue, idle: _, work, done, dirty: _, rush: _, config_watches, metrics: _ } = self;
         drop(config_watches);
         drop(work);
         debug!("waiting for workers busy={}", queue.in_work());
@@ -370,12 +374,8 @@ impl Controller {
 fn log_failure(key: &ObjectKey, error: &Error) {
     if error.is_shutdown() {
         debug!("stopped in the middle key={key}");
-    } else if error.is_forbidden() {
-        warn!(
-            "not allowed, will be tried again key={key} error={error} remedy=\"kubectl apply -n {} -f manifests/monitored-namespace.yaml\"",
-            key.namespace
-        );
-    } else {
+    } else if !error.is_forbidden() {
+        // What is forbidden was told with what helps.
         warn!("failed, will be tried again key={key} error={error}");
     }
 }

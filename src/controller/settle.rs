@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use log::{debug, info, warn};
+use log::{debug, info};
 
 use crate::api::{LABEL_QJOB_NAME, LastRun, List, ObjectKey, Outcome, Pod, QuarksJob, QuarksJobStatus, Resource, Strategy, Trigger, Uid};
 use crate::clock;
@@ -24,6 +24,8 @@ const UNSEEN_JOB_RETRY: Duration = Duration::from_secs(5);
 
 impl Reconciler {
     pub(super) fn settle_ended(&self, context: &Context<'_>, job: &JobView, memory: &mut Memory) -> Result<Flow, Failed> {
+        // As for `record_start`, which a short run never sees.
+        self.trigger_served(memory);
         let record = job.record_of(&context.view.uid).ok_or(Failed::Stale)?;
         let verdict = self.judge(context, job, record, memory)?;
         self.settle(context, record, verdict, memory)
@@ -34,15 +36,7 @@ impl Reconciler {
         if !record.output {
             return Ok(verdict(end, job.succeeded, None));
         }
-        let pods = match self.pods(context.key) {
-            Ok(pods) => pods,
-            // What may not be read cannot be verified, and no retry changes that.
-            Err(error) if error.is_forbidden() => {
-                warn!("pods cannot be listed key={} error={error}", context.key);
-                Vec::new()
-            }
-            Err(error) => return Err(Failed::Api(error)),
-        };
+        let pods = self.pods(context.key).map_err(Failed::Api)?;
         let own: Vec<Pod> = pods.iter().filter(|pod| is_pod_of(pod, &job.uid)).cloned().collect();
         memory.pods = Some(pods);
         Ok(verdict(end, job.succeeded, Some(&own)))
@@ -79,6 +73,7 @@ impl Reconciler {
         let action = Action::Settle { key: context.key, version: &view.resource_version, uid: &view.uid, marker: &marker, strategy };
         let object: QuarksJob = self.client.call(&action.request())?;
         info!("run settled key={} run={} outcome={} reason={}", context.key, record.run, verdict.outcome.as_str(), verdict.reason);
+        self.metrics.settled(record.trigger, verdict.outcome);
         memory.verdict = Some((record.run, verdict));
         memory.learn(&context.view.resource_version, &object);
         Ok(Flow::Continue)
@@ -91,6 +86,8 @@ impl Reconciler {
         let builder = StatusBuilder::new(context.view, &status, &now);
         let recorded = status.last_run.clone().filter(|last| last.run >= marker.runs);
         let is_news = recorded.is_none() && marker.runs > 0;
+        // Else the answer to our own settle was lost, or another process settled it and is gone.
+        let is_counted = memory.verdict.as_ref().is_some_and(|(run, _)| *run == marker.runs);
         let new = match recorded {
             Some(last) => builder.ended(last, context.ready()),
             None if marker.runs == 0 => builder.idle(Readiness::Ready, &ready_message(Readiness::Ready, context.view, None)),
@@ -105,6 +102,9 @@ impl Reconciler {
         self.write_status(context, &status, &new, memory)?;
         memory.verdict = None;
         if let Some(last) = new.last_run.filter(|_| is_news) {
+            if let (false, Some(trigger)) = (is_counted, last.trigger) {
+                self.metrics.settled(trigger, last.outcome);
+            }
             self.tell_end(context, &last);
         }
         Ok(Flow::Continue)

@@ -10,6 +10,7 @@ use crate::clock;
 use crate::queue::Backoff;
 
 use super::action::Action;
+use super::blocked::{TERMINATING_RETRY, remedy};
 use super::config::{Compared, compare};
 use super::credential::CredentialError;
 use super::decide::{Hold, Pending, StartedRun};
@@ -36,7 +37,8 @@ impl Reconciler {
         let _choice = match self.use_highest_versions(&key.namespace, &mut spec.template) {
             Ok(choice) => choice,
             Err(error) if error.is_forbidden() => {
-                return self.refuse(context, memory, "NamespaceNotReady", &may_not_list_message(&key.namespace, &error), None);
+                let message = may_not_list_message(&remedy(&self.index, &key.namespace), &error);
+                return self.refuse(context, memory, "NamespaceNotReady", &message, None);
             }
             Err(error) => return Err(error.into()),
         };
@@ -67,7 +69,7 @@ impl Reconciler {
         };
         if record.output
             && let Some(account) = context.namespace.and_then(|namespace| namespace.service_account.as_deref())
-            && let Err(error) = self.credentials.ensure(&self.client, &key.namespace, account)
+            && let Err(error) = self.credentials.ensure(&self.client, &self.index, &key.namespace, account)
         {
             return match error {
                 CredentialError::Api(error) => Err(Failed::Api(error)),
@@ -97,9 +99,14 @@ impl Reconciler {
                 let message = format!("the API server refuses the Job of this template: {}", error.message());
                 self.refuse(context, memory, "InvalidTemplate", &message, Some(INVALID_TEMPLATE_RETRY))
             }
+            Err(error) if error.is_namespace_terminating() => {
+                debug!("no run started, the namespace is being deleted key={key}");
+                Ok(Flow::Wait(TERMINATING_RETRY))
+            }
             // A quota that is being counted answers 409.
             Err(error)
                 if error.is_transient()
+                    || error.is_missing_right()
                     || error.is_conflict()
                     || error.is_not_found()
                     || error.is_unauthorized()
@@ -115,6 +122,7 @@ impl Reconciler {
     }
 
     fn remember_start(&self, memory: &mut Memory, job_name: String, record: RunRecord) {
+        self.trigger_served(memory);
         memory.hold = None;
         memory.refusals = 0;
         memory.started = Some(StartedRun { job_name, record, at: Instant::now(), is_seen: false });

@@ -65,7 +65,7 @@ impl<'a> StatusBuilder<'a> {
         self.finish()
     }
 
-    /// A start was refused.
+    /// A start was refused, or whatever comes next for a run that goes on.
     pub fn refused(mut self, reason: &str, message: &str) -> QuarksJobStatus {
         self.idle_with(false, reason, message);
         self.finish()
@@ -83,7 +83,9 @@ impl<'a> StatusBuilder<'a> {
             self.status.observed_generation = self.view.generation;
         }
         self.set("Ready", if is_ready { "True" } else { "False" }, reason, message);
-        self.set("Running", "False", "Idle", "no run goes on");
+        if self.status.active.is_none() {
+            self.set("Running", "False", "Idle", "no run goes on");
+        }
     }
 
     /// Takes the generation over, unless a trigger of it waits: whoever waits for `Running=False` at this generation

@@ -34,6 +34,8 @@ pub struct SidecarSettings {
     pub image_pull_secret: Option<String>,
     /// Value of `LOG_LEVEL` in the sidecar.
     pub log_level: String,
+    /// Its `LOG_FORMAT`.
+    pub log_format: &'static str,
 }
 
 /// True if the template says that pods go with their Job after a success.
@@ -202,6 +204,7 @@ fn sidecar_container(volumes: &BTreeMap<&str, String>, plan: &Plan, settings: &S
             from_field(POD_UID_VARIABLE, "metadata.uid"),
             {"name": PLAN_VARIABLE, "value": escape_variables(&serde_json::to_string(plan).expect("strings and numbers always serialize"))},
             {"name": "LOG_LEVEL", "value": settings.log_level},
+            {"name": "LOG_FORMAT", "value": settings.log_format},
         ],
         "volumeMounts": mounts,
         "resources": {"requests": amounts(|row| row.1), "limits": amounts(|row| row.2)},
@@ -272,6 +275,7 @@ mod tests {
             image_pull_policy: "IfNotPresent".into(),
             image_pull_secret: Some("pull".into()),
             log_level: "info".into(),
+            log_format: "json",
         };
         build_job(&ObjectKey::new("ns", "q.1"), &Uid::from("u1"), "q-1-x-1", &spec, &record(1), &settings)
     }
@@ -318,6 +322,7 @@ mod tests {
         assert_eq!(sidecar["volumeMounts"][0], json!({"name": "output-main", "mountPath": "/mnt/quarks/main", "readOnly": true}));
         let plan = sidecar["env"].as_array().expect("a list").iter().find(|v| v["name"] == PLAN_VARIABLE).expect("has the plan");
         let text = plan["value"].as_str().expect("text");
+        assert!(sidecar["env"].as_array().is_some_and(|env| env.contains(&json!({"name": "LOG_FORMAT", "value": "json"}))), "{sidecar}");
         assert!(text.contains("$$(POD_NAME)"), "the kubelet must not expand what users wrote: {text}");
         let plan: Plan = serde_json::from_str(&text.replace("$$", "$")).expect("a plan");
         assert_eq!(plan.containers["main"].files["a.json"].name, "secret");

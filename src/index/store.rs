@@ -20,12 +20,12 @@ pub enum Change {
     Namespace(WatchEvent<Arc<NamespaceView>>),
 }
 
-/// Which kinds have had their first complete list.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Synced {
-    quarks_jobs: bool,
-    jobs: bool,
-    namespaces: bool,
+/// The kinds that nothing can be decided without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    QuarksJobs,
+    Jobs,
+    Namespaces,
 }
 
 /// Extracts of all objects that the operator watches.
@@ -41,7 +41,9 @@ pub struct Index {
     config_needs: BTreeMap<(Arc<str>, ReferenceKind), usize>,
     /// Counts the changes that `config_needs()` may differ after.
     needs_version: u64,
-    synced: Synced,
+    /// First complete lists that have not come yet: kind and scope, which is a namespace, or empty for all of them.
+    missing: Vec<(Kind, Arc<str>)>,
+    is_fixed: bool,
 }
 
 impl Index {
@@ -55,24 +57,47 @@ impl Index {
             namespaces: BTreeMap::new(),
             config_needs: BTreeMap::new(),
             needs_version: 0,
-            synced: Synced::default(),
+            missing: [Kind::QuarksJobs, Kind::Jobs, Kind::Namespaces].map(|kind| (kind, Arc::from(""))).into(),
+            is_fixed: false,
         }
     }
 
-    /// True once every watch has delivered its first complete list. Nothing may be written before.
+    /// An empty index for these namespaces, whatever their labels; each is a scope of its own.
+    pub fn fixed(namespaces: &[String], service_account: &str) -> Self {
+        let mut index = Self { missing: Vec::new(), is_fixed: true, ..Self::new("") };
+        for name in namespaces {
+            let key: Arc<str> = Arc::from(name.as_str());
+            index.missing.extend([Kind::QuarksJobs, Kind::Jobs].map(|kind| (kind, Arc::clone(&key))));
+            let (monitored, service_account) = (Some(String::new()), Some(service_account.to_owned()));
+            let view = NamespaceView { name: name.clone(), monitored, service_account, is_being_deleted: false };
+            index.namespaces.insert(key, Arc::new(view));
+        }
+        index
+    }
+
+    /// True if the namespaces are given and not found by their labels.
+    pub fn is_fixed(&self) -> bool {
+        self.is_fixed
+    }
+
+    /// True once every watch has delivered its first complete list.
     pub fn is_synced(&self) -> bool {
-        let Synced { quarks_jobs, jobs, namespaces } = self.synced;
-        quarks_jobs && jobs && namespaces
+        self.missing.is_empty()
+    }
+
+    /// True once all is in that decisions in this scope rest on. Nothing may be written there before.
+    pub fn is_in(&self, scope: &str) -> bool {
+        !self.missing.iter().any(|(_, missing)| missing.is_empty() || **missing == *scope)
+    }
+
+    /// True once there is a scope in which something may be done.
+    pub fn is_any_in(&self) -> bool {
+        self.is_synced() || self.namespaces.keys().any(|name| self.is_in(name))
     }
 
     /// The QuarksJob of this key.
     pub fn quarks_job(&self, key: &ObjectKey) -> Option<Arc<QuarksJobView>> {
         self.quarks_jobs.get(key).cloned()
-    }
-
-    /// Keys of all QuarksJobs.
-    pub fn keys(&self) -> Vec<ObjectKey> {
-        self.quarks_jobs.keys().cloned().collect()
     }
 
     /// The Jobs whose controller is the QuarksJob with this UID, ours or not.
@@ -81,10 +106,17 @@ impl Index {
         keys.into_iter().flatten().filter_map(|key| self.jobs.get(key).cloned()).collect()
     }
 
-    /// The namespace, if this operator serves it.
+    /// The namespace, if this operator serves it and all is in that decisions there rest on.
     pub fn monitored(&self, namespace: &str) -> Option<&NamespaceView> {
-        let found = self.namespaces.get(namespace)?;
+        let found = self.namespaces.get(namespace).filter(|_| self.is_in(namespace))?;
         (found.monitored.as_ref() == Some(&self.monitored_id) && !found.is_being_deleted).then_some(found)
+    }
+
+    /// True if the namespace is gone or going, or another operator serves it: what is left there is not for us.
+    pub fn is_out_of_reach(&self, namespace: &str) -> bool {
+        let is_anothers = |found: &Arc<NamespaceView>| found.monitored.as_ref().is_some_and(|id| *id != self.monitored_id);
+        let found = self.namespaces.get(namespace);
+        self.is_in(namespace) && found.is_none_or(|found| found.is_being_deleted || is_anothers(found))
     }
 
     /// True if some Job with a sidecar in the namespace has not ended.
@@ -107,25 +139,36 @@ impl Index {
         (self.quarks_jobs.len(), self.jobs.len())
     }
 
-    /// Takes a change in and names the QuarksJobs that it may matter to, some perhaps twice.
-    pub fn apply(&mut self, change: Change) -> Vec<ObjectKey> {
-        match change {
-            Change::QuarksJob(event) => self.apply_quarks_job(event),
-            Change::Job(event) => self.apply_job(event),
+    /// Takes a change in and names the QuarksJobs that it may matter to, some perhaps twice. `scope` is what the watch
+    /// looks at: a namespace, or empty for all. A fresh list replaces what is in its scope and nothing else.
+    pub fn apply(&mut self, scope: &str, change: Change) -> Vec<ObjectKey> {
+        let was_in = self.is_in(scope);
+        let mut dirty = match change {
+            Change::QuarksJob(event) => self.apply_quarks_job(scope, event),
+            Change::Job(event) => self.apply_job(scope, event),
             Change::Namespace(event) => self.apply_namespace(event),
+        };
+        // What was looked at before, while other namespaces were in already, was left alone.
+        if !was_in && !scope.is_empty() && self.is_in(scope) {
+            dirty.extend(self.keys_in(scope));
         }
+        dirty
     }
 
-    fn apply_quarks_job(&mut self, event: WatchEvent<Arc<QuarksJobView>>) -> Vec<ObjectKey> {
+    fn has_come(&mut self, kind: Kind, scope: &str) {
+        self.missing.retain(|(missing, of)| *missing != kind || **of != *scope);
+    }
+
+    fn apply_quarks_job(&mut self, scope: &str, event: WatchEvent<Arc<QuarksJobView>>) -> Vec<ObjectKey> {
         match event {
             WatchEvent::Replaced(views) => {
-                let mut dirty = self.keys();
-                self.quarks_jobs.clear();
-                self.config_needs.clear();
-                self.needs_version += 1;
+                let mut dirty = self.keys_in(scope);
+                for key in &dirty {
+                    self.remove_quarks_job(key);
+                }
                 views.into_iter().for_each(|view| self.insert_quarks_job(view));
-                self.synced.quarks_jobs = true;
-                dirty.extend(self.quarks_jobs.keys().cloned());
+                self.has_come(Kind::QuarksJobs, scope);
+                dirty.extend(self.keys_in(scope));
                 dirty
             }
             WatchEvent::Applied(view) => {
@@ -134,9 +177,7 @@ impl Index {
                 vec![key]
             }
             WatchEvent::Deleted(view) => {
-                if let Some(old) = self.quarks_jobs.remove(&view.key) {
-                    self.count_needs(&old, false);
-                }
+                self.remove_quarks_job(&view.key);
                 vec![view.key.clone()]
             }
         }
@@ -151,6 +192,12 @@ impl Index {
         }
         self.count_needs(&view, true);
         if let Some(old) = self.quarks_jobs.insert(view.key.clone(), view) {
+            self.count_needs(&old, false);
+        }
+    }
+
+    fn remove_quarks_job(&mut self, key: &ObjectKey) {
+        if let Some(old) = self.quarks_jobs.remove(key) {
             self.count_needs(&old, false);
         }
     }
@@ -190,23 +237,22 @@ impl Index {
                 |name: &str| reference.name == name || (kind == ReferenceKind::Secret && may_be_version_of(&reference.name, name));
             reference.kind == kind && name.is_none_or(is_named)
         };
-        self.in_namespace(namespace)
+        self.in_scope(namespace)
             .filter(|(_, view)| view.needs_watch_of(kind) && view.references.iter().any(names))
             .map(|(key, _)| key.clone())
             .collect()
     }
 
-    fn apply_job(&mut self, event: WatchEvent<Arc<JobView>>) -> Vec<ObjectKey> {
+    fn apply_job(&mut self, scope: &str, event: WatchEvent<Arc<JobView>>) -> Vec<ObjectKey> {
         match event {
             WatchEvent::Replaced(views) => {
-                let mut dirty: Vec<_> = self.jobs.values().filter_map(|job| owner_key(job)).collect();
-                self.jobs.clear();
-                self.jobs_by_owner.clear();
+                let old: Vec<ObjectKey> = self.jobs.keys().filter(|key| is_of_scope(key, scope)).cloned().collect();
+                let mut dirty: Vec<_> = old.iter().filter_map(|key| self.remove_job(key)).collect();
                 for view in views {
                     dirty.extend(owner_key(&view));
                     self.insert_job(view);
                 }
-                self.synced.jobs = true;
+                self.has_come(Kind::Jobs, scope);
                 dirty
             }
             WatchEvent::Applied(view) => {
@@ -250,7 +296,7 @@ impl Index {
             WatchEvent::Replaced(views) => {
                 let old = std::mem::take(&mut self.namespaces);
                 self.namespaces.extend(views.into_iter().map(|view| (Arc::from(view.name.as_str()), view)));
-                self.synced.namespaces = true;
+                self.has_come(Kind::Namespaces, "");
                 let gone = old.keys().filter(|name| !self.namespaces.contains_key(*name));
                 let differs = |name: &&Arc<str>| old.get(*name) != self.namespaces.get(*name);
                 self.namespaces.keys().filter(differs).chain(gone).cloned().collect()
@@ -268,13 +314,18 @@ impl Index {
         changed.iter().flat_map(|namespace| self.keys_in(namespace)).collect()
     }
 
-    fn keys_in(&self, namespace: &str) -> Vec<ObjectKey> {
-        self.in_namespace(namespace).map(|(key, _)| key.clone()).collect()
+    /// Keys of the QuarksJobs of a scope.
+    fn keys_in(&self, scope: &str) -> Vec<ObjectKey> {
+        self.in_scope(scope).map(|(key, _)| key.clone()).collect()
     }
 
-    fn in_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a ObjectKey, &'a Arc<QuarksJobView>)> {
-        self.quarks_jobs.range(ObjectKey::new(namespace, "")..).take_while(|(key, _)| *key.namespace == *namespace)
+    fn in_scope<'a>(&'a self, scope: &'a str) -> impl Iterator<Item = (&'a ObjectKey, &'a Arc<QuarksJobView>)> {
+        self.quarks_jobs.range(ObjectKey::new(scope, "")..).take_while(|(key, _)| is_of_scope(key, scope))
     }
+}
+
+fn is_of_scope(key: &ObjectKey, scope: &str) -> bool {
+    scope.is_empty() || *key.namespace == *scope
 }
 
 fn owner_key(job: &JobView) -> Option<ObjectKey> {
@@ -302,3 +353,7 @@ impl SharedIndex {
         self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

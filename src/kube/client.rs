@@ -1,7 +1,7 @@
 //! Calls: a request with our credential, the answer decoded.
 //!
 //! Promises: no call waits longer than its limit; a write is never silently sent twice; a credential
-//! that rotated is picked up; `shutdown` ends all calls.
+//! that rotated is picked up; no write starts once the fence is down; `shutdown` ends all calls.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::api::{Resource, Status};
+use crate::until::Until;
 
 use super::config::{Auth, Config, ConfigError};
 use super::error::{Error, Result, describe_decode, one_line};
@@ -41,6 +42,8 @@ pub struct ClientOptions {
     pub max_body: usize,
     /// Told about each exchange.
     pub observer: Option<Observer>,
+    /// While this does not hold, no write is sent. Asked right before each; what is on its way is not called back.
+    pub fence: Option<Until>,
 }
 
 impl Default for ClientOptions {
@@ -51,6 +54,7 @@ impl Default for ClientOptions {
             max_connections: 4,
             max_body: 32 * 1024 * 1024,
             observer: None,
+            fence: None,
         }
     }
 }
@@ -166,6 +170,11 @@ impl Client {
         self.inner.transport.shutdown();
     }
 
+    /// Limit on one call.
+    pub fn call_timeout(&self) -> Duration {
+        self.inner.options.call_timeout
+    }
+
     /// True after [`Client::shutdown`].
     pub fn is_shut_down(&self) -> bool {
         self.inner.closed.load(Ordering::Acquire)
@@ -210,6 +219,9 @@ impl Client {
     /// A GET whose connection ended before any answer is repeated once: a pooled connection may have been stale.
     /// A write never is.
     fn send(&self, request: &Request, authorization: Option<&str>, limit: Limit) -> Result<HttpResponse> {
+        if request.method.is_write() && self.inner.options.fence.as_ref().is_some_and(|fence| !fence.holds()) {
+            return Err(Error::Fenced);
+        }
         let mut result = self.send_once(request, authorization, limit);
         if !request.method.is_write() && matches!(&result, Err(error) if error.kind == TransportErrorKind::Closed) && !self.is_shut_down() {
             result = self.send_once(request, authorization, limit);

@@ -215,3 +215,48 @@ fn the_observer_sees_each_exchange() {
     assert!(client.call_unit(&get()).expect_err("not found").is_not_found());
     assert_eq!(*codes.lock().expect("no panic"), [("get", "jobs", 0), ("get", "jobs", 404)]);
 }
+
+#[test]
+fn behind_a_fence_only_reads_leave() {
+    let ok = || Reply::json(200, &json!({}));
+    let script = Script::new([ok(), ok(), ok()]);
+    let fence = Until::default();
+    let options = ClientOptions { fence: Some(fence.clone()), ..ClientOptions::default() };
+    let client = Client::with_transport(Arc::new(script.clone()), &Auth::None, options);
+    for client in [&client, &client.fork()] {
+        let error = client.call_unit(&create()).expect_err("refused");
+        assert!(error.is_shutdown() && !error.maybe_applied() && !error.is_transient(), "{error}");
+    }
+    assert!(client.call_unit(&delete()).is_err() && script.seen().is_empty(), "nothing was sent");
+    client.call_unit(&get()).expect("a read");
+    fence.set(Instant::now() + Duration::from_secs(3600));
+    client.call_unit(&create()).expect("a write");
+    fence.end();
+    assert!(client.call_unit(&create()).is_err());
+    assert_eq!(script.seen().len(), 2);
+}
+
+#[test]
+fn a_write_is_not_repeated_with_a_new_token_after_the_fence_has_come_down() {
+    let dir = TempDir::new();
+    let path = dir.write("token", "one");
+    let script = Script::new([Reply::json(200, &json!({}))]);
+    let fence = Until::default();
+    fence.set(Instant::now() + Duration::from_secs(3600));
+    let observer: Observer = Arc::new({
+        let (fence, path) = (fence.clone(), path.clone());
+        // While the write is on its way.
+        move |request: &Request, _| {
+            if request.method.is_write() {
+                std::fs::write(&path, "two").expect("written");
+                fence.end();
+            }
+        }
+    });
+    let options = ClientOptions { fence: Some(fence), observer: Some(observer), ..ClientOptions::default() };
+    let client = Client::with_transport(Arc::new(script.clone()), &Auth::TokenFile(path), options);
+    client.call_unit(&get()).expect("a read");
+    script.extend([status(401, "Unauthorized"), Reply::json(201, &json!({}))]);
+    assert!(matches!(client.call_unit(&create()), Err(Error::Fenced)));
+    assert_eq!(script.seen().len(), 2);
+}

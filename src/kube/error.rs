@@ -62,6 +62,8 @@ pub enum Error {
     },
     /// The client was shut down.
     Shutdown,
+    /// A write that was not sent: this process does not hold the Lease, or holds it no more.
+    Fenced,
 }
 
 impl Error {
@@ -69,7 +71,7 @@ impl Error {
     pub fn code(&self) -> Option<u16> {
         match self {
             Self::Status { code, .. } => Some(*code),
-            Self::Transport { .. } | Self::Decode { .. } | Self::TooLarge { .. } | Self::Shutdown => None,
+            Self::Transport { .. } | Self::Decode { .. } | Self::TooLarge { .. } | Self::Shutdown | Self::Fenced => None,
         }
     }
 
@@ -77,7 +79,7 @@ impl Error {
     pub fn status(&self) -> Option<&Status> {
         match self {
             Self::Status { status, .. } => Some(status),
-            Self::Transport { .. } | Self::Decode { .. } | Self::TooLarge { .. } | Self::Shutdown => None,
+            Self::Transport { .. } | Self::Decode { .. } | Self::TooLarge { .. } | Self::Shutdown | Self::Fenced => None,
         }
     }
 
@@ -129,6 +131,19 @@ impl Error {
         self.has_code(403)
     }
 
+    /// 403 because a right is missing, and not because a policy or quota refuses: the API server's words, whatever authorizes.
+    pub fn is_missing_right(&self) -> bool {
+        match self {
+            Self::Status { verb, code: 403, status, .. } => status.message.contains(&format!(" cannot {verb} resource \"")),
+            _ => false,
+        }
+    }
+
+    /// 403 because the namespace is being deleted.
+    pub fn is_namespace_terminating(&self) -> bool {
+        self.status().is_some_and(|status| status.details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating"))
+    }
+
     /// 422: the content is refused, by validation or by an admission policy.
     pub fn is_invalid(&self) -> bool {
         self.has_code(422)
@@ -158,9 +173,9 @@ impl Error {
         self.status().is_some_and(is_too_large_resource_version)
     }
 
-    /// The client was shut down.
+    /// The client was shut down, or may not write any more: the process is about to end.
     pub fn is_shutdown(&self) -> bool {
-        matches!(self, Self::Shutdown)
+        matches!(self, Self::Shutdown | Self::Fenced)
     }
 
     /// The same request may succeed later without anybody changing anything.
@@ -169,7 +184,7 @@ impl Error {
             Self::Transport { .. } => true,
             Self::Status { code, .. } => *code == 429 || *code >= 500,
             Self::Decode { garbled, .. } => *garbled,
-            Self::TooLarge { .. } | Self::Shutdown => false,
+            Self::TooLarge { .. } | Self::Shutdown | Self::Fenced => false,
         }
     }
 
@@ -177,7 +192,7 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
-            Self::Transport { .. } | Self::Decode { .. } | Self::TooLarge { .. } | Self::Shutdown => None,
+            Self::Transport { .. } | Self::Decode { .. } | Self::TooLarge { .. } | Self::Shutdown | Self::Fenced => None,
         }
     }
 
@@ -189,6 +204,7 @@ impl Error {
             // A good status came before the answer that cannot be read.
             Self::Decode { .. } | Self::TooLarge { .. } => true,
             Self::Shutdown => true,
+            Self::Fenced => false,
         }
     }
 }
@@ -219,6 +235,7 @@ impl fmt::Display for Error {
             }
             Self::TooLarge { verb, resource, limit } => write!(f, "{verb} {}: answer is larger than {limit} bytes", resource.plural),
             Self::Shutdown => f.write_str("client is shut down"),
+            Self::Fenced => f.write_str("not sent: the Lease is not held"),
         }
     }
 }
@@ -332,10 +349,23 @@ mod tests {
             (transport(true), "transient maybe"),
             (transport(false), "transient"),
             (Error::Shutdown, "maybe"),
+            (Error::Fenced, ""),
         ];
         for (error, expected) in cases {
             assert_eq!(asked(&error), expected, "{error}");
         }
+    }
+
+    #[test]
+    fn a_missing_right_is_told_from_a_refusal() {
+        let is_missing = |code: u16, message: &str| {
+            let status = Box::new(Status { message: message.to_owned(), ..Status::default() });
+            Error::Status { verb: "create", resource: Resource::JOBS, code, status, retry_after: None }.is_missing_right()
+        };
+        let rbac = r#"jobs.batch is forbidden: User "u" cannot create resource "jobs" in API group "batch" in the namespace "n""#;
+        assert!(is_missing(403, rbac) && !is_missing(422, rbac));
+        assert!(!is_missing(403, "jobs.batch \"j\" is forbidden: exceeded quota: q"));
+        assert!(!is_missing(403, "admission webhook \"w\" denied the request: you cannot create a resource here"));
     }
 
     #[test]

@@ -146,10 +146,10 @@ impl Request {
         Self::new(Method::Post, "create", resource, collection_path(resource, namespace)).with_body(ContentType::Json, body)
     }
 
-    /// POST to a subresource, for example `token` of a service account.
-    pub fn create_subresource(resource: Resource, key: &ObjectKey, subresource: &'static str, body: &impl Serialize) -> Self {
-        let path = subresource_path(resource, key, subresource);
-        Self::new(Method::Post, "create", resource, path).with_body(ContentType::Json, body)
+    /// POST of a TokenRequest for a service account.
+    pub fn create_token(account: &ObjectKey, body: &impl Serialize) -> Self {
+        let path = subresource_path(Resource::SERVICE_ACCOUNTS, account, "token");
+        Self::new(Method::Post, "create", Resource::SERVICE_ACCOUNT_TOKENS, path).with_body(ContentType::Json, body)
     }
 
     /// PUT of a whole object. The body should carry a resourceVersion.
@@ -162,10 +162,10 @@ impl Request {
         Self::new(Method::Patch, "patch", resource, object_path(resource, key)).with_body(ContentType::MergePatch, body)
     }
 
-    /// Merge patch of an object's `status` subresource.
-    pub fn merge_patch_status(resource: Resource, key: &ObjectKey, body: &impl Serialize) -> Self {
-        let path = subresource_path(resource, key, "status");
-        Self::new(Method::Patch, "patch", resource, path).with_body(ContentType::MergePatch, body)
+    /// Merge patch of a QuarksJob's `status` subresource.
+    pub fn merge_patch_status(key: &ObjectKey, body: &impl Serialize) -> Self {
+        let path = subresource_path(Resource::QUARKS_JOBS, key, "status");
+        Self::new(Method::Patch, "patch", Resource::QUARKS_JOB_STATUS, path).with_body(ContentType::MergePatch, body)
     }
 
     /// DELETE of one object.
@@ -323,13 +323,9 @@ mod tests {
                 "create",
                 "/apis/batch/v1/namespaces/ns/jobs?fieldValidation=Warn",
             ),
+            (Request::create_token(&key(), &serde_json::json!({})), "create", "/api/v1/namespaces/ns/serviceaccounts/a/token"),
             (
-                Request::create_subresource(Resource::SERVICE_ACCOUNTS, &key(), "token", &serde_json::json!({})),
-                "create",
-                "/api/v1/namespaces/ns/serviceaccounts/a/token",
-            ),
-            (
-                Request::merge_patch_status(Resource::QUARKS_JOBS, &key(), &serde_json::json!({})),
+                Request::merge_patch_status(&key(), &serde_json::json!({})),
                 "patch",
                 "/apis/quarks.cloudfoundry.org/v1alpha1/namespaces/ns/quarksjobs/a/status",
             ),

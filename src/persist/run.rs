@@ -1,11 +1,11 @@
 //! The sidecar's loop: the pod's state, new files, the store's outcomes and SIGTERM come in; the report and the exit code go out.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use std::{fs, panic};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, after, bounded, never, select, tick, unbounded};
 use log::LevelFilter;
@@ -18,6 +18,7 @@ use super::report::{OutputError, OutputErrorReason, Report};
 use super::store::Outcome;
 use super::storer::Order;
 use crate::api::Pod;
+use crate::log::Format;
 
 /// Exit code after SIGTERM with output that is not stored: 128 + 15.
 const STOPPED: u8 = 143;
@@ -74,13 +75,7 @@ pub struct Finish {
 /// again.
 pub fn main() -> ExitCode {
     let variable = |name: &str| std::env::var(name).ok();
-    crate::log::start(log_level(&variable));
-    panic::set_hook(Box::new(|info| {
-        // A panic's message may hold anything; its place does not.
-        let place = info.location().map(ToString::to_string).unwrap_or_default();
-        let thread = std::thread::current();
-        log::error!("panicked: thread={} place={place}", thread.name().unwrap_or("unnamed"));
-    }));
+    crate::log::start(log_level(&variable), log_format(&variable));
     let finish = match Environment::read(&variable) {
         Ok(environment) => super::start::run_all(&environment),
         Err(text) => refuse(text),
@@ -101,6 +96,11 @@ pub fn main() -> ExitCode {
 /// The operator passes its own level on.
 fn log_level(variable: &dyn Fn(&str) -> Option<String>) -> LevelFilter {
     variable("LOG_LEVEL").and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::Info)
+}
+
+/// This too; a word that is neither is no reason to fail a run.
+fn log_format(variable: &dyn Fn(&str) -> Option<String>) -> Format {
+    variable("LOG_FORMAT").and_then(|word| Format::parse(&word)).unwrap_or_default()
 }
 
 /// The end when the sidecar cannot even begin. A retry would find the same.

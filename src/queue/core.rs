@@ -28,11 +28,13 @@ const PATIENCE: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub struct Queue {
     backoff: Backoff,
-    /// Where each waiting key waits; the deques may hold keys that have moved to the other lane.
-    waiting: HashMap<ObjectKey, Lane>,
+    /// Where each waiting key waits, and since when; the deques may hold keys that have moved to the other lane.
+    waiting: HashMap<ObjectKey, (Lane, Instant)>,
     urgent: VecDeque<ObjectKey>,
     /// With the time since when.
     normal: VecDeque<(ObjectKey, Instant)>,
+    /// How often a key came to wait.
+    adds: u64,
     /// Keys that a worker has.
     processing: HashMap<ObjectKey, InWork>,
     rush_until: Option<Instant>,
@@ -57,6 +59,7 @@ impl Queue {
             waiting: HashMap::new(),
             urgent: VecDeque::new(),
             normal: VecDeque::new(),
+            adds: 0,
             processing: HashMap::new(),
             due: BinaryHeap::new(),
             due_of: HashMap::new(),
@@ -72,36 +75,37 @@ impl Queue {
             return;
         }
         match self.waiting.get(&key) {
-            Some(current) if *current >= lane => return,
-            _ => {}
+            Some((current, _)) if *current >= lane => return,
+            Some(_) => {}
+            None => self.adds += 1,
         }
-        self.waiting.insert(key.clone(), lane);
+        self.waiting.insert(key.clone(), (lane, now));
         match lane {
             Lane::Urgent => self.urgent.push_back(key),
             Lane::Normal => self.normal.push_back((key, now)),
         }
     }
 
-    /// The next key for a worker, with its lane. It must come back through one of the other methods.
-    pub fn take(&mut self, now: Instant) -> Option<(ObjectKey, Lane)> {
+    /// The next key for a worker, with its lane and since when it waited there. It must come back through one of the other methods.
+    pub fn take(&mut self, now: Instant) -> Option<(ObjectKey, Lane, Instant)> {
         self.wake(now);
         while let Some(key) = self.urgent.pop_front() {
-            if self.waiting.get(&key) == Some(&Lane::Urgent) {
+            if let Some((Lane::Urgent, since)) = self.waiting.get(&key).copied() {
                 self.rush_until = Some(now + RUSH);
-                return Some(self.hand_out(key, Lane::Urgent));
+                return Some(self.hand_out(key, Lane::Urgent, since));
             }
         }
         while let Some((key, since)) = self.normal.front() {
             // Skip what has moved to the other lane since.
-            if self.waiting.get(key) != Some(&Lane::Normal) {
+            if !matches!(self.waiting.get(key), Some((Lane::Normal, _))) {
                 self.normal.pop_front();
                 continue;
             }
             if self.is_rush(now) && (self.is_normal_in_work() || now < *since + PATIENCE) {
                 return None;
             }
-            let (key, _) = self.normal.pop_front()?;
-            return Some(self.hand_out(key, Lane::Normal));
+            let (key, since) = self.normal.pop_front()?;
+            return Some(self.hand_out(key, Lane::Normal, since));
         }
         None
     }
@@ -115,10 +119,10 @@ impl Queue {
         self.processing.values().any(|work| work.lane == Lane::Normal)
     }
 
-    fn hand_out(&mut self, key: ObjectKey, lane: Lane) -> (ObjectKey, Lane) {
+    fn hand_out(&mut self, key: ObjectKey, lane: Lane, since: Instant) -> (ObjectKey, Lane, Instant) {
         self.waiting.remove(&key);
         self.processing.insert(key.clone(), InWork { lane, again: None });
-        (key, lane)
+        (key, lane, since)
     }
 
     /// The worker is through with `key`; it went well.
@@ -154,6 +158,11 @@ impl Queue {
     /// Keys that wait.
     pub fn depth(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// How often a key came to wait. Only grows.
+    pub fn adds(&self) -> u64 {
+        self.adds
     }
 
     /// Number of keys that workers have.
@@ -207,7 +216,7 @@ mod tests {
     }
 
     fn take(queue: &mut Queue, now: Instant) -> Option<String> {
-        queue.take(now).map(|(key, _)| key.name.to_string())
+        queue.take(now).map(|(key, ..)| key.name.to_string())
     }
 
     #[test]
@@ -250,9 +259,29 @@ mod tests {
         queue.add(key("a"), Lane::Urgent, now);
         assert_eq!(take(&mut queue, now), None);
         queue.done(&key("a"), now);
-        assert_eq!(queue.take(now), Some((key("a"), Lane::Urgent)));
+        assert_eq!(queue.take(now), Some((key("a"), Lane::Urgent, now)));
         queue.done(&key("a"), now);
         assert_eq!(take(&mut queue, now), None);
+    }
+
+    #[test]
+    fn waits_are_timed_and_counted_once_each() {
+        let (mut queue, now) = queue();
+        let later = |seconds| now + Duration::from_secs(seconds);
+        queue.add(key("a"), Lane::Normal, now);
+        queue.add(key("a"), Lane::Normal, later(1));
+        assert_eq!(queue.adds(), 1);
+        assert_eq!(queue.take(later(9)), Some((key("a"), Lane::Normal, now)));
+        // Dirty while in work: it waits again from when it could be taken.
+        queue.add(key("a"), Lane::Normal, later(9));
+        queue.done(&key("a"), later(10));
+        assert_eq!(queue.adds(), 2);
+        // In the other lane the wait begins anew, but it is the same.
+        queue.add(key("a"), Lane::Urgent, later(11));
+        assert_eq!((queue.adds(), queue.take(later(12))), (2, Some((key("a"), Lane::Urgent, later(11)))));
+        queue.done_until(&key("a"), later(20), later(13));
+        assert_eq!((queue.adds(), queue.take(later(14))), (2, None));
+        assert_eq!((queue.take(later(21)), queue.adds()), (Some((key("a"), Lane::Normal, later(21))), 3));
     }
 
     #[test]

@@ -36,6 +36,11 @@ impl WatchHandle {
         }
     }
 
+    /// Name of its thread.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// How the watch does.
     pub fn health(&self) -> WatchHealth {
         let shared = &*self.shared;

@@ -43,6 +43,8 @@ pub struct WatchSpec {
     pub metadata_only: bool,
     /// Told about each restart.
     pub on_restart: Option<OnRestart>,
+    /// What to run where the right is missing, for the log.
+    pub remedy: String,
 }
 
 impl WatchSpec {
@@ -57,6 +59,7 @@ impl WatchSpec {
             page_limit: 100,
             metadata_only: false,
             on_restart: None,
+            remedy: String::new(),
         }
     }
 }

@@ -148,7 +148,7 @@ impl Watcher {
         self.shared.failures.store(state.failures(), Ordering::Relaxed);
         if publish {
             let items = std::mem::take(&mut self.items);
-            log::debug!("list complete: watch={} objects={}", self.spec.name, items.len());
+            log::debug!("list complete: watch={} namespace={:?} objects={}", self.spec.name, self.spec.namespace, items.len());
             (self.deliver)(WatchEvent::Replaced(items))?;
             self.shared.synced.store(true, Ordering::Release);
         }
@@ -165,14 +165,26 @@ impl Watcher {
     }
 
     fn tell(&mut self, notice: Option<Notice>, reason: Option<&'static str>) {
-        let (name, resource, reason) = (self.spec.name, self.spec.resource.plural, reason.unwrap_or_default());
+        let WatchSpec { name, resource, namespace, remedy, .. } = &self.spec;
+        let (resource, reason) = (resource.plural, reason.unwrap_or_default());
         let detail = std::mem::take(&mut self.detail);
         match notice {
-            Some(Notice::Failing(failures)) if failures > 1 || matches!(reason, "denied" | "missing") => {
-                log::warn!("watch failing: watch={name} resource={resource} reason={reason} failures={failures} error={detail:?}");
+            Some(Notice::Failing(failures)) if reason == "denied" => {
+                log::warn!(
+                    "watch not allowed: watch={name} resource={resource} namespace={namespace:?} failures={failures} error={detail:?} remedy={remedy:?}"
+                );
             }
-            Some(Notice::Failing(_)) => log::info!("watch interrupted: watch={name} resource={resource} reason={reason} error={detail:?}"),
-            Some(Notice::Recovered(failures)) => log::info!("watch recovered: watch={name} resource={resource} failures={failures}"),
+            Some(Notice::Failing(failures)) if failures > 1 || reason == "missing" => {
+                log::warn!(
+                    "watch failing: watch={name} resource={resource} namespace={namespace:?} reason={reason} failures={failures} error={detail:?}"
+                );
+            }
+            Some(Notice::Failing(_)) => {
+                log::info!("watch interrupted: watch={name} resource={resource} namespace={namespace:?} reason={reason} error={detail:?}")
+            }
+            Some(Notice::Recovered(failures)) => {
+                log::info!("watch recovered: watch={name} resource={resource} namespace={namespace:?} failures={failures}")
+            }
             None if reason.is_empty() => {}
             None => log::debug!("watch goes on: watch={name} resource={resource} reason={reason} error={detail:?}"),
         }
@@ -320,7 +332,7 @@ impl Watcher {
 /// What a failed call means for the watch.
 fn failure_of(error: &Error) -> Failure {
     match error {
-        Error::Transport { .. } | Error::Shutdown => Failure::Interrupted,
+        Error::Transport { .. } | Error::Shutdown | Error::Fenced => Failure::Interrupted,
         Error::TooLarge { .. } => Failure::TooLarge,
         Error::Decode { .. } => Failure::Garbled,
         Error::Status { verb, code, retry_after, .. } => match code {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-const OPERATOR: &str = "system:serviceaccount:quarks-job:quarks-job";
+pub const OPERATOR: &str = "system:serviceaccount:quarks-job:quarks-job";
 const SIDECAR: &str = "quarks-job-sidecar";
 
 #[derive(Clone, Debug)]
@@ -12,6 +12,8 @@ pub struct Entry {
     pub time: String,
     pub user: String,
     pub verb: String,
+    /// API group; empty for the core group.
+    pub group: String,
     /// With the subresource: `quarksjobs/status`.
     pub resource: String,
     pub namespace: String,
@@ -26,6 +28,11 @@ impl Entry {
 
     pub fn is_sidecar(&self) -> bool {
         self.user.rsplit(':').next() == Some(SIDECAR)
+    }
+
+    /// Neither the credential nor the right was missing.
+    pub fn is_allowed(&self) -> bool {
+        !matches!(self.code, 401 | 403)
     }
 
     pub fn is_job_created(&self) -> bool {
@@ -54,10 +61,20 @@ impl fmt::Display for Entry {
 
 /// Requests in the namespaces that `wanted` names, in the order of their answers; a watch counts when it starts.
 pub fn entries(wanted: impl Fn(&str) -> bool) -> Vec<Entry> {
+    parsed(|_| true, wanted)
+}
+
+/// The same for one namespace, without reading what is about others.
+pub fn entries_in(namespace: &str) -> Vec<Entry> {
+    parsed(|line| line.contains(namespace), |found| found == namespace)
+}
+
+fn parsed(is_worth_it: impl Fn(&str) -> bool, wanted: impl Fn(&str) -> bool) -> Vec<Entry> {
     let path = std::env::var("AUDIT_LOG").expect("these tests need a cluster: run them with scripts/test");
     let log = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
     // The last line may be half written.
     log.lines()
+        .filter(|line| is_worth_it(line))
         .filter_map(|line| serde_json::from_str(line).ok())
         .filter_map(|line| entry(&line))
         .filter(|entry| wanted(&entry.namespace))
@@ -80,6 +97,7 @@ fn entry(line: &Value) -> Option<Entry> {
         time: text("/requestReceivedTimestamp"),
         user: text("/user/username"),
         verb,
+        group: text("/objectRef/apiGroup"),
         resource,
         namespace: text("/objectRef/namespace"),
         name: text("/objectRef/name"),

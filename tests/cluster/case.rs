@@ -19,10 +19,10 @@ pub const LIMIT: Duration = Duration::from_secs(300);
 /// Between two looks; each is a kubectl process.
 const POLL: Duration = Duration::from_millis(250);
 
-const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests");
+pub const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests");
 pub const MONITORED: &str = "quarks.cloudfoundry.org/monitored";
-const MONITORED_DEFAULT: &str = "quarks.cloudfoundry.org/monitored=default";
-const SIDECAR_ACCOUNT: &str = "quarks.cloudfoundry.org/qjob-service-account=quarks-job-sidecar";
+pub const MONITORED_DEFAULT: &str = "quarks.cloudfoundry.org/monitored=default";
+pub const SIDECAR_ACCOUNT: &str = "quarks.cloudfoundry.org/qjob-service-account=quarks-job-sidecar";
 
 /// Cases that stop the operator run alone, all others at the same time.
 static OPERATOR: RwLock<()> = RwLock::new(());
@@ -74,13 +74,27 @@ impl Case {
         Self::with(name, Turn::OfAnother)
     }
 
+    /// One more namespace for the same test, with nothing in it: no accounts, no rights, no labels.
+    pub fn bare_beside(&self, name: &str) -> Self {
+        Self::bare(name, Turn::OfAnother)
+    }
+
     fn with(name: &str, turn: Turn) -> Self {
+        let case = Self::bare(name, turn);
+        case.prepare();
+        case
+    }
+
+    fn bare(name: &str, turn: Turn) -> Self {
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos();
         let namespace = format!("t-{name}-{:06x}", nanos / 1_000 % 0x100_0000);
         cluster(&["create", "namespace", &namespace]);
-        let case = Self { namespace, _turn: turn };
-        case.kubectl(&["apply", "-f", &format!("{MANIFESTS}/monitored-namespace.yaml")]);
-        case
+        Self { namespace, _turn: turn }
+    }
+
+    /// What an administrator does for a namespace, but for its labels.
+    pub fn prepare(&self) {
+        self.kubectl(&["apply", "-f", &format!("{MANIFESTS}/monitored-namespace.yaml")]);
     }
 
     /// Makes the operator serve the namespace.
@@ -198,6 +212,17 @@ impl Case {
         until("the Jobs to be gone", || self.jobs().is_empty().then_some(()));
     }
 
+    /// The name of the only pod of the QuarksJob's run, when its main container runs.
+    #[track_caller]
+    pub fn wait_running_pod(&self, name: &str) -> String {
+        until("the container to run", || {
+            let pods = self.list("pods", &format!("quarks.cloudfoundry.org/qjob-name={name}"));
+            let pod = pods.first()?;
+            let main = pod["status"]["containerStatuses"].as_array()?.iter().find(|status| status["name"] == "main")?;
+            main["state"]["running"].is_object().then(|| text(&pod["metadata"]["name"]))
+        })
+    }
+
     /// Until there is an Event with this reason on the QuarksJob; its text.
     #[track_caller]
     pub fn wait_event(&self, name: &str, reason: &str) -> String {
@@ -225,7 +250,7 @@ impl Case {
 
     /// What was asked of the API server in this namespace.
     pub fn audit(&self) -> Vec<Entry> {
-        audit::entries(|namespace| namespace == self.namespace)
+        audit::entries_in(&self.namespace)
     }
 
     /// Jobs that the operator has created here, whether they are still there or not.
@@ -326,6 +351,12 @@ pub fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
         assert!(start.elapsed() < LIMIT, "waited {LIMIT:?} for: {what}");
         thread::park_timeout(POLL);
     }
+}
+
+/// What the operator in the cluster has logged about a namespace.
+pub fn log_about(namespace: &str) -> Vec<String> {
+    let log = cluster(&["--namespace", "quarks-job", "logs", "deployment/quarks-job", "--tail=-1"]);
+    log.lines().filter(|line| line.contains(namespace)).map(ToOwned::to_owned).collect()
 }
 
 /// kubectl outside of any namespace; it has to work.

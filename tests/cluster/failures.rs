@@ -20,14 +20,8 @@ fn failed(case: &Case) -> Value {
     run
 }
 
-/// The name of the run's only pod, when its main container runs.
 fn running_pod(case: &Case) -> String {
-    until("the container to run", || {
-        let pods = case.list("pods", "quarks.cloudfoundry.org/qjob-name=q");
-        let pod = pods.first()?;
-        let main = pod["status"]["containerStatuses"].as_array()?.iter().find(|status| status["name"] == "main")?;
-        main["state"]["running"].is_object().then(|| text(&pod["metadata"]["name"]))
-    })
+    case.wait_running_pod("q")
 }
 
 fn open_gate(case: &Case, pod: &str) {

@@ -14,12 +14,17 @@ mod case;
 mod cli;
 mod config;
 mod crowd;
+mod election;
 mod examples;
 mod exit_codes;
 mod failures;
+mod fixed;
+mod granted;
 mod namespaces;
 mod outputs;
+mod rights;
 mod runs;
+mod second;
 mod sidecar_cost;
 mod stops;
 

@@ -4,6 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::audit::{self, Entry};
 use crate::case::cluster;
+use crate::granted::{Right, rights};
+
+/// Namespaces of cases that take rights away.
+const DENIED: &str = "t-denied";
 
 #[derive(Default)]
 struct Account {
@@ -24,7 +28,7 @@ fn line(counts: &BTreeMap<String, usize>) -> String {
 fn requests_stay_within_bounds_in_every_case() {
     let entries = audit::entries(|_| true);
     let mut accounts: BTreeMap<&str, Account> = BTreeMap::new();
-    for entry in entries.iter().filter(|entry| entry.namespace.starts_with("t-")) {
+    for entry in entries.iter().filter(|entry| entry.namespace.starts_with("t-") && !entry.namespace.starts_with(DENIED)) {
         let account = accounts.entry(&entry.namespace).or_default();
         account.runs += usize::from(entry.is_job_created());
         account.pods += usize::from(entry.verb == "create" && entry.resource == "pods" && entry.code == 201);
@@ -52,19 +56,41 @@ fn requests_stay_within_bounds_in_every_case() {
 
 #[test]
 fn nobody_asked_for_what_it_may_not_do() {
-    // One case takes the operator's rights away.
-    let entries = audit::entries(|namespace| !namespace.starts_with("t-binding"));
+    let entries = audit::entries(|namespace| !namespace.starts_with(DENIED));
     let is_deletion = |entry: &&Entry| entry.verb == "delete" && entry.resource == "namespaces";
     // In a namespace that goes, the rights may go first.
     let deleted: BTreeMap<&str, &str> =
         entries.iter().filter(is_deletion).map(|entry| (entry.namespace.as_str(), entry.time.as_str())).collect();
     let refused: BTreeSet<String> = entries
         .iter()
-        .filter(|entry| (entry.is_operator() || entry.is_sidecar()) && matches!(entry.code, 401 | 403))
+        .filter(|entry| (entry.is_operator() || entry.is_sidecar()) && !entry.is_allowed())
         .filter(|entry| deleted.get(entry.namespace.as_str()).is_none_or(|time| entry.time.as_str() < *time))
         .map(Entry::to_string)
         .collect();
     assert!(refused.is_empty(), "{refused:#?}");
+}
+
+/// What is granted and what was used are the same, right by right: nothing is granted that nobody needs.
+#[test]
+fn rights_granted_are_rights_used() {
+    let entries = audit::entries(|_| true);
+    let operator: Vec<Right> = ["quarks-job", "quarks-job-status", "quarks-job-namespace"].into_iter().flat_map(rights).collect();
+    for (who, is_it, granted) in [
+        ("operator", Entry::is_operator as fn(&Entry) -> bool, operator),
+        ("sidecar", Entry::is_sidecar as fn(&Entry) -> bool, rights("quarks-job-sidecar")),
+    ] {
+        let used: Vec<&Entry> = entries.iter().filter(|entry| is_it(entry) && entry.is_allowed() && !entry.resource.is_empty()).collect();
+        assert!(used.len() > granted.len(), "{who}: {} requests", used.len());
+        let idle: Vec<String> =
+            granted.iter().filter(|right| !used.iter().any(|entry| right.covers(entry))).map(ToString::to_string).collect();
+        let beyond: BTreeSet<String> = used
+            .iter()
+            .filter(|entry| !granted.iter().any(|right| right.covers(entry)))
+            .map(|entry| format!("{} {}", entry.what(), entry.name))
+            .collect();
+        assert!(idle.is_empty() && beyond.is_empty(), "{who}: granted and not used: {idle:?}; used and not granted: {beyond:?}");
+        println!("{who}: {} rights granted, all of them used in {} requests", granted.len(), used.len());
+    }
 }
 
 #[test]

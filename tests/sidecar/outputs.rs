@@ -193,3 +193,20 @@ fn bad_surroundings_are_told_and_do_not_run_the_users_container_again() {
     }
     assert!(scene.requests().is_empty());
 }
+
+#[test]
+fn the_log_has_the_format_that_is_asked_for_and_a_wrong_word_fails_no_run() {
+    for (format, is_json) in [("json", true), ("text", false), ("xml", false)] {
+        let scene = Scene::new(&format!("log-format-{format}"));
+        let mut sidecar = scene.sidecar("Never", one_file());
+        sidecar.process = sidecar.process.env("LOG_FORMAT", format);
+        sidecar.write("main", "f", document(&[("k", "1")]));
+        sidecar.states(&[("main", ended(0))]);
+        sidecar.process.start();
+        let log = sidecar.finish_stored().log;
+        let objects: Vec<_> = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()).collect();
+        assert_eq!(objects.len(), if is_json { log.lines().count() } else { 0 }, "{log}");
+        assert!(!is_json || objects.iter().any(|line| line["msg"] == "output-persist ends" && line["stored"] == "true"), "{log}");
+        assert!(log.contains("output-persist ends"), "{log}");
+    }
+}

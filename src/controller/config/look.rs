@@ -145,14 +145,6 @@ impl Reconciler {
     pub(in crate::controller) fn cannot_look(&self, context: &Context<'_>, memory: &mut Memory, error: LookError) -> Result<Flow, Failed> {
         let message = match error {
             LookError::NotReady(message) => message,
-            LookError::Api(error) if error.is_forbidden() => {
-                format!(
-                    "the operator may not read what the template refers to: {}; run: \
-                     kubectl apply -f manifests/operator.yaml && kubectl apply -n {} -f manifests/monitored-namespace.yaml",
-                    error.message(),
-                    context.key.namespace
-                )
-            }
             LookError::Api(error) => return Err(Failed::Api(error)),
         };
         // The status to write it into has to be known; the second time it is.

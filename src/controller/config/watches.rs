@@ -8,10 +8,12 @@ use log::{debug, error};
 use serde::Deserialize;
 
 use crate::api::{CONFIG_KEY_SECRET, Resource, ResourceVersion};
+use crate::controller::blocked::remedy;
 use crate::controller::references::ReferenceKind;
 use crate::controller::run::DirtySender;
 use crate::index::SharedIndex;
 use crate::kube::Client;
+use crate::metrics::Metrics;
 use crate::watch::{self, WatchEvent, WatchHandle, WatchSpec};
 
 use super::store::ConfigStore;
@@ -29,6 +31,7 @@ pub struct ConfigWatches {
     index: SharedIndex,
     store: Arc<ConfigStore>,
     dirty: DirtySender,
+    metrics: Metrics,
     running: Vec<Running>,
     /// What the needs were when it was last looked, and when to look again in any case.
     seen: Option<(u64, Instant)>,
@@ -58,8 +61,8 @@ struct Metadata {
 
 impl ConfigWatches {
     /// None yet.
-    pub fn new(client: Client, index: SharedIndex, store: Arc<ConfigStore>, dirty: DirtySender) -> Self {
-        Self { client, index, store, dirty, running: Vec::new(), seen: None }
+    pub fn new(client: Client, index: SharedIndex, store: Arc<ConfigStore>, dirty: DirtySender, metrics: Metrics) -> Self {
+        Self { client, index, store, dirty, metrics, running: Vec::new(), seen: None }
     }
 
     /// Starts what has come to be needed, and ends what has not been for a while.
@@ -102,7 +105,13 @@ impl ConfigWatches {
             ReferenceKind::ConfigMap => ("watch-configmaps", Resource::CONFIG_MAPS),
             ReferenceKind::Secret => ("watch-secrets", Resource::SECRETS),
         };
-        let spec = WatchSpec { namespace: namespace.to_string(), metadata_only: true, ..WatchSpec::new(name, resource) };
+        let spec = WatchSpec {
+            namespace: namespace.to_string(),
+            metadata_only: true,
+            remedy: remedy(&self.index, namespace),
+            on_restart: Some(self.metrics.on_restart()),
+            ..WatchSpec::new(name, resource)
+        };
         let (index, store, dirty, namespace) = (self.index.clone(), Arc::clone(&self.store), self.dirty.clone(), Arc::clone(namespace));
         watch::spawn(&self.client, spec, move |event: WatchEvent<Arc<Change>>| {
             let now = Instant::now();

@@ -1,0 +1,166 @@
+//! What health checks ask. An answer is a list of what fails, one line each; empty is good.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::index::SharedIndex;
+use crate::watch::WatchHandle;
+
+/// A controller that has not moved for this long is stuck.
+const STUCK: Duration = Duration::from_secs(60);
+/// A watch makes progress at least every four minutes, on a quiet cluster too: its idle limit, and some.
+const WATCH_SILENT: Duration = Duration::from_secs(330);
+/// Failures in a row of one watch until the API server counts as unreachable.
+const WATCH_FAILURES: u32 = 3;
+/// A worker that is busy with one key for as long as this many calls may take is stuck: no honest turn takes so many at their limit.
+const STUCK_CALLS: u32 = 30;
+/// But never sooner than this: the end of a run with a thousand pods has a thousand short calls.
+const STUCK_WORKER: Duration = Duration::from_secs(900);
+
+/// What health checks ask. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Health {
+    pub(super) pulse: Pulse,
+    pub(super) workers: Arc<Vec<Pulse>>,
+    pub(super) watches: Arc<Vec<WatchHandle>>,
+    pub(super) index: SharedIndex,
+    /// Limit on one call to the API server.
+    pub(super) call_timeout: Duration,
+}
+
+impl Health {
+    /// `/healthz`: all threads live (another one that ends takes the process with it), and controller and workers move.
+    pub fn alive_failures(&self) -> String {
+        let mut failures = String::new();
+        let silence = self.pulse.silence();
+        if silence >= STUCK {
+            fail(&mut failures, format_args!("ctl-run: has not moved for {} s", silence.as_secs()));
+        }
+        let limit = stuck_worker(self.call_timeout);
+        for busy in self.workers.iter().map(Pulse::silence).filter(|busy| *busy >= limit) {
+            fail(&mut failures, format_args!("worker: busy with one key for {} s", busy.as_secs()));
+        }
+        for watch in self.watches.iter().filter(|watch| !watch.health().alive) {
+            fail(&mut failures, format_args!("{}: has ended", watch.name()));
+        }
+        failures
+    }
+
+    /// `/readyz`: alive, every first list is in, and the API server can be reached.
+    pub fn ready_failures(&self) -> String {
+        let mut failures = self.alive_failures();
+        for watch in self.watches.iter() {
+            let (health, name) = (watch.health(), watch.name());
+            if !health.synced {
+                fail(&mut failures, format_args!("{name}: first list is not in"));
+            }
+            if health.failures >= WATCH_FAILURES {
+                fail(&mut failures, format_args!("{name}: {} failures in a row", health.failures));
+            }
+            if health.last_progress_age >= WATCH_SILENT {
+                fail(&mut failures, format_args!("{name}: nothing heard for {} s", health.last_progress_age.as_secs()));
+            }
+        }
+        if failures.is_empty() && !self.index.read().is_synced() {
+            fail(&mut failures, format_args!("index: not complete"));
+        }
+        failures
+    }
+}
+
+fn fail(failures: &mut String, line: std::fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    let _ = failures.write_fmt(line);
+    failures.push('\n');
+}
+
+fn stuck_worker(call_timeout: Duration) -> Duration {
+    (call_timeout * STUCK_CALLS).max(STUCK_WORKER)
+}
+
+/// When a thread last moved.
+#[derive(Clone, Debug)]
+pub(super) struct Pulse {
+    started: Instant,
+    /// Milliseconds from `started`; the largest number while it rests.
+    last: Arc<AtomicU64>,
+}
+
+impl Pulse {
+    /// It moves now.
+    pub(super) fn new() -> Self {
+        Self { started: Instant::now(), last: Arc::new(AtomicU64::new(0)) }
+    }
+
+    /// It moves now.
+    pub(super) fn beat(&self) {
+        self.last.store(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// It has nothing to do and need not move.
+    pub(super) fn rest(&self) {
+        self.last.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    /// How long it has not moved; zero while it rests.
+    pub(super) fn silence(&self) -> Duration {
+        self.silence_after(self.started.elapsed())
+    }
+
+    fn silence_after(&self, elapsed: Duration) -> Duration {
+        elapsed.saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::Index;
+
+    fn health(controller: Pulse, workers: Vec<Pulse>) -> Health {
+        let (watches, index) = (Arc::new(Vec::new()), SharedIndex::new(Index::new("default".to_owned())));
+        Health { pulse: controller, workers: Arc::new(workers), watches, index, call_timeout: Duration::from_secs(30) }
+    }
+
+    fn still_for(seconds: u64) -> Pulse {
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(seconds)).expect("the machine is up for longer");
+        Pulse { started: long_ago, last: Arc::new(AtomicU64::new(0)) }
+    }
+
+    fn resting() -> Pulse {
+        let pulse = still_for(100);
+        pulse.rest();
+        pulse
+    }
+
+    #[test]
+    fn a_resting_thread_is_not_silent_and_a_beating_one_was_not_for_long() {
+        let pulse = Pulse::new();
+        let later = Duration::from_secs(1_000);
+        assert!(pulse.silence_after(later) == later);
+        pulse.rest();
+        assert_eq!(pulse.silence_after(later), Duration::ZERO);
+        pulse.beat();
+        assert!(pulse.silence_after(later) > Duration::from_secs(900));
+    }
+
+    #[test]
+    fn a_stuck_controller_or_worker_is_named() {
+        assert_eq!(health(Pulse::new(), vec![resting(), Pulse::new()]).alive_failures(), "");
+        assert!(health(still_for(61), vec![]).alive_failures().starts_with("ctl-run: has not moved for 6"));
+        let call = |seconds| stuck_worker(Duration::from_secs(seconds));
+        assert_eq!([call(1), call(30), call(60)], [900, 900, 1_800].map(Duration::from_secs));
+        let slow = Health { workers: Arc::new(vec![resting(), still_for(901)]), ..health(Pulse::new(), vec![]) };
+        let failures = slow.alive_failures();
+        assert!(failures.starts_with("worker: busy with one key for 90") && failures.lines().count() == 1, "{failures}");
+        assert!(slow.ready_failures().starts_with(&failures), "who is not alive is not ready");
+    }
+
+    #[test]
+    fn without_first_lists_it_is_alive_and_not_ready() {
+        let health = health(Pulse::new(), vec![resting()]);
+        assert_eq!((health.alive_failures().as_str(), health.ready_failures().as_str()), ("", "index: not complete\n"));
+    }
+}

@@ -1,0 +1,234 @@
+//! When to read, take and renew a Lease, and when it is lost. Pure: the time is an argument, and nothing is sent from here.
+//!
+//! Times as in Kubernetes' own components: another's Lease is over when it has not changed for its duration on our own
+//! clock. Clocks of different machines are never compared.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Limits of an election.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// A Lease that has not changed for so long may be taken by another.
+    pub lease: Duration,
+    /// The leader stops working when so long after the start of the last good renewal. Shorter than `lease`: the difference
+    /// is for requests that are on their way.
+    pub renew: Duration,
+    /// Between two renewals; those that wait look twice as often.
+    pub retry: Duration,
+}
+
+impl Timing {
+    /// Limit on one call: one that hangs leaves time for another.
+    pub fn call(&self) -> Duration {
+        self.renew / 2
+    }
+}
+
+/// What a Lease object says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Record {
+    /// Empty if it was given back.
+    pub(super) holder: String,
+    /// The holder's own wall clock: only compared for equality.
+    renewed: String,
+    /// What the holder promises; `None` if it says nothing that makes sense.
+    duration: Option<Duration>,
+}
+
+impl Record {
+    pub(super) fn of(object: &Value) -> Self {
+        let spec = &object["spec"];
+        let text = |field: &str| spec[field].as_str().unwrap_or_default().to_owned();
+        let duration = spec["leaseDurationSeconds"].as_u64().filter(|seconds| *seconds > 0).map(Duration::from_secs);
+        Self { holder: text("holderIdentity"), renewed: text("renewTime"), duration }
+    }
+}
+
+/// Writes into the Lease object that `identity` holds it, for at most so many seconds from the wall-clock time `now`. All else in
+/// it stays. An empty identity gives it back.
+pub(super) fn claim(object: &mut Value, identity: &str, seconds: u64, now: &str) {
+    let is_taken = object["spec"]["holderIdentity"].as_str() != Some(identity);
+    let spec = &mut object["spec"];
+    if !spec.is_object() {
+        // Made by the first field that is set.
+        *spec = Value::Null;
+    }
+    if is_taken {
+        // Counts how often it went from one to another, so giving it back is no transition.
+        let before = spec["leaseTransitions"].as_u64();
+        spec["leaseTransitions"] = before.map_or(0, |count| count + u64::from(!identity.is_empty())).into();
+        spec["acquireTime"] = now.into();
+    }
+    spec["holderIdentity"] = identity.into();
+    spec["leaseDurationSeconds"] = seconds.into();
+    spec["renewTime"] = now.into();
+}
+
+/// What to do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Read the Lease.
+    Read,
+    /// Make it, with us as the holder.
+    Create,
+    /// Write us as the holder over what was read or written last: take it, or renew it.
+    Write,
+    /// Nothing for this long.
+    Wait(Duration),
+    /// We lead no more. There is no way back: whoever has led starts afresh.
+    Lost(Lost),
+}
+
+/// Why the Lease is lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// It could not be renewed in time.
+    Deadline(Duration),
+    /// Another has it.
+    Taken(String),
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deadline(limit) => write!(f, "not renewed for {} s", limit.as_secs()),
+            Self::Taken(holder) => write!(f, "held by {holder:?}"),
+        }
+    }
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// There is no such Lease.
+    Absent,
+    /// It was read.
+    Found(Record),
+    /// Our write was done.
+    Written(Record),
+    /// Somebody else's write came first.
+    Conflict,
+    /// It did not work, or nobody knows.
+    Failed,
+}
+
+/// What is known of the Lease as it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    /// It has to be read.
+    Nothing,
+    /// There is none.
+    Absent,
+    /// It is as last seen.
+    Seen,
+}
+
+/// One candidate, from its start to its end.
+#[derive(Debug)]
+pub(super) struct Elector {
+    identity: String,
+    timing: Timing,
+    /// Between two looks at another's Lease.
+    poll: Duration,
+    known: Known,
+    /// The last record and when we first saw it so.
+    seen: Option<(Record, Instant)>,
+    /// Nothing is sent before this.
+    due: Instant,
+    /// Until when we lead; `None` if we do not.
+    until: Option<Instant>,
+}
+
+impl Elector {
+    /// `jitter` keeps several candidates from asking at the same moments.
+    pub(super) fn new(identity: String, timing: Timing, jitter: Duration, now: Instant) -> Self {
+        let poll = timing.retry / 2 + jitter;
+        Self { identity, timing, poll, known: Known::Nothing, seen: None, due: now, until: None }
+    }
+
+    /// Until when we may work; `None` if we do not lead.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.until
+    }
+
+    /// Whom the Lease was last seen with.
+    pub(super) fn holder(&self) -> &str {
+        self.seen.as_ref().map_or("", |(record, _)| &record.holder)
+    }
+
+    /// True if the Lease is known to be ours, as it was last read or written.
+    pub(super) fn is_ours(&self) -> bool {
+        self.known == Known::Seen && self.holder() == self.identity
+    }
+
+    /// What to do at `now`. Its answer goes to [`Elector::take_in`], if it has one.
+    pub(super) fn step(&mut self, now: Instant) -> Step {
+        if self.until.is_some_and(|until| now >= until) {
+            return Step::Lost(Lost::Deadline(self.timing.renew));
+        }
+        if self.due > now {
+            let end = self.until.map_or(self.due, |until| until.min(self.due));
+            return Step::Wait(end - now);
+        }
+        match (self.known, &self.seen) {
+            (Known::Nothing, _) | (Known::Seen, None) => Step::Read,
+            (Known::Absent, _) => Step::Create,
+            (Known::Seen, Some((record, since))) => {
+                let is_over = now.saturating_duration_since(*since) >= record.duration.unwrap_or(self.timing.lease);
+                if record.holder == self.identity {
+                    Step::Write
+                } else if self.until.is_some() {
+                    Step::Lost(Lost::Taken(record.holder.clone()))
+                } else if record.holder.is_empty() || is_over {
+                    Step::Write
+                } else {
+                    self.known = Known::Nothing;
+                    self.due = now + self.poll;
+                    Step::Wait(self.poll)
+                }
+            }
+        }
+    }
+
+    /// Takes in what came of a request sent at `sent`.
+    pub(super) fn take_in(&mut self, answer: Answer, sent: Instant, now: Instant) {
+        match answer {
+            Answer::Absent => self.known = Known::Absent,
+            Answer::Found(record) => self.see(record, now),
+            Answer::Written(record) => {
+                self.see(record, now);
+                // From before the request: the others count from when they see it, which is later. An answer that
+                // comes too late gives nothing.
+                let until = sent + self.timing.renew;
+                if now < self.until.unwrap_or(until) {
+                    self.until = Some(until);
+                }
+                self.due = sent + self.timing.retry;
+            }
+            Answer::Conflict | Answer::Failed => {
+                self.known = Known::Nothing;
+                let wait = match (self.until, answer) {
+                    (None, _) => self.poll,
+                    // Most likely our own write, of which no answer came.
+                    (Some(_), Answer::Conflict) => self.timing.retry / 4,
+                    (Some(_), _) => self.timing.retry,
+                };
+                self.due = now + wait;
+            }
+        }
+    }
+
+    fn see(&mut self, record: Record, now: Instant) {
+        if self.seen.as_ref().is_none_or(|(before, _)| *before != record) {
+            self.seen = Some((record, now));
+        }
+        self.known = Known::Seen;
+    }
+}
+
+#[cfg(test)]
+#[path = "lease_tests.rs"]
+mod tests;

@@ -1,0 +1,123 @@
+//! The registry in Prometheus' text format 0.0.4. Whole numbers only: it saves the code that writes floating point.
+
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+
+use super::process::Process;
+use super::{BUCKETS, Histogram, Registry};
+
+/// Label of the one queue and the one controller.
+const QUEUE: &str = "{name=\"quarksjob\"}";
+/// A page; all of it is some 9 KB.
+const CAPACITY: usize = 12 * 1_024;
+
+pub(super) fn write(registry: &Registry) -> String {
+    let Registry { depth, adds, retries, queue_time, work_time, trigger_to_job, requests, reconciles, runs, restarts, leader, started } =
+        registry;
+    let mut page = Page(String::with_capacity(CAPACITY));
+
+    page.number("workqueue_depth", GAUGE, "QuarksJobs that wait for a worker.", QUEUE, depth.load(Ordering::Relaxed));
+    page.number("workqueue_adds_total", COUNTER, "QuarksJobs that came to wait for a worker.", QUEUE, adds.load(Ordering::Relaxed));
+    page.histogram("workqueue_queue_duration_seconds", "How long a QuarksJob waited for a worker.", QUEUE, queue_time);
+    page.histogram("workqueue_work_duration_seconds", "How long a worker was busy with a QuarksJob at a time.", QUEUE, work_time);
+    let help = "QuarksJobs that were put back to be looked at later.";
+    page.number("workqueue_retries_total", COUNTER, help, QUEUE, retries.load(Ordering::Relaxed));
+
+    let name = "controller_runtime_reconcile_total";
+    page.head(name, COUNTER, "Turns of work on a QuarksJob by how they ended.");
+    for row in reconciles.lock().iter() {
+        page.line(format_args!("{name}{{controller=\"quarksjob\",result=\"{}\"}} {}", row.words[0], row.count));
+    }
+
+    let requests = requests.lock().clone();
+    let name = "rest_client_requests_total";
+    if !requests.is_empty() {
+        page.head(name, COUNTER, "Requests to the API server by status code, method and resource.");
+    }
+    for row in &requests {
+        let [method, resource] = row.words;
+        let code = if row.code == 0 { "<error>".to_owned() } else { row.code.to_string() };
+        page.line(format_args!("{name}{{code=\"{code}\",method=\"{method}\",resource=\"{resource}\"}} {}", row.count));
+    }
+
+    let name = "quarksjob_runs_total";
+    page.head(name, COUNTER, "Settled runs by what started them and how they ended.");
+    for row in runs.lock().iter() {
+        page.line(format_args!("{name}{{trigger=\"{}\",outcome=\"{}\"}} {}", row.words[0], row.words[1], row.count));
+    }
+    let help = "From when the operator saw a trigger that may run to the answer to the create of its Job.";
+    page.histogram("quarksjob_trigger_to_job_seconds", help, "", trigger_to_job);
+
+    let restarts = restarts.lock().clone();
+    let name = "quarksjob_watch_restarts_total";
+    if !restarts.is_empty() {
+        page.head(name, COUNTER, "Watches that started again, by reason; the reason ended is their own time limit.");
+    }
+    for row in &restarts {
+        page.line(format_args!("{name}{{resource=\"{}\",reason=\"{}\"}} {}", row.words[0], row.words[1], row.count));
+    }
+
+    if let Some(is_leader) = leader.load(Ordering::Relaxed).checked_sub(1) {
+        let help = "Whether this process is the leader (1) or waits to become it (0).";
+        page.number("leader_election_master_status", GAUGE, help, "{name=\"quarks-job\"}", u64::from(is_leader));
+    }
+
+    let Process { cpu, resident, virtual_size, open_fds, max_fds } = Process::read();
+    page.hundredths("process_cpu_seconds_total", COUNTER, "User and system time used.", cpu);
+    page.optional("process_resident_memory_bytes", "Resident memory.", resident);
+    page.optional("process_virtual_memory_bytes", "Virtual memory.", virtual_size);
+    page.optional("process_open_fds", "Open file descriptors.", open_fds);
+    page.optional("process_max_fds", "Open file descriptors allowed.", max_fds);
+    page.hundredths("process_start_time_seconds", GAUGE, "When the process started, since the epoch.", *started);
+    page.0
+}
+
+const COUNTER: &str = "counter";
+const GAUGE: &str = "gauge";
+
+struct Page(String);
+
+impl Page {
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        // Writing to a String cannot fail.
+        let _ = self.0.write_fmt(line);
+        self.0.push('\n');
+    }
+
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        self.line(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}"));
+    }
+
+    fn number(&mut self, name: &str, kind: &str, help: &str, labels: &str, value: u64) {
+        self.head(name, kind, help);
+        self.line(format_args!("{name}{labels} {value}"));
+    }
+
+    fn optional(&mut self, name: &str, help: &str, value: Option<u64>) {
+        if let Some(value) = value {
+            self.number(name, GAUGE, help, "", value);
+        }
+    }
+
+    fn hundredths(&mut self, name: &str, kind: &str, help: &str, value: Option<u64>) {
+        if let Some(value) = value {
+            self.head(name, kind, help);
+            self.line(format_args!("{name} {}.{:02}", value / 100, value % 100));
+        }
+    }
+
+    /// The count is the sum of the buckets, so that they agree although others record meanwhile.
+    fn histogram(&mut self, name: &str, help: &str, labels: &str, histogram: &Histogram) {
+        let Histogram { counts, sum } = histogram;
+        self.head(name, "histogram", help);
+        let inner = labels.trim_matches(['{', '}']);
+        let comma = if inner.is_empty() { "" } else { "," };
+        let mut total: u64 = 0;
+        for (bound, count) in BUCKETS.iter().map(|(_, bound)| *bound).chain(["+Inf"]).zip(counts) {
+            total += count.load(Ordering::Relaxed);
+            self.line(format_args!("{name}_bucket{{{inner}{comma}le=\"{bound}\"}} {total}"));
+        }
+        let sum = sum.load(Ordering::Relaxed);
+        self.line(format_args!("{name}_sum{labels} {}.{:06}\n{name}_count{labels} {total}", sum / 1_000_000, sum % 1_000_000));
+    }
+}

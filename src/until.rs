@@ -1,0 +1,65 @@
+//! A moment that moves ahead, shared between threads: something holds until then, and no longer if nobody moves it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Cheap to clone; clones share the moment. The clock goes on while the process is stopped (SIGSTOP), so what it
+/// guards is over when the process continues too late.
+#[derive(Clone, Debug)]
+pub struct Until {
+    start: Instant,
+    /// Nanoseconds from `start`; 0 is past.
+    moment: Arc<AtomicU64>,
+}
+
+impl Default for Until {
+    fn default() -> Self {
+        Self { start: Instant::now(), moment: Arc::default() }
+    }
+}
+
+impl Until {
+    /// From now on it holds until `moment`, which may also be sooner than before.
+    pub fn set(&self, moment: Instant) {
+        self.moment.store(self.nanos(moment), Ordering::SeqCst);
+    }
+
+    /// It holds no longer.
+    pub fn end(&self) {
+        self.moment.store(0, Ordering::SeqCst);
+    }
+
+    /// True if the moment is still ahead.
+    pub fn holds(&self) -> bool {
+        !self.left().is_zero()
+    }
+
+    /// Time left; zero if it is past.
+    pub fn left(&self) -> Duration {
+        Duration::from_nanos(self.moment.load(Ordering::SeqCst).saturating_sub(self.nanos(Instant::now())))
+    }
+
+    fn nanos(&self, moment: Instant) -> u64 {
+        u64::try_from(moment.saturating_duration_since(self.start).as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_holds_until_its_moment_for_all_clones() {
+        let hour = Duration::from_secs(3600);
+        let until = Until::default();
+        let clone = until.clone();
+        assert!(!clone.holds(), "nothing holds that was not set");
+        until.set(Instant::now() + hour);
+        assert!(clone.holds() && clone.left() > hour / 2 && clone.left() <= hour);
+        clone.end();
+        assert!(!until.holds());
+        until.set(Instant::now());
+        assert!(!until.holds(), "the moment itself is past");
+    }
+}
