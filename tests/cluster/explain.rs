@@ -11,8 +11,8 @@ const SHORTEST: usize = 15;
 /// Paths of all fields below `schema`, as `kubectl explain` takes them, with their descriptions.
 fn fields(schema: &Value, path: &str, found: &mut Vec<(String, String)>) {
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
-        // Standard metadata is explained by Kubernetes.
-        if path == "qjob" && name == "metadata" {
+        // Standard fields are explained by Kubernetes.
+        if path == "qjob" && matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
             continue;
         }
         let path = format!("{path}.{name}");
