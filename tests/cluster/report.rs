@@ -88,7 +88,8 @@ fn nobody_asked_for_what_it_may_not_do() {
 #[test]
 fn rights_granted_are_rights_used() {
     let entries = audit::entries(|_| true);
-    let operator: Vec<Right> = ["quarks-job", "quarks-job-status", "quarks-job-namespace"].into_iter().flat_map(rights).collect();
+    let roles = ["quarks-job", "quarks-job-status", "quarks-job-namespace", "quarks-job-leader-election"];
+    let operator: Vec<Right> = roles.into_iter().flat_map(rights).collect();
     for (who, is_it, granted) in [
         ("operator", Entry::is_operator as fn(&Entry) -> bool, operator),
         ("sidecar", Entry::is_sidecar as fn(&Entry) -> bool, rights("quarks-job-sidecar")),
