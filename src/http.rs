@@ -2,15 +2,14 @@
 //! without an async runtime is smaller.
 //!
 //! Promise: a probe is answered whatever other peers do. A few threads answer; a peer that is not done after a short time
-//! is cut off, and when all threads are busy the peer that has been there longest makes room for the next at once.
+//! is cut off, and when no thread would be free for the next, the peer that has been there longest makes room at once.
 
-use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::Sender;
 use log::{debug, warn};
 
 use crate::controller::Health;
@@ -18,7 +17,7 @@ use crate::election::Leadership;
 use crate::metrics::Metrics;
 use crate::threads::Thread;
 
-/// Threads that answer: two probes and a scrape at once, and one to spare.
+/// Threads that answer: two probes and a scrape at once, and one that takes the next connection.
 const HANDLERS: usize = 4;
 /// A peer has this long from its first byte to our last.
 const PEER_LIMIT: Duration = Duration::from_secs(2);
@@ -63,31 +62,57 @@ impl Probed {
 
 /// Starts to answer. The threads end with the process: they only answer. One that panics is named on `panics`.
 pub fn start(listener: TcpListener, probed: &Arc<Probed>, metrics: &Metrics, panics: &Sender<&'static str>) -> io::Result<()> {
-    let (sender, receiver) = bounded(HANDLERS);
-    let peers = Peers::default();
+    let server = Arc::new(Server { listener, peers: Peers::default(), probed: Arc::clone(probed), metrics: metrics.clone() });
     for _ in 0..HANDLERS {
-        let (receiver, peers, probed, metrics) = (receiver.clone(), peers.clone(), Arc::clone(probed), metrics.clone());
-        Thread::spawn("http", panics, move || serve(&receiver, &peers, &probed, &metrics))?;
+        let server = Arc::clone(&server);
+        Thread::spawn("http", panics, move || server.run())?;
     }
-    Thread::spawn("http-accept", panics, move || accept(&listener, &peers, &sender)).map(|_| ())
+    Ok(())
+}
+
+struct Server {
+    listener: TcpListener,
+    peers: Peers,
+    probed: Arc<Probed>,
+    metrics: Metrics,
+}
+
+impl Server {
+    /// One handler: all of them wait for the next connection, so that the next is taken as long as one is free.
+    fn run(&self) {
+        loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => {
+                    let peer = Arc::new(stream);
+                    self.peers.admit(&peer);
+                    if let Err(error) = answer(&peer, &self.probed, &self.metrics) {
+                        debug!("request not answered error={error}");
+                    }
+                    self.peers.dismiss(&peer);
+                }
+                Err(error) => {
+                    debug!("connection not accepted error={error}");
+                    std::thread::sleep(ACCEPT_PAUSE);
+                }
+            }
+        }
+    }
 }
 
 type Peer = Arc<TcpStream>;
 
-/// Those that are being answered or wait for it, the first comer first.
-#[derive(Clone, Default)]
-struct Peers(Arc<Mutex<VecDeque<Peer>>>);
+/// Those that are being answered, the first comer first.
+#[derive(Default)]
+struct Peers(Mutex<Vec<Peer>>);
 
 impl Peers {
-    /// One more; the first goes if there are too many. Its handler notices at once.
+    /// One more. If that takes the last free handler, the first comer goes: its handler notices at once and is free.
     fn admit(&self, peer: &Peer) {
         let mut peers = self.lock();
-        peers.push_back(Arc::clone(peer));
-        if peers.len() > HANDLERS
-            && let Some(oldest) = peers.pop_front()
-        {
+        peers.push(Arc::clone(peer));
+        if peers.len() >= HANDLERS {
             // It may be gone already.
-            let _ = oldest.shutdown(Shutdown::Both);
+            let _ = peers.remove(0).shutdown(Shutdown::Both);
         }
     }
 
@@ -95,35 +120,8 @@ impl Peers {
         self.lock().retain(|other| !Arc::ptr_eq(other, peer));
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Peer>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Peer>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn accept(listener: &TcpListener, peers: &Peers, handlers: &Sender<Peer>) {
-    for stream in listener.incoming() {
-        match stream {
-            Ok(stream) => {
-                let peer = Arc::new(stream);
-                peers.admit(&peer);
-                if handlers.send(peer).is_err() {
-                    return;
-                }
-            }
-            Err(error) => {
-                debug!("connection not accepted error={error}");
-                std::thread::sleep(ACCEPT_PAUSE);
-            }
-        }
-    }
-}
-
-fn serve(incoming: &Receiver<Peer>, peers: &Peers, probed: &Probed, metrics: &Metrics) {
-    for peer in incoming {
-        if let Err(error) = answer(&peer, probed, metrics) {
-            debug!("request not answered error={error}");
-        }
-        peers.dismiss(&peer);
     }
 }
 
@@ -260,23 +258,23 @@ mod tests {
     }
 
     #[test]
-    fn when_all_are_busy_the_first_makes_room() {
+    fn when_none_is_free_the_first_makes_room() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
         let peers = Peers::default();
         let mut clients: Vec<TcpStream> = Vec::new();
-        for _ in 0..=HANDLERS {
+        for _ in 0..HANDLERS {
             clients.push(TcpStream::connect(address).expect("connected"));
             let peer = Arc::new(listener.accept().expect("accepted").0);
             peers.admit(&peer);
         }
-        assert_eq!(peers.lock().len(), HANDLERS);
+        assert_eq!(peers.lock().len(), HANDLERS - 1);
         let mut byte = [0];
         assert_eq!(clients[0].read(&mut byte).expect("closed in good order"), 0);
         clients[1].set_nonblocking(true).expect("set");
         assert!(clients[1].read(&mut byte).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock), "the second stays");
         let second = peers.lock()[0].clone();
         peers.dismiss(&second);
-        assert_eq!(peers.lock().len(), HANDLERS - 1);
+        assert_eq!(peers.lock().len(), HANDLERS - 2);
     }
 }

@@ -17,6 +17,7 @@ pub mod http;
 pub mod metrics;
 pub mod clock;
 pub mod digest;
+pub mod json;
 pub mod log;
 pub mod shutdown;
 pub mod threads;

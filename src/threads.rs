@@ -19,6 +19,11 @@ pub struct Thread {
 impl Thread {
     /// Starts `work`. If it panics, its name goes to `panics`: a thread that is gone makes the process useless.
     pub fn spawn(name: &'static str, panics: &Sender<&'static str>, work: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+        Self::spawn_boxed(name, panics, Box::new(work))
+    }
+
+    /// Compiled once for all threads.
+    fn spawn_boxed(name: &'static str, panics: &Sender<&'static str>, work: Box<dyn FnOnce() + Send>) -> io::Result<Self> {
         let panics = panics.clone();
         let guarded = move || {
             if catch_unwind(AssertUnwindSafe(work)).is_err() {

@@ -145,7 +145,7 @@ fn a_leader_stopped_past_its_lease_writes_nothing_when_it_goes_on() {
     let names: Vec<String> = (0..RUNS).map(|number| format!("q{number}")).collect();
     names.iter().for_each(|name| scene.create(name, "now", |_| {}));
     first.wait_for("the reads before the starts", || (gate.arrived() == RUNS).then_some(()));
-    first.signal("STOP");
+    first.freeze();
     // The answers that say "start" wait in the sockets of the stopped process.
     gate.open();
     let _jobs = play::auto_complete(scene.server.api());

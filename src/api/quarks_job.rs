@@ -211,5 +211,5 @@ pub struct StoredOutput {
 
 fn lenient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<QuarksJobStatus, D::Error> {
     let text = Box::<RawValue>::deserialize(deserializer)?;
-    Ok(serde_json::from_slice(text.get().as_bytes()).unwrap_or_default())
+    Ok(crate::json::from_slice(text.get().as_bytes()).unwrap_or_default())
 }

@@ -274,7 +274,7 @@ impl Output {
 
     fn parse(value: &Value, pod: &PodTemplate<'_>) -> Result<Self, SpecError> {
         let raw: RawOutput =
-            serde_json::from_slice(value.to_string().as_bytes()).map_err(|error| SpecError::new("spec.output", error.to_string()))?;
+            crate::json::from_slice(value.to_string().as_bytes()).map_err(|error| SpecError::new("spec.output", error.to_string()))?;
         if let Some(other) = raw.output_type.filter(|kind| kind != "json" && !kind.is_empty()) {
             return Err(SpecError::new("spec.output.outputType", format!("{:?} is not supported; use json", shorten(&other))));
         }

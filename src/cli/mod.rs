@@ -110,7 +110,9 @@ fn help(text: &str, me: &str) -> Result<(), CliError> {
 
 fn unknown(word: &str) -> CliError {
     let names: Vec<&str> = COMMANDS.iter().map(|(name, _, _)| *name).collect();
-    let hint = match names.iter().find(|name| word.len() > 2 && (name.starts_with(&word.to_lowercase()) || name.get(..3) == word.get(..3)))
+    let hint = match names
+        .iter()
+        .find(|name| word.len() > 2 && (name.starts_with(&word.to_ascii_lowercase()) || name.get(..3) == word.get(..3)))
     {
         Some(near) => format!("did you mean {near}?"),
         None => format!("commands are {}, persist-output, and none for the operator", names.join(", ")),

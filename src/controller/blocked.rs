@@ -74,7 +74,7 @@ impl Reconciler {
         let selector = format!("metadata.name={}", key.name);
         list_all(&self.client, Request::list(Resource::QUARKS_JOBS, &key.namespace).field_selector(&selector), &mut |listed| {
             if let Listed::Object(json) = listed {
-                memory.learn(&before, &serde_json::from_slice::<QuarksJob>(json)?);
+                memory.learn(&before, &crate::json::from_slice::<QuarksJob>(json)?);
             }
             Ok(())
         })

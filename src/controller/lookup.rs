@@ -54,7 +54,7 @@ impl Reconciler {
             match listed {
                 Listed::Begin => found.clear(),
                 Listed::Object(json) => {
-                    let MetadataOnly { metadata } = serde_json::from_slice(json)?;
+                    let MetadataOnly { metadata } = crate::json::from_slice(json)?;
                     found.extend(Version::of(&metadata).filter(|version| is_wanted(&metadata, version)));
                 }
             }
@@ -70,7 +70,7 @@ impl Reconciler {
             match listed {
                 Listed::Begin => found.clear(),
                 Listed::Object(json) => {
-                    let AnyJob { spec, status } = serde_json::from_slice(json)?;
+                    let AnyJob { spec, status } = crate::json::from_slice(json)?;
                     if status.end().is_none() {
                         found.append(&mut collect(&spec));
                     }

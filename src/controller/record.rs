@@ -62,8 +62,8 @@ impl Marker {
     }
 
     fn parse(text: &str, uid: &Uid) -> Option<Self> {
-        let stored: StoredUid = serde_json::from_slice(text.as_bytes()).ok()?;
-        let marker: Self = serde_json::from_slice(text.as_bytes()).ok()?;
+        let stored: StoredUid = crate::json::from_slice(text.as_bytes()).ok()?;
+        let marker: Self = crate::json::from_slice(text.as_bytes()).ok()?;
         (stored.uid == *uid && marker.runs < RUN_MAX).then_some(marker)
     }
 
@@ -122,7 +122,7 @@ pub struct RunRecord {
 impl RunRecord {
     /// The record in the annotation's text, if it is one.
     pub fn parse(text: &str) -> Option<Self> {
-        serde_json::from_slice(text.as_bytes()).ok().filter(|record: &Self| record.run >= 1 && record.run < RUN_MAX)
+        crate::json::from_slice(text.as_bytes()).ok().filter(|record: &Self| record.run >= 1 && record.run < RUN_MAX)
     }
 
     /// The text of the annotation.

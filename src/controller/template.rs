@@ -134,7 +134,9 @@ fn remote_id(template: &Value, container: &str) -> Option<String> {
 }
 
 fn add_sidecar(pod_spec: &mut Map<String, Value>, output: &Output, plan: &Plan, settings: &SidecarSettings) {
-    let volumes: BTreeMap<&str, String> = output.files.keys().map(|container| (container.as_str(), output_volume(container))).collect();
+    // `collect` would bring a sort for each type: kilobytes of code for a few entries.
+    let mut volumes: BTreeMap<&str, String> = BTreeMap::new();
+    volumes.extend(output.files.keys().map(|container| (container.as_str(), output_volume(container))));
     let container_list = list_at(pod_spec, "containers");
     let (user, group) = container_user(container_list, &volumes);
     for container in container_list.iter_mut() {
@@ -152,7 +154,9 @@ fn add_sidecar(pod_spec: &mut Map<String, Value>, output: &Output, plan: &Plan, 
 
     let volume_list = list_at(pod_spec, "volumes");
     // Two containers never share a volume name: a name that is too long carries a hash.
-    for volume in volumes.values().collect::<BTreeSet<_>>() {
+    let mut sorted = BTreeSet::new();
+    sorted.extend(volumes.values());
+    for volume in sorted {
         volume_list.push(json!({"name": volume, "emptyDir": {}}));
     }
     volume_list.push(json!({
@@ -191,7 +195,9 @@ fn sidecar_container(volumes: &BTreeMap<&str, String>, plan: &Plan, settings: &S
         .collect();
     mounts.push(json!({"name": TOKEN_VOLUME, "mountPath": SERVICE_ACCOUNT_DIR, "readOnly": true}));
     let amounts = |pick: fn(&(&'static str, &'static str, &'static str)) -> &'static str| -> Map<String, Value> {
-        SIDECAR_RESOURCES.iter().map(|row| (row.0.to_owned(), json!(pick(row)))).collect()
+        let mut amounts = Map::new();
+        amounts.extend(SIDECAR_RESOURCES.iter().map(|row| (row.0.to_owned(), json!(pick(row)))));
+        amounts
     };
     json!({
         "name": SIDECAR_CONTAINER,

@@ -22,6 +22,9 @@ use super::lease::{Answer, Elector, Record, Step, Timing, claim};
 /// A thread that has not moved for this long is stuck. Its calls end sooner, and so do its waits.
 const STUCK: Duration = Duration::from_secs(60);
 
+/// Largest Lease that is read, in bytes: a few hundred are usual.
+const LEASE_MAX: usize = 1024 * 1024;
+
 /// Who stands for which Lease.
 #[derive(Clone, Debug)]
 pub struct Candidacy {
@@ -199,16 +202,20 @@ impl Candidate {
 
     /// Sends it and takes in what comes of it; what follows is decided at once.
     fn send(&mut self, request: &Request, sent: Instant) -> Duration {
-        let result = self.client.call::<Value>(request);
+        let result = self.client.call_text(request, LEASE_MAX);
         let now = Instant::now();
         let answer = match result {
-            Ok(object) if object.is_object() => {
-                let record = Record::of(&object);
-                self.object = object;
-                self.good(now);
-                if request.method.is_write() { Answer::Written(record) } else { Answer::Found(record) }
+            Ok(body) => {
+                self.object = serde_json::from_slice(&body).unwrap_or_default();
+                if self.object.is_object() {
+                    self.good(now);
+                    let record = Record::of(&self.object);
+                    if request.method.is_write() { Answer::Written(record) } else { Answer::Found(record) }
+                } else {
+                    warn!("Lease not understood, will be tried again lease={}", self.leadership.lease);
+                    Answer::Failed
+                }
             }
-            Ok(_) => Answer::Failed,
             Err(error) if error.is_not_found() && !request.method.is_write() => {
                 self.good(now);
                 Answer::Absent

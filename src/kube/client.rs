@@ -301,7 +301,7 @@ impl std::fmt::Debug for Client {
 
 /// Decodes a whole body. The message holds no value of it, and of a Secret not even the path.
 pub(crate) fn decode<'a, T: serde::Deserialize<'a>>(request: &Request, body: &'a [u8]) -> Result<T> {
-    serde_json::from_slice(body).map_err(|error| {
+    crate::json::from_slice(body).map_err(|error| {
         let message = if request.resource == Resource::SECRETS {
             format!("line {} column {}", error.line(), error.column())
         } else {
@@ -313,7 +313,7 @@ pub(crate) fn decode<'a, T: serde::Deserialize<'a>>(request: &Request, body: &'a
 
 /// The `Status` in an error's body, or one made up from the code and a plain text.
 fn read_status(code: u16, body: &[u8]) -> Status {
-    match serde_json::from_slice::<Status>(body) {
+    match crate::json::from_slice::<Status>(body) {
         Ok(mut status) if !status.reason.is_empty() || !status.message.is_empty() || status.code != 0 => {
             if status.code == 0 {
                 status.code = code;

@@ -205,8 +205,8 @@ struct Reader {
 
 impl Reader {
     /// Keeps `max` bytes: the first ones of an answer, then the pipe is closed; the last ones of a complaint.
-    fn start(name: &'static str, pipe: Option<impl Into<OwnedFd>>, max: usize, is_answer: bool) -> io::Result<Self> {
-        let mut pipe = File::from(pipe.map(Into::into).ok_or(io::ErrorKind::NotConnected)?);
+    fn start(name: &'static str, pipe: Option<OwnedFd>, max: usize, is_answer: bool) -> io::Result<Self> {
+        let mut pipe = File::from(pipe.ok_or(io::ErrorKind::NotConnected)?);
         let kept = Arc::new(Mutex::new(Vec::new()));
         let shared = Arc::clone(&kept);
         // A panicked reader has read what it has read.
@@ -235,8 +235,8 @@ impl Reader {
 
 /// How the plugin ended, its output and its error output.
 fn wait(child: &mut Child, deadline: Instant) -> io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
-    let answer = Reader::start("exec-output", child.stdout.take(), ANSWER_MAX, true)?;
-    let complaint = Reader::start("exec-errors", child.stderr.take(), COMPLAINT_MAX, false)?;
+    let answer = Reader::start("exec-output", child.stdout.take().map(OwnedFd::from), ANSWER_MAX, true)?;
+    let complaint = Reader::start("exec-errors", child.stderr.take().map(OwnedFd::from), COMPLAINT_MAX, false)?;
     loop {
         if answer.thread.is_finished()
             && complaint.thread.is_finished()

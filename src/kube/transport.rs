@@ -1,4 +1,4 @@
-//! One HTTP exchange. The only file that names ureq.
+//! One HTTP exchange. The only file that names ureq, beside `tls`, which gives it TLS.
 //!
 //! Promises: an answer's status is never turned into an error; no redirect is followed, no proxy used;
 //! nothing waits without a limit; `shutdown` frees whoever is blocked in a read.
@@ -9,15 +9,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustls::RootCertStore;
 use ureq::config::AutoHeaderValue;
 use ureq::http::{HeaderMap, HeaderValue, header};
-use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::unversioned::transport::{Connector as _, NextTimeout, TcpConnector};
 
 use super::config::{Auth, Ca, ClientCertPem, Config, ConfigError, Server};
 use super::request::{ContentType, Method};
-use super::tls;
+use super::tls::{self, TlsConnector, Trust};
 
 /// Time for connecting, TLS included. Three SYNs, and a slow machine's handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -292,7 +292,6 @@ fn classify(error: &ureq::Error) -> TransportError {
         | ureq::Error::Tls(_)
         | ureq::Error::TlsRequired
         | ureq::Error::RequireHttpsOnly(_) => Connect,
-        ureq::Error::Rustls(error) => classify_tls(error),
         ureq::Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(error) => classify_tls(error),
             None => match error.kind() {
@@ -367,39 +366,29 @@ fn build_agent(settings: &Settings, ca: &[u8], identity: Option<&ClientCertPem>)
         .max_idle_age(MAX_IDLE_AGE)
         .timeout_connect(Some(CONNECT_TIMEOUT))
         .timeout_global(Some(*call_timeout))
-        .tls_config(build_tls(config, ca, identity)?)
         .build();
     let resolver = ServerResolver { server: config.server.clone(), known: Mutex::new(None), system: DefaultResolver::default() };
-    Ok(ureq::Agent::with_parts(agent_config, DefaultConnector::default(), resolver))
+    let connector = ().chain(TcpConnector::default()).chain(build_tls(config, ca, identity)?);
+    Ok(ureq::Agent::with_parts(agent_config, connector, resolver))
 }
 
-fn build_tls(config: &Config, ca: &[u8], identity: Option<&ClientCertPem>) -> Result<TlsConfig, ConfigError> {
-    let mut roots = Vec::new();
-    if config.server.https && !config.insecure {
+fn build_tls(config: &Config, ca: &[u8], identity: Option<&ClientCertPem>) -> Result<TlsConnector, ConfigError> {
+    let trust = if config.insecure {
+        Trust::Anybody
+    } else if config.server.https {
         let place = match &config.ca {
             Some(Ca::File(path)) => path.display().to_string(),
             Some(Ca::Pem(_)) | None => config.source.clone(),
         };
-        let certificates = tls::read_roots(ca)
-            .map_err(|reason| ConfigError::new(place, "certificate authority", reason, "set it to the CA of the API server, in PEM"))?;
-        roots = certificates.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
-    }
-    let mut client_cert = None;
-    if let Some(pair) = identity {
-        let refuse =
-            |reason: String| ConfigError::new(&config.source, "client certificate", reason, "set certificate and key that belong together");
-        // Checked here: ureq would panic over a pair that does not match.
-        let chain = tls::read_identity(&pair.certificate, &pair.key).map_err(refuse)?;
-        let chain: Vec<_> = chain.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
-        let key = PrivateKey::from_pem(&pair.key).map_err(|_| refuse("holds no private key in PEM".to_owned()))?;
-        client_cert = Some(ClientCert::new_with_certs(&chain, key));
-    }
-    Ok(TlsConfig::builder()
-        .unversioned_rustls_crypto_provider(tls::provider())
-        .root_certs(RootCerts::from(roots))
-        .client_cert(client_cert)
-        .disable_verification(config.insecure)
-        .build())
+        let hint = "set it to the CA of the API server, in PEM";
+        Trust::Roots(tls::read_roots(ca).map_err(|reason| ConfigError::new(place, "certificate authority", reason, hint))?)
+    } else {
+        Trust::Roots(RootCertStore::empty())
+    };
+    let refuse =
+        |reason: String| ConfigError::new(&config.source, "client certificate", reason, "set certificate and key that belong together");
+    let identity = identity.map(|pair| tls::read_identity(&pair.certificate, &pair.key)).transpose().map_err(refuse)?;
+    TlsConnector::new(trust, identity).map_err(refuse)
 }
 
 /// Always resolves the configured server, whatever name TLS checks. Addresses need no look-up, and

@@ -109,16 +109,19 @@ fn client(config: &Config, call_timeout: Duration) -> Client {
     Client::new(config, ClientOptions { call_timeout, ..ClientOptions::default() }).expect("a client")
 }
 
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
 fn server_tls(certificate: &[u8], key: &[u8], client_ca: Option<&[u8]>) -> Tls {
     let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>().expect("certificates");
     let key = PrivateKeyDer::from_pem_slice(key).expect("a key");
-    let builder = rustls::ServerConfig::builder_with_provider(tls::provider()).with_safe_default_protocol_versions().expect("versions");
+    let builder = rustls::ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().expect("versions");
     let builder = match client_ca {
         None => builder.with_no_client_auth(),
         Some(ca) => {
-            let mut roots = rustls::RootCertStore::empty();
-            roots.add_parsable_certificates(tls::read_roots(ca).expect("a CA"));
-            let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), tls::provider()).build();
+            let roots = tls::read_roots(ca).expect("a CA");
+            let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build();
             builder.with_client_cert_verifier(verifier.expect("a verifier"))
         }
     };

@@ -36,6 +36,9 @@ const BUCKETS: [(u64, &str); 16] = [
     (300_000_000, "300"),
 ];
 
+/// Name of the one queue and the one controller.
+const NAME: &str = "quarksjob";
+
 const TRIGGERS: [Trigger; 4] = [Trigger::Now, Trigger::Once, Trigger::Request, Trigger::Config];
 const OUTCOMES: [Outcome; 4] = [Outcome::Succeeded, Outcome::Failed, Outcome::Cancelled, Outcome::Unknown];
 const RESULTS: [Reconciled; 4] = [Reconciled::Success, Reconciled::Error, Reconciled::Requeue, Reconciled::RequeueAfter];
@@ -78,7 +81,7 @@ struct Registry {
     trigger_to_job: Histogram,
     /// Code; method, resource.
     requests: Counters,
-    /// Result.
+    /// Controller, result.
     reconciles: Counters,
     /// Trigger, outcome.
     runs: Counters,
@@ -106,7 +109,7 @@ impl Metrics {
             }
         }
         for result in RESULTS {
-            reconciles.add(0, [result.as_str(), ""], 0);
+            reconciles.add(0, [NAME, result.as_str()], 0);
         }
         Self(Arc::new(Registry {
             depth: AtomicU64::new(0),
@@ -142,7 +145,7 @@ impl Metrics {
 
     /// A turn of work has ended. A key that comes back after a time counts as a retry, as in client-go.
     pub fn reconciled(&self, result: Reconciled) {
-        self.0.reconciles.add(0, [result.as_str(), ""], 1);
+        self.0.reconciles.add(0, [NAME, result.as_str()], 1);
         if matches!(result, Reconciled::Error | Reconciled::RequeueAfter) {
             self.0.retries.fetch_add(1, Ordering::Relaxed);
         }
@@ -184,7 +187,7 @@ impl Metrics {
 #[derive(Debug, Default)]
 struct Counters(Mutex<Vec<Row>>);
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Row {
     code: u16,
     words: [&'static str; 2],

@@ -4,10 +4,12 @@ use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
 use super::process::Process;
-use super::{BUCKETS, Histogram, Registry};
+use super::{BUCKETS, Counters, Histogram, Registry, Row};
 
-/// Label of the one queue and the one controller.
+/// Label of the one queue.
 const QUEUE: &str = "{name=\"quarksjob\"}";
+/// The one name with a code.
+const REQUESTS: &str = "rest_client_requests_total";
 /// A page; all of it is some 9 KB.
 const CAPACITY: usize = 12 * 1_024;
 
@@ -23,39 +25,15 @@ pub(super) fn write(registry: &Registry) -> String {
     let help = "QuarksJobs that were put back to be looked at later.";
     page.number("workqueue_retries_total", COUNTER, help, QUEUE, retries.load(Ordering::Relaxed));
 
-    let name = "controller_runtime_reconcile_total";
-    page.head(name, COUNTER, "Turns of work on a QuarksJob by how they ended.");
-    for row in reconciles.lock().iter() {
-        page.line(format_args!("{name}{{controller=\"quarksjob\",result=\"{}\"}} {}", row.words[0], row.count));
-    }
-
-    let requests = requests.lock().clone();
-    let name = "rest_client_requests_total";
-    if !requests.is_empty() {
-        page.head(name, COUNTER, "Requests to the API server by status code, method and resource.");
-    }
-    for row in &requests {
-        let [method, resource] = row.words;
-        let code = if row.code == 0 { "<error>".to_owned() } else { row.code.to_string() };
-        page.line(format_args!("{name}{{code=\"{code}\",method=\"{method}\",resource=\"{resource}\"}} {}", row.count));
-    }
-
-    let name = "quarksjob_runs_total";
-    page.head(name, COUNTER, "Settled runs by what started them and how they ended.");
-    for row in runs.lock().iter() {
-        page.line(format_args!("{name}{{trigger=\"{}\",outcome=\"{}\"}} {}", row.words[0], row.words[1], row.count));
-    }
+    let help = "Turns of work on a QuarksJob by how they ended.";
+    page.counters("controller_runtime_reconcile_total", help, ["controller", "result"], reconciles);
+    let help = "Requests to the API server by status code, method and resource.";
+    page.counters(REQUESTS, help, ["method", "resource"], requests);
+    page.counters("quarksjob_runs_total", "Settled runs by what started them and how they ended.", ["trigger", "outcome"], runs);
     let help = "From when the operator saw a trigger that may run to the answer to the create of its Job.";
     page.histogram("quarksjob_trigger_to_job_seconds", help, "", trigger_to_job);
-
-    let restarts = restarts.lock().clone();
-    let name = "quarksjob_watch_restarts_total";
-    if !restarts.is_empty() {
-        page.head(name, COUNTER, "Watches that started again, by reason; the reason ended is their own time limit.");
-    }
-    for row in &restarts {
-        page.line(format_args!("{name}{{resource=\"{}\",reason=\"{}\"}} {}", row.words[0], row.words[1], row.count));
-    }
+    let help = "Watches that started again, by reason; the reason ended is their own time limit.";
+    page.counters("quarksjob_watch_restarts_total", help, ["resource", "reason"], restarts);
 
     if let Some(is_leader) = leader.load(Ordering::Relaxed).checked_sub(1) {
         let help = "Whether this process is the leader (1) or waits to become it (0).";
@@ -91,6 +69,22 @@ impl Page {
     fn number(&mut self, name: &str, kind: &str, help: &str, labels: &str, value: u64) {
         self.head(name, kind, help);
         self.line(format_args!("{name}{labels} {value}"));
+    }
+
+    /// Nothing is said of a name without series.
+    fn counters(&mut self, name: &str, help: &str, labels: [&str; 2], counters: &Counters) {
+        let rows = counters.lock();
+        if !rows.is_empty() {
+            self.head(name, COUNTER, help);
+        }
+        for Row { code, words, count } in rows.iter() {
+            let code = match code {
+                0 if name == REQUESTS => "code=\"<error>\",".to_owned(),
+                0 => String::new(),
+                code => format!("code=\"{code}\","),
+            };
+            self.line(format_args!("{name}{{{code}{}=\"{}\",{}=\"{}\"}} {count}", labels[0], words[0], labels[1], words[1]));
+        }
     }
 
     fn optional(&mut self, name: &str, help: &str, value: Option<u64>) {

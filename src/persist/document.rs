@@ -167,7 +167,7 @@ pub fn is_secret_key(key: &str) -> bool {
 
 fn parse_as<S: Sink>(bytes: &[u8], documents: usize) -> Result<S::Output, DocumentError> {
     let text = check_text(bytes)?;
-    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let mut deserializer = serde_json::Deserializer::from_slice(text.as_bytes());
     let mut last = read_document::<S>(&mut deserializer).map_err(|failure| match failure {
         Failure::Json(error) => syntax(&error),
         Failure::NotObject(found) => DocumentError::NotObject(found),
@@ -214,7 +214,7 @@ enum Failure {
     NotObject(JsonType),
 }
 
-type JsonText<'de> = serde_json::Deserializer<serde_json::de::StrRead<'de>>;
+type JsonText<'de> = serde_json::Deserializer<serde_json::de::SliceRead<'de>>;
 
 fn read_document<S: Sink>(deserializer: &mut JsonText<'_>) -> Result<S, Failure> {
     let mut sink = S::default();

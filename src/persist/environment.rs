@@ -40,7 +40,7 @@ impl Environment {
     pub fn read(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, String> {
         let required =
             |name: &str| variable(name).filter(|value| !value.is_empty()).ok_or_else(|| format!("environment variable {name} is not set"));
-        let plan: Plan = serde_json::from_slice(required(PLAN_VARIABLE)?.as_bytes()).map_err(|error| {
+        let plan: Plan = crate::json::from_slice(required(PLAN_VARIABLE)?.as_bytes()).map_err(|error| {
             format!("environment variable {PLAN_VARIABLE}: not a plan (line {}, column {})", error.line(), error.column())
         })?;
         let index = if plan.indexed {

@@ -206,15 +206,15 @@ fn parse_frame(line: &[u8]) -> Result<Frame, String> {
     if line.trim_ascii().is_empty() {
         return Ok(Frame::Other);
     }
-    let raw: RawFrame<'_> = serde_json::from_slice(line).map_err(garbled)?;
+    let raw: RawFrame<'_> = crate::json::from_slice(line).map_err(garbled)?;
     let object = raw.object.get();
     match raw.kind {
-        "ADDED" | "MODIFIED" => serde_json::from_slice(object.as_bytes()).map(|pod| Frame::Pod(Box::new(pod))).map_err(garbled),
-        "BOOKMARK" | "DELETED" => serde_json::from_slice::<OnlyMeta>(object.as_bytes())
+        "ADDED" | "MODIFIED" => crate::json::from_slice(object.as_bytes()).map(|pod| Frame::Pod(Box::new(pod))).map_err(garbled),
+        "BOOKMARK" | "DELETED" => crate::json::from_slice::<OnlyMeta>(object.as_bytes())
             .map(|only| Frame::Version(only.metadata.resource_version))
             .map_err(garbled),
         "ERROR" => {
-            let status: Status = serde_json::from_slice(object.as_bytes()).map_err(garbled)?;
+            let status: Status = crate::json::from_slice(object.as_bytes()).map_err(garbled)?;
             Err(format!("{} {}", status.code, status.reason))
         }
         _ => Ok(Frame::Other),

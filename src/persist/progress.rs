@@ -32,7 +32,8 @@ enum Stage {
 impl Progress {
     /// All mapped containers are waited for.
     pub fn new(plan: &Plan, pod_uid: Uid) -> Self {
-        let containers: BTreeMap<_, _> = plan.containers.keys().map(|name| (name.clone(), Stage::Waiting)).collect();
+        let mut containers = BTreeMap::new();
+        containers.extend(plan.containers.keys().map(|name| (name.clone(), Stage::Waiting)));
         let in_pod = containers.len() + 1;
         Self { pod_uid, write_on_failure: plan.write_on_failure, containers, report: Report::default(), in_pod }
     }

@@ -168,7 +168,7 @@ impl Report {
         if text.trim_ascii().is_empty() {
             return Err(ReportError::Empty);
         }
-        serde_json::from_slice(text.as_bytes()).map_err(|_| ReportError::Malformed)
+        crate::json::from_slice(text.as_bytes()).map_err(|_| ReportError::Malformed)
     }
 
     fn shorten(&mut self, message_limit: usize) {

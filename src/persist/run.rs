@@ -227,7 +227,8 @@ impl Files {
     pub fn start(environment: &Environment, events: &Sender<Event>, panics: &Sender<&'static str>) -> Self {
         // Containers of which only the log is output have no folder.
         let containers = || environment.plan.containers.iter().filter(|(_, plan)| !plan.files.is_empty());
-        let unseen = containers().flat_map(|(name, plan)| plan.files.keys().map(|file| (name.clone(), file.clone()))).collect();
+        let mut unseen = BTreeSet::new();
+        unseen.extend(containers().flat_map(|(name, plan)| plan.files.keys().map(|file| (name.clone(), file.clone()))));
         let sender = events.clone();
         // With a full channel there is a look to come anyway.
         let look = move || !matches!(sender.try_send(Event::Look), Err(TrySendError::Disconnected(_)));

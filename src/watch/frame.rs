@@ -108,12 +108,12 @@ pub(crate) type Decode<T> = fn(&[u8]) -> serde_json::Result<T>;
 
 /// The [`Decode`] of a kind whose objects are shared.
 pub(crate) fn decode_shared<T: DeserializeOwned + Send + Sync + 'static>(json: &[u8]) -> serde_json::Result<Object> {
-    serde_json::from_slice::<T>(json).map(|object| Arc::new(object) as Object)
+    crate::json::from_slice::<T>(json).map(|object| Arc::new(object) as Object)
 }
 
 /// Decodes a page. An error means that the page as a whole is no list.
 pub(crate) fn parse_page<T>(body: &[u8], resource: Resource, decode: Decode<T>) -> Result<Page<T>, String> {
-    let RawPage { metadata, items } = serde_json::from_slice(body).map_err(|error| one_line(&describe_decode(&error), 300))?;
+    let RawPage { metadata, items } = crate::json::from_slice(body).map_err(|error| one_line(&describe_decode(&error), 300))?;
     let mut page = Page { version: metadata.resource_version, token: metadata.token, items: Vec::new(), skipped: Vec::new() };
     for raw in items.unwrap_or_default() {
         match parse_object(raw, resource, decode) {
@@ -127,7 +127,7 @@ pub(crate) fn parse_page<T>(body: &[u8], resource: Resource, decode: Decode<T>) 
 /// Decodes a frame. An error means that the line is no frame.
 pub(crate) fn parse_frame<T>(line: &[u8], resource: Resource, decode: Decode<T>) -> Result<Frame<T>, String> {
     let describe = |error: serde_json::Error| one_line(&describe_decode(&error), 300);
-    let RawFrame { kind, object } = serde_json::from_slice(line).map_err(describe)?;
+    let RawFrame { kind, object } = crate::json::from_slice(line).map_err(describe)?;
     let Some(object) = object else { return Err(format!("{} without object", one_line(&kind, 40))) };
     let version = || read_any(object).metadata.resource_version;
     Ok(match &*kind {
@@ -140,7 +140,7 @@ pub(crate) fn parse_frame<T>(line: &[u8], resource: Resource, decode: Decode<T>)
             Err(skipped) => Frame::Skipped(skipped, version()),
         },
         "BOOKMARK" => Frame::Bookmark(version()),
-        "ERROR" => Frame::Error(serde_json::from_slice(object.get().as_bytes()).map_err(describe)?),
+        "ERROR" => Frame::Error(crate::json::from_slice(object.get().as_bytes()).map_err(describe)?),
         other => Frame::Unknown(one_line(other, 40)),
     })
 }
@@ -154,7 +154,7 @@ fn parse_object<T>(raw: &RawValue, resource: Resource, decode: Decode<T>) -> Res
 }
 
 fn read_any(raw: &RawValue) -> AnyObject {
-    serde_json::from_slice(raw.get().as_bytes()).unwrap_or_default()
+    crate::json::from_slice(raw.get().as_bytes()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ pub fn list_all(client: &Client, mut request: Request, tell: &mut dyn FnMut(List
     loop {
         match client.call_text(&request, PAGE_MAX) {
             Ok(body) => {
-                let RawPage { metadata, items } = serde_json::from_slice(&body).map_err(undecodable)?;
+                let RawPage { metadata, items } = crate::json::from_slice(&body).map_err(undecodable)?;
                 for item in items.into_iter().flatten() {
                     tell(Listed::Object(item.get().as_bytes())).map_err(undecodable)?;
                 }

@@ -56,11 +56,12 @@ pub fn objects(manifest: &str, change: impl Fn(String) -> String) -> Vec<Value> 
     serde_yaml::Deserializer::from_str(&text).map(|document| Value::deserialize(document).expect("valid YAML")).collect()
 }
 
-/// The rights that a ClusterRole of `operator.yaml` grants.
+/// The rights that a ClusterRole of `operator.yaml`, or the Role of `leader-election.yaml`, grants.
 pub fn rights(role: &str) -> Vec<Right> {
     let list = |value: &Value| -> Vec<String> { value.as_array().into_iter().flatten().map(text).collect() };
-    let is_wanted = |object: &Value| object["kind"] == "ClusterRole" && object["metadata"]["name"] == role;
-    let role = objects("operator.yaml", |text| text).into_iter().find(is_wanted).unwrap_or_else(|| panic!("no ClusterRole {role}"));
+    let is_wanted = |object: &Value| text(&object["kind"]).ends_with("Role") && object["metadata"]["name"] == role;
+    let mut all = ["operator.yaml", "leader-election.yaml"].into_iter().flat_map(|manifest| objects(manifest, |text| text));
+    let role = all.find(is_wanted).unwrap_or_else(|| panic!("no role {role}"));
     let mut found = Vec::new();
     for rule in role["rules"].as_array().expect("rules") {
         let mut names = list(&rule["resourceNames"]);

@@ -17,6 +17,7 @@ mod crowd;
 mod election;
 mod examples;
 mod exit_codes;
+mod explain;
 mod failures;
 mod fixed;
 mod granted;

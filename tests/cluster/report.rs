@@ -15,6 +15,10 @@ struct Account {
     pods: usize,
     /// Writes of the sidecars that met another one: each costs up to three more looks.
     conflicts: usize,
+    /// Reads of what templates refer to, and of the key of the digests.
+    looks: usize,
+    /// Writes of others to ConfigMaps and Secrets: each may be a reason to look.
+    reasons: usize,
     operator: BTreeMap<String, usize>,
     sidecar: BTreeMap<String, usize>,
 }
@@ -33,6 +37,12 @@ fn requests_stay_within_bounds_in_every_case() {
         account.runs += usize::from(entry.is_job_created());
         account.pods += usize::from(entry.verb == "create" && entry.resource == "pods" && entry.code == 201);
         account.conflicts += usize::from(entry.is_sidecar() && entry.code == 409);
+        let is_content = matches!(entry.resource.as_str(), "configmaps" | "secrets");
+        account.reasons += usize::from(is_content && !entry.is_read() && !entry.is_operator());
+        if entry.is_operator() && entry.verb == "get" && is_content && entry.name != "quarks-job-sidecar-token" {
+            account.looks += 1;
+            continue;
+        }
         let verb = if entry.is_event() { "event".to_owned() } else { entry.verb.clone() };
         if entry.is_operator() {
             *account.operator.entry(verb).or_default() += 1;
@@ -42,12 +52,16 @@ fn requests_stay_within_bounds_in_every_case() {
     }
     println!("\n{:<34} {:>4}  requests of the operator | of the sidecars", "namespace", "runs");
     for (namespace, account) in &accounts {
-        println!("{namespace:<34} {:>4}  {} | {}", account.runs, line(&account.operator), line(&account.sidecar));
+        let (runs, looks) = (account.runs, account.looks);
+        println!("{namespace:<34} {runs:>4}  {}, look {looks} | {}", line(&account.operator), line(&account.sidecar));
     }
     for (namespace, account) in &accounts {
         // The read of each run, of the token's Secret, and some more after conflicts and restarts: no polling has room.
         let gets = account.operator.get("get").copied().unwrap_or(0);
         assert!(gets <= 6 + 4 * account.runs, "{namespace}: {gets} GET for {} runs", account.runs);
+        // Each run looks at its references, a dozen at most in these cases, and so does each change of one of them.
+        let (looks, reasons) = (account.looks, account.reasons);
+        assert!(looks <= 12 + 12 * account.runs + 4 * reasons, "{namespace}: {looks} looks at references for {reasons} changes");
         let reads: usize = ["get", "list", "watch"].iter().filter_map(|verb| account.sidecar.get(*verb)).sum();
         let (pods, conflicts) = (account.pods, account.conflicts);
         assert!(reads <= 5 * pods + 3 * conflicts, "{namespace}: {reads} reads by the sidecars for {pods} pods and {conflicts} conflicts");
@@ -74,7 +88,8 @@ fn nobody_asked_for_what_it_may_not_do() {
 #[test]
 fn rights_granted_are_rights_used() {
     let entries = audit::entries(|_| true);
-    let operator: Vec<Right> = ["quarks-job", "quarks-job-status", "quarks-job-namespace"].into_iter().flat_map(rights).collect();
+    let roles = ["quarks-job", "quarks-job-status", "quarks-job-namespace", "quarks-job-leader-election"];
+    let operator: Vec<Right> = roles.into_iter().flat_map(rights).collect();
     for (who, is_it, granted) in [
         ("operator", Entry::is_operator as fn(&Entry) -> bool, operator),
         ("sidecar", Entry::is_sidecar as fn(&Entry) -> bool, rights("quarks-job-sidecar")),

@@ -95,6 +95,21 @@ impl Operator {
         assert!(sent.expect("/bin/kill runs").success(), "SIG{name} to {pid}");
     }
 
+    /// SIGSTOP; returns when every thread stands still. The signal alone takes effect thread by thread.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+        let tasks = PathBuf::from(format!("/proc/{}/task", self.pid().expect("running")));
+        let is_stopped = |task: &Path| {
+            let stat = std::fs::read_to_string(task.join("stat")).unwrap_or_default();
+            // The name in brackets may hold anything; the state follows it.
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        };
+        self.wait_for("all threads to stop", || {
+            let all = std::fs::read_dir(&tasks).ok()?.flatten().all(|task| is_stopped(&task.path()));
+            all.then_some(())
+        });
+    }
+
     /// The end of the process, if it comes within `limit`.
     pub fn wait_exit(&self, limit: Duration) -> Option<ExitStatus> {
         let start = Instant::now();
