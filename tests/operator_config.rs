@@ -6,7 +6,7 @@ mod support;
 
 use serde_json::{Value, json};
 use support::play::{self, End, path};
-use support::scene::{NAMESPACE, Scene, condition};
+use support::scene::{NAMESPACE, Scene, condition, program};
 use support::{Fault, Request, When};
 
 const RUN: &str = "quarks.cloudfoundry.org/run";
@@ -419,6 +419,26 @@ fn a_config_run_is_one_run_whatever_happens_at_its_writes() {
             assert_eq!(scene.created().len(), 2, "{fault} at write {k}: {}", scene.operator.log());
         }
     }
+}
+
+#[test]
+fn two_operators_by_mistake_make_one_run_of_each_change_and_one_baseline() {
+    let (scene, _jobs) = ran_once("two");
+    let second = program(&scene.server, &scene.folder);
+    second.start();
+    wait_watches(&scene, [2, 2]);
+    for (run, value) in [(2, "B"), (3, "C"), (4, "D")] {
+        both(&scene, value);
+        scene.wait_settled("q", run);
+    }
+    // A lost key is made anew by one of them; whoever comes second uses it.
+    let before = config_of_run(&scene, 4);
+    scene.server.api().delete(&path("secrets", NAMESPACE, KEY), "Background");
+    scene.operator.wait_for("another baseline", || (config_of_run(&scene, 4) != before).then_some(()));
+    both(&scene, "E");
+    scene.wait_settled("q", 5);
+    scene.wait_quiet();
+    assert_eq!(scene.created().len(), 5, "{}\n{}", scene.operator.log(), second.log());
 }
 
 #[test]

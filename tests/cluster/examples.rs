@@ -18,7 +18,8 @@ const ANY: &str = "<any>";
 type Promised = (&'static str, &'static [(&'static str, &'static str)]);
 
 /// The output Secrets that are there when the commands in the head of the file have run: these and no others.
-const PROMISES: [(&str, &[Promised]); 18] = [
+const PROMISES: [(&str, &[Promised]); 19] = [
+    ("config-change.yaml", &[("said", &[("word", "goodbye")])]),
     ("errand-output.yaml", &[("errand-output", &[("pod", ANY)])]),
     ("errand.yaml", &[]),
     ("failing-write-on-failure.yaml", &[("failure-report", &[("passed", "2"), ("failed", "1")])]),
