@@ -39,6 +39,7 @@ pub fn latency(cluster: &Cluster, _sizes: &Sizes, table: &mut Table) {
     let beside = format!("{bare:.2?} for a bare POST, {SAMPLES} samples");
     table.row("`now` to Job, from the answer to the PATCH", &beside, ratio(from_stored, bare), Budget::AtMost(3.0));
     table.row("`now` to Job, with the PATCH itself", &beside, ratio(ours, bare), Budget::None);
+    [monitored, control].iter().for_each(|namespace| cluster.remove_namespace(namespace));
 }
 
 /// One-offs at once: first POST → last Job, beside bare POSTs of as many QuarksJobs and then Jobs.
@@ -78,6 +79,7 @@ pub fn burst(cluster: &Cluster, sizes: &Sizes, table: &mut Table) {
     table.row(&format!("{count} one-offs to Jobs, median ratio"), &beside, median, Budget::AtMost(1.5));
     let memory = operator.settled();
     table.row("resident after these, MB", &memory.beside(None), memory.megabytes(), Budget::None);
+    [monitored, control].iter().for_each(|namespace| cluster.remove_namespace(namespace));
 }
 
 fn median(times: &mut [Duration]) -> Duration {
