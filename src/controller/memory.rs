@@ -2,7 +2,7 @@
 //! everything that must survive is in the API server.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::api::{ObjectKey, Pod, QuarksJob, QuarksJobStatus, ResourceVersion, Uid};
@@ -179,19 +179,33 @@ impl Memory {
 
 /// The memories of all keys. The queue gives a key to one worker at a time; that worker owns its memory.
 #[derive(Debug, Default)]
-pub struct Memories(Mutex<HashMap<ObjectKey, Memory>>);
+pub struct Memories(Mutex<HashMap<ObjectKey, Box<Memory>>>);
 
 impl Memories {
     /// Takes the memory of `key` out.
-    pub fn take(&self, key: &ObjectKey) -> Memory {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key).unwrap_or_default()
+    pub fn take(&self, key: &ObjectKey) -> Box<Memory> {
+        self.lock().remove(key).unwrap_or_default()
     }
 
     /// Puts it back, unless it says nothing that the index does not.
-    pub fn put(&self, key: &ObjectKey, memory: Memory, indexed: Option<&QuarksJobView>) {
+    pub fn put(&self, key: &ObjectKey, memory: Box<Memory>, indexed: Option<&QuarksJobView>) {
         if !memory.is_idle(indexed) {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), memory);
+            self.lock().insert(key.clone(), memory);
         }
+    }
+
+    /// Drops the memory of `key` if it says nothing that the index does not. In a burst a key waits long for its next turn, and
+    /// thousands of memories would be most of what the process holds.
+    pub fn tidy(&self, key: &ObjectKey, indexed: &QuarksJobView) {
+        let mut memories = self.lock();
+        if memories.get(key).is_some_and(|memory| memory.is_idle(Some(indexed))) {
+            memories.remove(key);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, Box<Memory>>> {
+        // Taken out and put in whole: a panic elsewhere does not spoil them.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -221,6 +235,18 @@ mod tests {
         }
         memory.observe(&indexed("6"), &[], false);
         assert!(memory.is_idle(Some(&indexed("6"))));
+    }
+
+    #[test]
+    fn a_memory_goes_when_the_index_has_caught_up_and_not_before() {
+        let (memories, key) = (Memories::default(), ObjectKey::new("n", "q"));
+        let mut memory = memories.take(&key);
+        memory.learn(&"4".into(), &object("5", "u"));
+        memories.put(&key, memory, Some(&indexed("4")));
+        for (version, left) in [("4", 1), ("5", 0), ("6", 0)] {
+            memories.tidy(&key, &indexed(version));
+            assert_eq!(memories.lock().len(), left, "{version}");
+        }
     }
 
     #[test]

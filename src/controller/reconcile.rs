@@ -80,7 +80,7 @@ pub struct Reconciler {
     /// How pods get the sidecar.
     pub sidecar: SidecarSettings,
     /// What was learned between two steps.
-    pub memories: Memories,
+    pub memories: Arc<Memories>,
     /// What referenced ConfigMaps and Secrets say, as digests.
     pub config: Arc<ConfigStore>,
     /// Starts that are about to name versions.

@@ -119,6 +119,7 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
     let credentials = Arc::new(Credentials::default());
     let mut threads = Vec::new();
 
+    let memories = Arc::new(Memories::default());
     let (ctl_pulse, ctl_index, ctl_shutdown) = (pulse.clone(), index.clone(), shutdown.clone());
     let config = Arc::new(ConfigStore::default());
     let config_watches = ConfigWatches::new(client.clone(), index.clone(), Arc::clone(&config), dirty.clone(), metrics.clone());
@@ -130,6 +131,7 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
         dirty: dirty_in,
         rush,
         config_watches,
+        memories: Arc::clone(&memories),
         metrics: metrics.clone(),
     };
     threads.push(Thread::spawn("ctl-run", panics, move || controller.run(&ctl_index, &ctl_pulse, &ctl_shutdown))?);
@@ -140,7 +142,7 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
         events,
         credentials: Arc::clone(&credentials),
         sidecar,
-        memories: Memories::default(),
+        memories,
         config,
         choices: Choices::default(),
         metrics: metrics.clone(),
@@ -287,6 +289,8 @@ struct Controller {
     rush: Arc<AtomicBool>,
     /// Watches that come and go with what QuarksJobs refer to.
     config_watches: ConfigWatches,
+    /// Only to drop what is in the index meanwhile.
+    memories: Arc<Memories>,
     metrics: Metrics,
 }
 
@@ -326,7 +330,13 @@ impl Controller {
                 recv(self.dirty) -> message => match message {
                     Ok((keys, lane)) => {
                         let now = Instant::now();
-                        keys.into_iter().for_each(|key| self.queue.add(key, lane, now));
+                        for key in keys {
+                            let indexed = index.read().quarks_job(&key);
+                            if let Some(indexed) = indexed {
+                                self.memories.tidy(&key, &indexed);
+                            }
+                            self.queue.add(key, lane, now);
+                        }
                     }
                     Err(_) => return,
                 },
@@ -361,7 +371,7 @@ impl Controller {
 
     /// No new keys; the workers end when the channel closes, after what they are at.
     fn drain(self) {
-        let Self { queue, idle: _, work, done, dirty: _, rush: _, config_watches, metrics: _ } = self;
+        let Self { queue, idle: _, work, done, dirty: _, rush: _, config_watches, memories: _, metrics: _ } = self;
         drop(config_watches);
         drop(work);
         debug!("waiting for workers busy={}", queue.in_work());

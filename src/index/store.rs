@@ -166,15 +166,15 @@ impl Index {
                 for key in &dirty {
                     self.remove_quarks_job(key);
                 }
-                views.into_iter().for_each(|view| self.insert_quarks_job(view));
+                for view in views {
+                    self.insert_quarks_job(view);
+                }
                 self.has_come(Kind::QuarksJobs, scope);
                 dirty.extend(self.keys_in(scope));
                 dirty
             }
             WatchEvent::Applied(view) => {
-                let key = view.key.clone();
-                self.insert_quarks_job(view);
-                vec![key]
+                vec![self.insert_quarks_job(view)]
             }
             WatchEvent::Deleted(view) => {
                 self.remove_quarks_job(&view.key);
@@ -183,17 +183,21 @@ impl Index {
         }
     }
 
-    fn insert_quarks_job(&mut self, mut view: Arc<QuarksJobView>) {
-        // One text for all keys of a namespace.
-        if let Some((shared, _)) = self.namespaces.get_key_value(&*view.key.namespace)
-            && let Some(view) = Arc::get_mut(&mut view)
-        {
-            view.key.namespace = Arc::clone(shared);
+    fn insert_quarks_job(&mut self, mut view: Arc<QuarksJobView>) -> ObjectKey {
+        if let Some(view) = Arc::get_mut(&mut view) {
+            // One text for all that name it, and one for all keys of a namespace.
+            if let Some((known, _)) = self.quarks_jobs.get_key_value(&view.key) {
+                view.key = known.clone();
+            } else if let Some((shared, _)) = self.namespaces.get_key_value(&*view.key.namespace) {
+                view.key.namespace = Arc::clone(shared);
+            }
         }
         self.count_needs(&view, true);
-        if let Some(old) = self.quarks_jobs.insert(view.key.clone(), view) {
+        let key = view.key.clone();
+        if let Some(old) = self.quarks_jobs.insert(key.clone(), view) {
             self.count_needs(&old, false);
         }
+        key
     }
 
     fn remove_quarks_job(&mut self, key: &ObjectKey) {
@@ -270,9 +274,15 @@ impl Index {
     }
 
     /// Jobs of others are not kept.
-    fn insert_job(&mut self, view: Arc<JobView>) {
+    fn insert_job(&mut self, mut view: Arc<JobView>) {
+        if let Some(view) = Arc::get_mut(&mut view)
+            && let Some((shared, _)) = self.namespaces.get_key_value(&*view.key.namespace)
+        {
+            view.key.namespace = Arc::clone(shared);
+        }
         if let Some((_, owner)) = &view.owner {
-            self.jobs_by_owner.entry(owner.clone()).or_default().push(view.key.clone());
+            // Nearly always the only one.
+            self.jobs_by_owner.entry(owner.clone()).or_insert_with(|| Vec::with_capacity(1)).push(view.key.clone());
             self.jobs.insert(view.key.clone(), view);
         }
     }

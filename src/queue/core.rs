@@ -23,6 +23,8 @@ pub enum Lane {
 const RUSH: Duration = Duration::from_millis(100);
 /// In a rush, a key that has waited this long is worked on all the same, one at a time.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Room for this many keys is kept when none waits. What a burst has needed beyond it is given back.
+const KEEP: usize = 256;
 
 /// Keys that wait, are worked on, or are due later.
 #[derive(Debug)]
@@ -121,6 +123,10 @@ impl Queue {
 
     fn hand_out(&mut self, key: ObjectKey, lane: Lane, since: Instant) -> (ObjectKey, Lane, Instant) {
         self.waiting.remove(&key);
+        if self.waiting.is_empty() && self.urgent.capacity().max(self.normal.capacity()) > KEEP {
+            // Nobody waits, so all that is left in the deques has moved since.
+            (self.waiting, self.urgent, self.normal) = Default::default();
+        }
         self.processing.insert(key.clone(), InWork { lane, again: None });
         (key, lane, since)
     }
@@ -282,6 +288,20 @@ mod tests {
         queue.done_until(&key("a"), later(20), later(13));
         assert_eq!((queue.adds(), queue.take(later(14))), (2, None));
         assert_eq!((queue.take(later(21)), queue.adds()), (Some((key("a"), Lane::Normal, later(21))), 3));
+    }
+
+    #[test]
+    fn room_for_many_keys_is_given_back() {
+        let (mut queue, now) = queue();
+        for lane in [Lane::Normal, Lane::Urgent] {
+            (0..2 * KEEP).for_each(|number| queue.add(key(&number.to_string()), lane, now));
+            assert!(queue.waiting.capacity() > KEEP);
+        }
+        for number in 0..2 * KEEP {
+            assert_eq!(take(&mut queue, now), Some(number.to_string()));
+        }
+        assert_eq!(take(&mut queue, now + RUSH), None);
+        assert_eq!((queue.waiting.capacity(), queue.urgent.capacity(), queue.normal.capacity()), (0, 0, 0));
     }
 
     #[test]
