@@ -43,7 +43,7 @@ fn error(verb: &'static str, trouble: Trouble) -> Error {
     let resource = Resource::SECRETS;
     match trouble {
         Trouble::Answer(code, reason) => {
-            let status = Status { code, reason: reason.into(), message: format!("quotes {CANARY}"), ..Status::default() };
+            let status = Status::genuine(code, reason, &format!("quotes {CANARY}"));
             Error::Status { verb, resource, code, status: Box::new(status), retry_after: None }
         }
         Trouble::TooLarge => Error::TooLarge { verb, resource, limit: 1 },
