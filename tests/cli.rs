@@ -263,6 +263,7 @@ fn refusals_are_explained() {
         ),
         (When::request("PATCH", "/quarksjobs/q"), no_kind(), false, "is the CRD installed?"),
         (When::request("GET", "/quarksjobs"), no_kind(), true, "is the CRD installed?"),
+        (When::request("PATCH", "/quarksjobs/q").every(), Fault::text(404, "404 page not found"), false, "is the CRD installed?"),
         (When::request("PATCH", "/quarksjobs/q"), Fault::status(401, "Unauthorized", "Unauthorized", None), false, "401 Unauthorized"),
         (When::request("PATCH", "/quarksjobs/q").every(), Fault::Reset, false, "patch quarksjobs: "),
         (When::request("PATCH", "/quarksjobs/q").every(), Fault::status(500, "InternalError", "no", None), false, "500 InternalError: no"),
