@@ -140,7 +140,16 @@ impl Client {
 
     /// Sends the request; the answer's body does not matter.
     pub fn call_unit(&self, request: &Request) -> Result<()> {
-        let mut response = self.exchange(request, Limit::Call)?;
+        self.call_and_drop(request, Limit::Call)
+    }
+
+    /// Like [`Client::call_unit`], with a limit of its own.
+    pub fn call_unit_within(&self, request: &Request, limit: Duration) -> Result<()> {
+        self.call_and_drop(request, Limit::Within(limit.min(self.inner.options.call_timeout)))
+    }
+
+    fn call_and_drop(&self, request: &Request, limit: Limit) -> Result<()> {
+        let mut response = self.exchange(request, limit)?;
         // Read so that the connection can be used again. The status has been good already.
         let limit = u64::try_from(self.inner.options.max_body).unwrap_or(u64::MAX);
         let _ = io::copy(&mut response.body.by_ref().take(limit), &mut io::sink());
