@@ -307,7 +307,7 @@ fn a_refused_template_is_said_and_does_not_spin() {
     let scene = Scene::new("refused");
     let details =
         json!({"causes": [{"reason": "FieldValueRequired", "field": "spec.template.spec.restartPolicy", "message": "Required value"}]});
-    let body = json!({"kind": "Status", "status": "Failure", "code": 422, "reason": "Invalid", "message": "restartPolicy: Required value", "details": details});
+    let body = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 422, "reason": "Invalid", "message": "restartPolicy: Required value", "details": details});
     scene.server.fault(When::request("POST", "/jobs").every(), Fault::Answer(support::Response::json(422, &body)));
     scene.create("q", "now", |_| {});
     scene.operator.start();

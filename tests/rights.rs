@@ -205,7 +205,7 @@ fn events_that_may_not_be_posted_are_told_in_the_log() {
 #[test]
 fn a_namespace_that_is_being_deleted_is_left_alone() {
     let scene = Scene::new("terminating");
-    let mut denied = json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403, "message": "unable to create new content in namespace team because it is being terminated"});
+    let mut denied = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "code": 403, "message": "unable to create new content in namespace team because it is being terminated"});
     denied["details"] = json!({"causes": [{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]});
     let posts = When::matching(|request: &Request| request.method == "POST" && request.path.ends_with("/jobs")).every();
     let rule = scene.server.fault(posts, Fault::Answer(Response::json(403, &denied)));

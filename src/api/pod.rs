@@ -1,8 +1,11 @@
 //! `v1` Pod, as far as its containers' states go.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
 
-use super::{ObjectMeta, null_as_default};
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::{ObjectMeta, OwnerReference, SIDECAR_CONTAINER, Uid, null_as_default};
 
 /// A Pod.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -156,4 +159,165 @@ pub struct ContainerTerminated {
     /// Termination message, at most 4,096 bytes. Written by the container: never trusted.
     #[serde(default)]
     pub message: String,
+}
+
+/// What is kept of a pod of a run: whose it is, how it ended, and what its sidecar reported. Everything else is passed over while
+/// it is decoded: a run may have thousands of pods, each with large annotations.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct PodReport {
+    /// Part of the standard metadata.
+    #[serde(default)]
+    pub metadata: PodReportMeta,
+    /// Part of its status.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub status: PodReportStatus,
+}
+
+/// `metadata` of a [`PodReport`].
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodReportMeta {
+    /// `metadata.name`.
+    #[serde(default)]
+    pub name: String,
+    /// `metadata.uid`.
+    #[serde(default)]
+    pub uid: Uid,
+    /// `metadata.ownerReferences`.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub owner_references: Vec<OwnerReference>,
+    /// Of `metadata.labels` the one that the Job controller sets.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub labels: PodReportLabels,
+}
+
+/// `metadata.labels` of a [`PodReport`].
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct PodReportLabels {
+    /// Name of the pod's Job; empty if it has none.
+    #[serde(default, rename = "batch.kubernetes.io/job-name")]
+    pub job_name: String,
+}
+
+/// `status` of a [`PodReport`].
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodReportStatus {
+    /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
+    #[serde(default)]
+    pub phase: String,
+    /// What the sidecar reported, once it has ended. Of the other containers nothing is kept.
+    #[serde(default, rename = "containerStatuses", deserialize_with = "null_as_default")]
+    pub sidecar: SidecarReport,
+}
+
+/// Termination message of the sidecar, if it has ended. Written inside the pod: never trusted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SidecarReport(pub Option<String>);
+
+impl PodReportMeta {
+    /// The owner whose reference says `controller: true`, if any.
+    pub fn controller(&self) -> Option<&OwnerReference> {
+        self.owner_references.iter().find(|owner| owner.controller)
+    }
+}
+
+#[derive(Deserialize)]
+struct Reported {
+    #[serde(default)]
+    name: String,
+    #[serde(default, deserialize_with = "null_as_default")]
+    state: ReportedState,
+}
+
+#[derive(Default, Deserialize)]
+struct ReportedState {
+    #[serde(default)]
+    terminated: Option<ReportedEnd>,
+}
+
+#[derive(Deserialize)]
+struct ReportedEnd {
+    #[serde(default)]
+    message: String,
+}
+
+impl<'de> Deserialize<'de> for SidecarReport {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Statuses;
+
+        impl<'de> Visitor<'de> for Statuses {
+            type Value = SidecarReport;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of container statuses")
+            }
+
+            /// One at a time.
+            fn visit_seq<A: SeqAccess<'de>>(self, mut statuses: A) -> Result<Self::Value, A::Error> {
+                let mut found = SidecarReport::default();
+                while let Some(Reported { name, state }) = statuses.next_element()? {
+                    if name == SIDECAR_CONTAINER {
+                        found = SidecarReport(state.terminated.map(|end| end.message));
+                    }
+                }
+                Ok(found)
+            }
+        }
+
+        deserializer.deserialize_seq(Statuses)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn of_a_pod_only_its_report_is_kept() {
+        let pod = json!({
+            "metadata": {
+                "name": "p", "uid": "u", "annotations": {"large": "x".repeat(1000)}, "finalizers": null,
+                "labels": {"batch.kubernetes.io/job-name": "j", "app": "a"},
+                "ownerReferences": [
+                    {"apiVersion": "v1", "kind": "Other", "name": "o", "uid": "other"},
+                    {"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": "job", "controller": true, "blockOwnerDeletion": true},
+                ],
+            },
+            "spec": {"containers": [{"name": "main", "image": "i"}]},
+            "status": {"phase": "Succeeded", "containerStatuses": [
+                {"name": "main", "state": {"terminated": {"exitCode": 0, "message": "not this"}}},
+                {"name": "output-persist", "ready": false, "state": {"terminated": {"exitCode": 0, "message": "this"}}},
+                {"name": "later", "state": {"running": {}}},
+            ]},
+        });
+        let PodReport { metadata, status } = crate::json::from_slice(pod.to_string().as_bytes()).unwrap();
+        assert_eq!((metadata.name.as_str(), metadata.uid.as_str(), metadata.labels.job_name.as_str()), ("p", "u", "j"));
+        assert_eq!(metadata.controller().map(|owner| owner.uid.as_str()), Some("job"));
+        assert_eq!((status.phase.as_str(), status.sidecar.0.as_deref()), ("Succeeded", Some("this")));
+    }
+
+    #[test]
+    fn without_an_ended_sidecar_there_is_no_report() {
+        let report = |statuses: Value| {
+            let pod = json!({"metadata": {"labels": null, "ownerReferences": null}, "status": {"containerStatuses": statuses}});
+            crate::json::from_slice::<PodReport>(pod.to_string().as_bytes()).map(|pod| pod.status.sidecar.0)
+        };
+        for (statuses, expected) in [
+            (json!(null), None),
+            (json!([]), None),
+            (json!([{"name": "output-persist"}]), None),
+            (json!([{"name": "output-persist", "state": null}]), None),
+            (json!([{"name": "output-persist", "state": {"running": {}}}]), None),
+            (json!([{"name": "output-persist", "state": {"terminated": null}}]), None),
+            (json!([{"name": "output-persist", "state": {"terminated": {"exitCode": 137}}}]), Some("")),
+            (json!([{"name": "main", "state": {"terminated": {"message": "m"}}}]), None),
+        ] {
+            assert_eq!(report(statuses.clone()).unwrap().as_deref(), expected, "{statuses}");
+        }
+        assert!(report(json!({})).is_err() && report(json!([{"name": 4}])).is_err());
+        assert_eq!(crate::json::from_slice::<PodReport>(b"{}").unwrap(), PodReport::default());
+    }
 }

@@ -51,6 +51,17 @@ const COMMANDS: [(&str, &str, Run); 5] = [
     }),
 ];
 
+/// Its exit code is its own, so it has no row.
+const PERSIST_OUTPUT: &str = "persist-output";
+const PERSIST_OUTPUT_HELP: &str = "\
+Usage: quarks-job persist-output   store the output of the pod that it runs in as Secrets
+
+The sidecar: container output-persist, which the operator adds to pods of QuarksJobs with spec.output. It takes no flags; what to
+store comes in environment variables that the operator sets, and what became of it goes to the container's termination message.
+
+Exit codes: 0 ended, data errors are in the termination message; 2 wrong usage; 143 stopped before all was stored.
+";
+
 /// Runs the program; the first argument is its own name.
 pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let program = arguments.next().unwrap_or_default();
@@ -61,8 +72,16 @@ pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let command = arguments.first().map(|first| first.to_string_lossy()).unwrap_or_default();
     let mut topic = String::new();
     let result = match &*command {
-        "persist-output" => return crate::persist::main(),
-        "--version" | "-V" => COMMANDS[4].2(&[]),
+        PERSIST_OUTPUT => {
+            topic = format!(" {PERSIST_OUTPUT}");
+            match no_more(&arguments[1..]) {
+                _ if wants_help(&arguments) => help(PERSIST_OUTPUT_HELP, me),
+                Ok(()) => return crate::persist::main(),
+                Err(error) => Err(error),
+            }
+        }
+        "--version" | "-V" => COMMANDS[4].2(&arguments[1..]),
+        "help" if arguments.len() > 1 => help_on(&arguments[1..], me),
         "help" | "--help" | "-h" => help(operator::HELP, me),
         "" if is_plugin => help(operator::HELP, me),
         word if word.starts_with('-') && is_plugin => Err(CliError::Usage("flags come after the command".to_owned())),
@@ -108,6 +127,18 @@ fn help(text: &str, me: &str) -> Result<(), CliError> {
     print(&text.replace("{me}", me))
 }
 
+/// `help COMMAND`.
+fn help_on(words: &[OsString], me: &str) -> Result<(), CliError> {
+    let given = flags::Given::parse(&[], 1, words, &|_| None)?;
+    match given.words.first().map_or("", String::as_str) {
+        PERSIST_OUTPUT => help(PERSIST_OUTPUT_HELP, me),
+        word => match COMMANDS.iter().find(|(name, _, _)| *name == word) {
+            Some((_, text, _)) => help(text, me),
+            None => Err(unknown(word)),
+        },
+    }
+}
+
 fn unknown(word: &str) -> CliError {
     let names: Vec<&str> = COMMANDS.iter().map(|(name, _, _)| *name).collect();
     let hint = match names
@@ -115,7 +146,7 @@ fn unknown(word: &str) -> CliError {
         .find(|name| word.len() > 2 && (name.starts_with(&word.to_ascii_lowercase()) || name.get(..3) == word.get(..3)))
     {
         Some(near) => format!("did you mean {near}?"),
-        None => format!("commands are {}, persist-output, and none for the operator", names.join(", ")),
+        None => format!("commands are {}, {PERSIST_OUTPUT}, and none for the operator", names.join(", ")),
     };
     CliError::Usage(format!("{:?} is not a command; {hint}", word.chars().take(60).collect::<String>()))
 }

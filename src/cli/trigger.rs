@@ -117,7 +117,8 @@ fn explain(error: &Error, key: &ObjectKey) -> CliError {
     let is_named = error.status().is_some_and(|status| *status.details.name == *key.name);
     failed(match error {
         error if error.is_not_found() && is_named => return absent(key),
-        error if error.is_not_found() => format!("{error} (is the CRD installed? See the command crd)"),
+        // Of a kind that it does not know the API server says so in plain text, like a load balancer of a path.
+        error if error.code() == Some(404) => format!("{error} (is the CRD installed? See the command crd)"),
         error => error.to_string(),
     })
 }

@@ -1,5 +1,7 @@
 //! Events on QuarksJobs (`events.k8s.io/v1`). Best effort: a thread of its own posts them, repeats are counted in a
 //! series, and if the API server does not take them in time they are dropped. Status is the record, Events are the story.
+//!
+//! Promises: a namespace whose Events are not taken now holds up no other (`outbox`); Events of one object keep their order.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,16 +9,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
-use log::{Level, log, warn};
+use log::{Level, debug, log, warn};
 
 use crate::api::{API_VERSION, Event, KIND, ObjectKey, ObjectMeta, ObjectReference, Uid};
 use crate::clock;
 use crate::digest::short_hex;
-use crate::kube::{Client, Error};
+use crate::kube::{Answer, Client, Error};
 use crate::shutdown::Shutdown;
 
 use super::action::Action;
 use super::names::cut;
+use super::outbox::{Offered, Outbox};
 
 /// Name of the controller in Events.
 const CONTROLLER: &str = "quarks.cloudfoundry.org/quarks-job";
@@ -29,7 +32,13 @@ const SERIES_WINDOW: Duration = Duration::from_secs(360);
 /// Events remembered for counting.
 const REMEMBERED_MAX: usize = 1_024;
 /// Tries for one Event.
-const TRIES: u32 = 3;
+const TRIES: u32 = 5;
+/// Limit on one call: an admission webhook that hangs in one namespace must not hold up the others' Events for long.
+const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// A namespace whose call failed waits for so many times as long as the call took: its share of the poster is small.
+const SHARE: u32 = 10;
+/// How often the thread looks up when nothing waits.
+const IDLE: Duration = Duration::from_secs(60);
 /// While many runs start an Event waits at most this long.
 const RUSH_LIMIT: Duration = Duration::from_secs(3);
 /// How often it is looked whether they still do.
@@ -56,7 +65,16 @@ impl Note {
     }
 }
 
-type Message = (ObjectKey, Uid, Note);
+/// What is to be posted.
+#[derive(Debug)]
+struct Message {
+    key: ObjectKey,
+    uid: Uid,
+    note: Note,
+    tries: u32,
+    /// As it was sent: an answer may have been lost.
+    event: Option<Box<Event>>,
+}
 
 /// Where workers leave Events. Never blocks.
 #[derive(Clone, Debug)]
@@ -65,9 +83,9 @@ pub struct EventSender(Sender<Message>);
 impl EventSender {
     /// Leaves an Event about a QuarksJob to be posted.
     pub fn send(&self, key: &ObjectKey, uid: &Uid, note: Note) {
-        match self.0.try_send((key.clone(), uid.clone(), note)) {
+        match self.0.try_send(Message { key: key.clone(), uid: uid.clone(), note, tries: 0, event: None }) {
             Ok(()) => {}
-            Err(TrySendError::Full((key, _, note))) => warn!("event dropped, too many wait key={key} reason={}", note.reason),
+            Err(TrySendError::Full(message)) => log_full(&message),
             Err(TrySendError::Disconnected(_)) => {}
         }
     }
@@ -80,6 +98,7 @@ pub struct EventPoster {
     instance: String,
     rush: Arc<AtomicBool>,
     posted: HashMap<(Uid, Note), Posted>,
+    outbox: Outbox<Message>,
     count: u64,
 }
 
@@ -93,24 +112,39 @@ struct Posted {
 /// A sender and the poster behind it. `instance` names this process in Events; while `rush` is set Events hold back.
 pub fn pair(instance: String, rush: Arc<AtomicBool>) -> (EventSender, EventPoster) {
     let (sender, receiver) = bounded(QUEUE_MAX);
-    (EventSender(sender), EventPoster { receiver, instance, rush, posted: HashMap::new(), count: 0 })
+    (EventSender(sender), EventPoster { receiver, instance, rush, posted: HashMap::new(), outbox: Outbox::default(), count: 0 })
 }
 
 impl EventPoster {
     /// Posts until the shutdown, or until all senders are gone.
     pub fn run(mut self, client: &Client, shutdown: &Shutdown) {
         loop {
+            let wait = self.outbox.next_due().map_or(IDLE, |due| due.saturating_duration_since(Instant::now()));
+            // When something is due and something new is there, each gets its turn.
             select! {
                 recv(shutdown.channel()) -> _ => return,
                 recv(self.receiver) -> message => match message {
-                    Ok((key, uid, note)) => {
-                        self.hold_back(shutdown);
-                        self.post(client, shutdown, &key, uid, note);
+                    Ok(message) => {
+                        let namespace = Arc::clone(&message.key.namespace);
+                        match self.outbox.offer(&namespace, message, Instant::now()) {
+                            Offered::PostNow(message) => self.post_when_calm(client, shutdown, message),
+                            Offered::Waits => {}
+                            Offered::Full(message) => log_full(&message),
+                        }
                     }
                     Err(_) => return,
                 },
+                default(wait) => {}
+            }
+            if let Some(message) = self.outbox.take(Instant::now()) {
+                self.post_when_calm(client, shutdown, message);
             }
         }
+    }
+
+    fn post_when_calm(&mut self, client: &Client, shutdown: &Shutdown, message: Message) {
+        self.hold_back(shutdown);
+        self.post(client, message);
     }
 
     /// Lets triggers have the API server to themselves, for a while.
@@ -123,64 +157,92 @@ impl EventPoster {
         }
     }
 
-    fn post(&mut self, client: &Client, shutdown: &Shutdown, key: &ObjectKey, uid: Uid, note: Note) {
-        let now = Instant::now();
+    /// Posts, or puts aside what may be taken later.
+    fn post(&mut self, client: &Client, mut message: Message) {
+        let started = Instant::now();
+        let delivered = self.deliver(client, &mut message, started);
+        let (now, namespace) = (Instant::now(), Arc::clone(&message.key.namespace));
+        let Err(error) = delivered else { return self.outbox.answered(&namespace, now) };
+        match error.answer() {
+            Answer::Busy | Answer::TimedOut | Answer::OnTheWay | Answer::Unavailable | Answer::WebhookFailed => {
+                message.tries += 1;
+                let is_over = message.tries >= TRIES;
+                if is_over {
+                    log_failure(&message, &error);
+                } else {
+                    debug!("event put aside key={} reason={} error={error}", message.key, message.note.reason);
+                }
+                let at_least = error.retry_after().unwrap_or_default().max(now.duration_since(started) * SHARE);
+                if let Some(message) = self.outbox.failed(&namespace, Some(message).filter(|_| !is_over), at_least, now) {
+                    log_full(&message);
+                }
+            }
+            Answer::Shutdown => {}
+            Answer::Gone
+            | Answer::Exists
+            | Answer::Conflict
+            | Answer::OtherObject
+            | Answer::Expired
+            | Answer::FieldError
+            | Answer::MissingRight
+            | Answer::Terminating
+            | Answer::Refused
+            | Answer::Unreadable
+            | Answer::Unauthorized => {
+                log_failure(&message, &error);
+                self.outbox.answered(&namespace, now);
+            }
+        }
+    }
+
+    fn deliver(&mut self, client: &Client, message: &mut Message, now: Instant) -> Result<(), Error> {
         if self.posted.len() >= REMEMBERED_MAX {
             self.posted.retain(|_, posted| now.duration_since(posted.at) < SERIES_WINDOW);
         }
         if self.posted.len() >= REMEMBERED_MAX {
             self.posted.clear();
         }
-        let note_reason = note.reason;
-        let id = (uid, note);
-        if let Some(posted) = self.posted.get_mut(&id)
+        let Message { key, uid, note, tries: _, event } = message;
+        let id = (uid.clone(), note.clone());
+        if event.is_none()
+            && let Some(posted) = self.posted.get_mut(&id)
             && now.duration_since(posted.at) < SERIES_WINDOW
         {
-            posted.times += 1;
-            posted.at = now;
             let last_seen = clock::now_micros();
-            let action = Action::CountEvent { key: &posted.key, count: posted.times, last_seen: &last_seen };
-            match deliver(client, shutdown, &action) {
-                Ok(()) => return,
+            // The same number when it is tried again.
+            let action = Action::CountEvent { key: &posted.key, count: posted.times + 1, last_seen: &last_seen };
+            match client.call_unit_within(&action.request(), CALL_LIMIT) {
+                Ok(()) => {
+                    posted.times += 1;
+                    posted.at = now;
+                    return Ok(());
+                }
                 // It has expired on the server: a new one follows.
                 Err(error) if error.is_not_found() => {}
-                Err(error) => return log_failure(key, note_reason, &error),
+                Err(error) => return Err(error),
             }
         }
         self.count += 1;
-        let event = build_event(key, &id.0, &id.1, &self.instance, self.count);
-        let event_key = event.metadata.key();
-        match deliver(client, shutdown, &Action::CreateEvent(&event)) {
-            Ok(()) => {
-                self.posted.insert(id, Posted { key: event_key, times: 1, at: now });
-            }
-            Err(error) => log_failure(key, note_reason, &error),
+        let event = event.get_or_insert_with(|| Box::new(build_event(key, &id.0, &id.1, &self.instance, self.count)));
+        match client.call_unit_within(&Action::CreateEvent(event).request(), CALL_LIMIT) {
+            Ok(()) => {}
+            // An answer was lost, and the create had been done.
+            Err(error) if error.is_already_exists() => {}
+            Err(error) => return Err(error),
         }
+        self.posted.insert(id, Posted { key: event.metadata.key(), times: 1, at: now });
+        Ok(())
     }
+}
+
+fn log_full(message: &Message) {
+    warn!("event dropped, too many wait key={} reason={}", message.key, message.note.reason);
 }
 
 /// A missing right does not pass by itself; anything else costs an Event and no more.
-fn log_failure(key: &ObjectKey, reason: &str, error: &Error) {
+fn log_failure(message: &Message, error: &Error) {
     let level = if error.is_missing_right() { Level::Warn } else { Level::Debug };
-    log!(level, "event not posted key={key} reason={reason} error={error}");
-}
-
-fn deliver(client: &Client, shutdown: &Shutdown, action: &Action<'_>) -> Result<(), Error> {
-    let request = action.request();
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        match client.call_unit(&request) {
-            // An answer was lost, and the create had been done.
-            Err(error) if error.is_already_exists() => return Ok(()),
-            Err(error) if error.is_transient() && tries < TRIES => {
-                if shutdown.wait(error.retry_after().unwrap_or(Duration::from_secs(1)).min(Duration::from_secs(10))) {
-                    return Err(error);
-                }
-            }
-            other => return other,
-        }
-    }
+    log!(level, "event not posted key={} reason={} error={error}", message.key, message.note.reason);
 }
 
 fn build_event(key: &ObjectKey, uid: &Uid, note: &Note, instance: &str, count: u64) -> Event {
@@ -213,7 +275,16 @@ fn build_event(key: &ObjectKey, uid: &Uid, note: &Note, instance: &str, count: u
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::kube::ClientOptions;
+    use crate::kube::config::Auth;
+    use crate::kube::scripted::{Reply, Script};
+    use crate::kube::transport::{Limit, TransportErrorKind};
+    use crate::shutdown;
 
     #[test]
     fn events_keep_the_limits_of_the_api() {
@@ -223,5 +294,92 @@ mod tests {
         assert!(event.metadata.name.len() <= 253 && event.note.len() <= NOTE_MAX, "{event:?}");
         assert_eq!(event.kind, "Warning");
         assert_ne!(event.metadata.name, build_event(&key, &Uid::from("u"), &note, "pod-1", 2).metadata.name);
+    }
+
+    /// Posts these notes, namespace and text, with these answers; gives namespace and text of each request.
+    fn posted(notes: &[(&str, &str)], replies: impl IntoIterator<Item = Reply>, requests: usize) -> Vec<String> {
+        let script = Script::new(replies);
+        let client = Client::with_transport(Arc::new(script.clone()), &Auth::None, ClientOptions::default());
+        let (sender, poster) = pair("i".to_owned(), Arc::default());
+        for (namespace, text) in notes {
+            let note = Note::normal("Reason", "Action", (*text).to_owned());
+            sender.send(&ObjectKey::new(*namespace, "q"), &Uid::from(*namespace), note);
+        }
+        let (guard, shutdown) = shutdown::pair();
+        let thread = thread::spawn({
+            let client = client.clone();
+            move || poster.run(&client, &shutdown)
+        });
+        script.wait_for(requests);
+        drop((guard, sender));
+        client.shutdown();
+        thread.join().expect("no panic");
+        let said = |seen: &crate::kube::scripted::Seen| {
+            let body: Value = serde_json::from_slice(seen.body.as_deref().expect("a body")).expect("JSON");
+            let namespace = seen.path_and_query.split('/').nth(5).unwrap_or_default().to_owned();
+            match body["series"]["count"].as_u64() {
+                Some(count) => format!("{namespace} count {count}"),
+                None => format!("{namespace} {}", body["note"].as_str().unwrap_or_default()),
+            }
+        };
+        script.seen().iter().map(said).collect()
+    }
+
+    fn made() -> Reply {
+        Reply::json(201, &json!({}))
+    }
+
+    #[test]
+    fn a_namespace_that_is_told_to_wait_holds_up_no_other() {
+        let busy = Reply::text(429, "Too many requests").retry_after("600");
+        let seen = posted(&[("a", "1"), ("b", "1"), ("a", "2"), ("b", "2"), ("c", "1")], [busy, made(), made(), made()], 4);
+        assert_eq!(seen, ["a 1", "b 1", "b 2", "c 1"]);
+    }
+
+    #[test]
+    fn what_failed_is_tried_again_in_order_and_what_is_refused_is_not() {
+        let refused = Reply::json(403, &json!({"kind": "Status", "apiVersion": "v1", "code": 403, "reason": "Forbidden", "message": "no"}));
+        let replies = [Reply::Fail(TransportErrorKind::Other), refused, made(), made()];
+        let seen = posted(&[("a", "1"), ("b", "1"), ("a", "2")], replies, 4);
+        assert_eq!(seen, ["a 1", "b 1", "a 1", "a 2"]);
+    }
+
+    #[test]
+    fn a_lost_answer_makes_no_second_event() {
+        let exists = Reply::json(409, &json!({"kind": "Status", "apiVersion": "v1", "code": 409, "reason": "AlreadyExists"}));
+        let script = Script::new([Reply::Fail(TransportErrorKind::Other), exists]);
+        let client = Client::with_transport(Arc::new(script.clone()), &Auth::None, ClientOptions::default());
+        let (_, mut poster) = pair("i".to_owned(), Arc::default());
+        let note = Note::normal("Reason", "Action", String::new());
+        poster.post(&client, Message { key: ObjectKey::new("a", "q"), uid: "u".into(), note, tries: 0, event: None });
+        let later = poster.outbox.next_due().expect("it is put aside");
+        let message = poster.outbox.take(later).expect("it is due");
+        poster.post(&client, message);
+        assert_eq!((poster.outbox.next_due(), poster.posted.len()), (None, 1));
+        let seen = script.seen();
+        assert_eq!((&seen[0].body, seen[0].limit), (&seen[1].body, Limit::Within(CALL_LIMIT)));
+    }
+
+    #[test]
+    fn an_event_is_given_up_after_some_tries() {
+        let script = Script::new(vec![Reply::Fail(TransportErrorKind::Other); 5]);
+        let client = Client::with_transport(Arc::new(script.clone()), &Auth::None, ClientOptions::default());
+        let (_, mut poster) = pair("i".to_owned(), Arc::default());
+        let note = Note::normal("Reason", "Action", String::new());
+        let mut next = Some(Message { key: ObjectKey::new("a", "q"), uid: "u".into(), note, tries: 0, event: None });
+        while let Some(message) = next {
+            poster.post(&client, message);
+            next = poster.outbox.next_due().and_then(|due| poster.outbox.take(due));
+        }
+        assert_eq!(script.seen().len(), 5);
+    }
+
+    #[test]
+    fn repeats_are_counted() {
+        let failed = Reply::json(500, &json!({"kind": "Status", "apiVersion": "v1", "code": 500, "reason": "InternalError"}));
+        let gone = Reply::json(404, &json!({"kind": "Status", "apiVersion": "v1", "code": 404, "reason": "NotFound"}));
+        let replies = [made(), made(), failed, made(), gone, made()];
+        let seen = posted(&[("a", "1"); 4], replies, 6);
+        assert_eq!(seen, ["a 1", "a count 2", "a count 3", "a count 3", "a count 4", "a 1"]);
     }
 }

@@ -1,6 +1,6 @@
 //! What health checks ask. An answer is a list of what fails, one line each; empty is good.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ impl Health {
             fail(&mut failures, format_args!("worker: busy with one key for {} s", busy.as_secs()));
         }
         for watch in self.watches.iter().filter(|watch| !watch.health().alive) {
-            fail(&mut failures, format_args!("{}: has ended", watch.name()));
+            fail(&mut failures, format_args!("{}: has ended", Called(watch)));
         }
         failures
     }
@@ -52,7 +52,7 @@ impl Health {
     pub fn ready_failures(&self) -> String {
         let mut failures = self.alive_failures();
         for watch in self.watches.iter() {
-            let (health, name) = (watch.health(), watch.name());
+            let (health, name) = (watch.health(), Called(watch));
             if !health.synced {
                 fail(&mut failures, format_args!("{name}: first list is not in"));
             }
@@ -67,6 +67,18 @@ impl Health {
             fail(&mut failures, format_args!("index: not complete"));
         }
         failures
+    }
+}
+
+/// A watch as it is called in answers: with fixed namespaces each has its own.
+struct Called<'a>(&'a WatchHandle);
+
+impl fmt::Display for Called<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0.name(), self.0.namespace()) {
+            (name, "") => f.write_str(name),
+            (name, namespace) => write!(f, "{name} namespace={namespace}"),
+        }
     }
 }
 
@@ -117,7 +129,12 @@ impl Pulse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::{Job, Resource};
     use crate::index::Index;
+    use crate::kube::config::Auth;
+    use crate::kube::scripted::Script;
+    use crate::kube::{Client, ClientOptions};
+    use crate::watch::{WatchSpec, spawn};
 
     fn health(controller: Pulse, workers: Vec<Pulse>) -> Health {
         let (watches, index) = (Arc::new(Vec::new()), SharedIndex::new(Index::new("default".to_owned())));
@@ -162,5 +179,18 @@ mod tests {
     fn without_first_lists_it_is_alive_and_not_ready() {
         let health = health(Pulse::new(), vec![resting()]);
         assert_eq!((health.alive_failures().as_str(), health.ready_failures().as_str()), ("", "index: not complete\n"));
+    }
+
+    #[test]
+    fn a_watch_is_named_with_its_namespace() {
+        // Never answers.
+        let client = Client::with_transport(Arc::new(Script::default()), &Auth::None, ClientOptions::default());
+        let watch = |namespace: &str| {
+            let spec = WatchSpec { namespace: namespace.to_owned(), ..WatchSpec::new("watch-jobs", Resource::JOBS) };
+            spawn::<Job, _>(&client, spec, |_| std::ops::ControlFlow::Continue(()))
+        };
+        let health = Health { watches: Arc::new(vec![watch(""), watch("team-a")]), ..health(Pulse::new(), vec![resting()]) };
+        let expected = "watch-jobs: first list is not in\nwatch-jobs namespace=team-a: first list is not in\n";
+        assert_eq!((health.alive_failures().as_str(), health.ready_failures().as_str()), ("", expected));
     }
 }

@@ -1,6 +1,6 @@
 //! The operator's own logic: from what the API server says to what we write.
 //!
-//! Pure: `decide`, `names`, `record`, `references`, `status`, `template`, `verdict`, `versions`. `action` lists every write.
+//! Pure: `decide`, `names`, `outbox`, `record`, `references`, `status`, `template`, `verdict`, `versions`. `action` lists every write.
 //! `reconcile`, `start`, `settle` and `cleanup` carry decisions out, with the reads in `lookup`; `run` gives keys to workers.
 
 mod action;
@@ -15,6 +15,7 @@ mod health;
 mod lookup;
 mod memory;
 pub mod names;
+mod outbox;
 mod reconcile;
 pub mod record;
 pub mod references;

@@ -3,13 +3,20 @@
 //! A termination message is written inside a pod that runs the user's containers: it may be missing, cut or hostile.
 //! What cannot be read never counts as stored.
 
-use crate::api::{JobEnd, Outcome, Pod, SIDECAR_CONTAINER, StoredOutput};
-use crate::persist::{OutputError, Report};
+use crate::api::{JobEnd, Outcome, Pod, PodReport, PodReportMeta, PodReportStatus, SIDECAR_CONTAINER, SidecarReport, StoredOutput};
+use crate::persist::{OutputError, Report, StoredSecret};
+
+use super::names::cut;
 
 /// Outputs listed in status; a run with more says so in its message.
 const OUTPUTS_MAX: usize = 100;
 /// Errors quoted in a message.
 const ERRORS_MAX: usize = 3;
+/// No name in Kubernetes is longer, in bytes.
+const NAME_MAX: usize = 253;
+
+const COMPLETED: &str = "Completed";
+const UNVERIFIED: &str = "OutputUnverified";
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,52 +43,138 @@ impl Verdict {
     }
 }
 
-/// The verdict on a Job. `pods` is `None` if the run has no output.
+/// The verdict on a Job whose pods are all there. `pods` is `None` if the run has no output.
 pub fn verdict(end: &JobEnd, succeeded: u32, pods: Option<&[Pod]>) -> Verdict {
-    let mut seen = Seen::default();
-    for pod in pods.into_iter().flatten() {
-        seen.take(pod);
+    let Some(pods) = pods else { return Verdict::of_job(end) };
+    let mut tally = Tally::default();
+    for Pod { metadata, status, .. } in pods {
+        let sidecar = status.container_statuses.iter().find(|container| container.name == SIDECAR_CONTAINER);
+        let message = sidecar.and_then(|container| container.state.terminated.as_ref()).map(|ended| ended.message.clone());
+        tally.take(&PodReport {
+            metadata: PodReportMeta { name: metadata.name.clone(), ..PodReportMeta::default() },
+            status: PodReportStatus { phase: status.phase.clone(), sidecar: SidecarReport(message) },
+        });
     }
-    let (outcome, reason, mut message) = match end {
-        JobEnd::Failed { reason, message, .. } => {
-            let reason = if reason.is_empty() { "JobFailed" } else { reason };
-            (Outcome::Failed, reason.to_owned(), message.clone())
-        }
-        JobEnd::Complete { .. } if pods.is_none() => (Outcome::Succeeded, "Completed".to_owned(), "the Job completed".to_owned()),
-        JobEnd::Complete { .. } => match seen.errors.first() {
-            Some(first) => (Outcome::Failed, first.reason.as_str().to_owned(), String::new()),
-            None if seen.is_unstored => (Outcome::Failed, "OutputNotStored".to_owned(), "not all output is stored".to_owned()),
-            None if seen.unreadable.is_some() || seen.well < succeeded.max(1) => {
-                let why = seen
-                    .unreadable
-                    .clone()
-                    .unwrap_or_else(|| format!("{} of {} pods that ended well are still there to be asked", seen.well, succeeded.max(1)));
-                (Outcome::Unknown, "OutputUnverified".to_owned(), why)
+    tally.verdict(end, succeeded)
+}
+
+impl Verdict {
+    /// The verdict on a run without output: the Job alone decides.
+    pub fn of_job(end: &JobEnd) -> Self {
+        let (outcome, reason, message) = match end {
+            JobEnd::Failed { reason, message, .. } => {
+                let reason = if reason.is_empty() { "JobFailed" } else { reason };
+                (Outcome::Failed, reason, message.clone())
             }
-            None => {
-                let count = seen.outputs.len() + seen.omitted;
-                (Outcome::Succeeded, "Completed".to_owned(), format!("the Job completed and its output is in {count} Secret(s)"))
+            JobEnd::Complete { .. } => (Outcome::Succeeded, COMPLETED, "the Job completed".to_owned()),
+        };
+        Self { outcome, reason: reason.to_owned(), message, outputs: Vec::new() }
+    }
+}
+
+/// What the pods' reports say, taken together, one pod after the other. Its size does not grow with their number.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// The first ones, each once.
+    outputs: Vec<StoredOutput>,
+    /// All that were reported, those included for which a report had no room.
+    stored: u64,
+    /// Of pods that ended well.
+    errors: Errors,
+    /// Of all pods: they explain a failure.
+    all_errors: Errors,
+    /// Pods that ended well and whose report can be read.
+    well: u32,
+    /// Why the report of the first pod that ended well and whose report cannot be read.
+    unreadable: Option<String>,
+    is_unstored: bool,
+}
+
+/// The first errors, and how many there are in all.
+#[derive(Debug, Default)]
+struct Errors {
+    first: Vec<OutputError>,
+    count: u64,
+}
+
+impl Errors {
+    fn add(&mut self, errors: &[OutputError], omitted: u32) {
+        let room = ERRORS_MAX.saturating_sub(self.first.len());
+        self.first.extend(errors.iter().take(room).cloned());
+        self.count = self.count.saturating_add(errors.len() as u64).saturating_add(u64::from(omitted));
+    }
+
+    fn describe(&self, message: &mut String) {
+        for error in &self.first {
+            if !message.is_empty() {
+                message.push_str("; ");
             }
-        },
-    };
-    let errors = if matches!(end, JobEnd::Failed { .. }) { &seen.all_errors } else { &seen.errors };
-    for error in errors.iter().take(ERRORS_MAX) {
-        if !message.is_empty() {
-            message.push_str("; ");
+            message.push_str(&describe(error));
         }
-        message.push_str(&describe(error));
-    }
-    let more = errors.len().saturating_sub(ERRORS_MAX) + seen.errors_omitted;
-    if more > 0 {
-        message.push_str(&format!("; and {more} more"));
-    }
-    let mut outputs: Vec<StoredOutput> = Vec::new();
-    for output in seen.outputs {
-        if outputs.len() < OUTPUTS_MAX && !outputs.contains(&output) {
-            outputs.push(output);
+        let more = self.count.saturating_sub(self.first.len() as u64);
+        if more > 0 {
+            message.push_str(&format!("; and {more} more"));
         }
     }
-    Verdict { outcome, reason, message, outputs }
+}
+
+impl Tally {
+    /// Takes one pod of the run into account.
+    pub fn take(&mut self, pod: &PodReport) {
+        let PodReport { metadata, status } = pod;
+        let is_well = status.phase == "Succeeded";
+        match read_report(status.sidecar.0.as_deref()) {
+            Ok(report) => {
+                let Report { secrets, errors, secrets_omitted, errors_omitted, stored } = report;
+                self.stored = self.stored.saturating_add(secrets.len() as u64).saturating_add(u64::from(secrets_omitted));
+                secrets.into_iter().for_each(|secret| self.add_output(secret));
+                self.all_errors.add(&errors, errors_omitted);
+                // A pod that failed was tried again, or made the Job fail: its errors explain a failure, they do not cause one.
+                if is_well {
+                    self.well = self.well.saturating_add(1);
+                    self.is_unstored |= !stored || errors_omitted > 0;
+                    self.errors.add(&errors, errors_omitted);
+                }
+            }
+            Err(why) if is_well && self.unreadable.is_none() => self.unreadable = Some(format!("pod {}: {why}", metadata.name)),
+            Err(_) => {}
+        }
+    }
+
+    fn add_output(&mut self, secret: StoredSecret) {
+        let StoredSecret { name, version, container, file } = secret;
+        // The sidecar writes no longer ones, but whatever runs in the pod might.
+        let [secret, container, file] = [name, container, file].map(|text| cut(&text, NAME_MAX).to_owned());
+        let output = StoredOutput { secret, container, file, version };
+        if self.outputs.len() < OUTPUTS_MAX && !self.outputs.contains(&output) {
+            self.outputs.push(output);
+        }
+    }
+
+    /// The verdict, when all pods have been taken into account.
+    pub fn verdict(self, end: &JobEnd, succeeded: u32) -> Verdict {
+        let Self { outputs, stored, errors, all_errors, well, unreadable, is_unstored } = self;
+        let mut verdict = Verdict { outputs, ..Verdict::of_job(end) };
+        if matches!(end, JobEnd::Failed { .. }) {
+            all_errors.describe(&mut verdict.message);
+            return verdict;
+        }
+        let expected = succeeded.max(1);
+        let (outcome, reason, message) = if let Some(first) = errors.first.first() {
+            (Outcome::Failed, first.reason.as_str(), String::new())
+        } else if is_unstored {
+            (Outcome::Failed, "OutputNotStored", "not all output is stored".to_owned())
+        } else if let Some(why) = unreadable {
+            (Outcome::Unknown, UNVERIFIED, why)
+        } else if well < expected {
+            (Outcome::Unknown, UNVERIFIED, format!("{well} of {expected} pods that ended well are still there to be asked"))
+        } else {
+            (Outcome::Succeeded, COMPLETED, format!("the Job completed and its output is in {stored} Secret(s)"))
+        };
+        (verdict.outcome, verdict.reason, verdict.message) = (outcome, reason.to_owned(), message);
+        errors.describe(&mut verdict.message);
+        verdict
+    }
 }
 
 fn describe(error: &OutputError) -> String {
@@ -93,55 +186,10 @@ fn describe(error: &OutputError) -> String {
     }
 }
 
-/// What the pods' reports say, taken together.
-#[derive(Default)]
-struct Seen {
-    outputs: Vec<StoredOutput>,
-    omitted: usize,
-    /// Of pods that ended well.
-    errors: Vec<OutputError>,
-    /// Of all pods: they explain a failure.
-    all_errors: Vec<OutputError>,
-    errors_omitted: usize,
-    /// Pods that ended well and whose report can be read.
-    well: u32,
-    /// Why the report of a pod that ended well cannot be read.
-    unreadable: Option<String>,
-    is_unstored: bool,
-}
-
-impl Seen {
-    fn take(&mut self, pod: &Pod) {
-        let is_well = pod.status.phase == "Succeeded";
-        match report_of(pod) {
-            Ok(report) => {
-                let Report { secrets, errors, secrets_omitted, errors_omitted, stored } = report;
-                self.omitted += secrets_omitted as usize;
-                self.outputs.extend(secrets.into_iter().map(|secret| StoredOutput {
-                    secret: secret.name,
-                    container: secret.container,
-                    file: secret.file,
-                    version: secret.version,
-                }));
-                self.all_errors.extend(errors.iter().cloned());
-                // A pod that failed was tried again, or made the Job fail: its errors explain a failure, they do not cause one.
-                if is_well {
-                    self.well += 1;
-                    self.is_unstored |= !stored || errors_omitted > 0;
-                    self.errors_omitted += errors_omitted as usize;
-                    self.errors.extend(errors);
-                }
-            }
-            Err(why) if is_well => self.unreadable = Some(format!("pod {}: {why}", pod.metadata.name)),
-            Err(_) => {}
-        }
-    }
-}
-
-fn report_of(pod: &Pod) -> Result<Report, String> {
-    let sidecar = pod.status.container_statuses.iter().find(|container| container.name == SIDECAR_CONTAINER);
-    let ended = sidecar.and_then(|container| container.state.terminated.as_ref()).ok_or("it has no ended output-persist container")?;
-    Report::parse(&ended.message).map_err(|error| format!("the report of output-persist cannot be read: {error}"))
+/// The report in a termination message; `None` is a sidecar that has not ended.
+fn read_report(message: Option<&str>) -> Result<Report, String> {
+    let message = message.ok_or("it has no ended output-persist container")?;
+    Report::parse(message).map_err(|error| format!("the report of output-persist cannot be read: {error}"))
 }
 
 #[cfg(test)]
@@ -204,5 +252,79 @@ mod tests {
     fn messages_name_container_and_file() {
         let verdict = verdict(&JobEnd::Complete { time: None }, 1, Some(&[pod("Succeeded", Some(INVALID))]));
         assert_eq!(verdict.message, "container c, file f: key \"k\" is a number");
+    }
+
+    fn report(name: &str, phase: &str, message: &str) -> PodReport {
+        let statuses = json!([{"name": "output-persist", "state": {"terminated": {"message": message}}}]);
+        let pod = json!({"metadata": {"name": name}, "status": {"phase": phase, "containerStatuses": statuses}});
+        serde_json::from_value(pod).expect("decodes")
+    }
+
+    #[test]
+    fn a_stream_of_reports_and_a_list_of_pods_have_one_verdict() {
+        let complete = JobEnd::Complete { time: None };
+        for (phase, message) in [("Succeeded", STORED), ("Succeeded", INVALID), ("Failed", INVALID), ("Succeeded", "{"), ("Succeeded", "")]
+        {
+            let mut tally = Tally::default();
+            tally.take(&report("p", phase, message));
+            assert_eq!(tally.verdict(&complete, 1), verdict(&complete, 1, Some(&[pod(phase, Some(message))])), "{phase} {message}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_does_not_grow_with_the_pods() {
+        // As large as a report may be, with names as no sidecar writes them.
+        let long = "n".repeat(1_900);
+        let message = |number: u32| {
+            format!(
+                r#"{{"secrets":[{{"name":"s-{number}-{long}","container":"c","file":"f"}}],"errors":[{{"reason":"OutputInvalid","message":"{long}"}}],"secretsOmitted":2,"errorsOmitted":1,"stored":true}}"#
+            )
+        };
+        let mut tally = Tally::default();
+        for number in 0..5_000 {
+            tally.take(&report("p", "Succeeded", &message(number)));
+        }
+        let texts = |outputs: &[StoredOutput]| {
+            outputs.iter().map(|output| output.secret.len() + output.container.len() + output.file.len()).sum::<usize>()
+        };
+        assert!(tally.outputs.len() == OUTPUTS_MAX && texts(&tally.outputs) < 30_000);
+        assert_eq!((tally.errors.first.len(), tally.all_errors.first.len()), (ERRORS_MAX, ERRORS_MAX));
+        assert_eq!((tally.stored, tally.errors.count, tally.well), (15_000, 10_000, 5_000));
+        let verdict = tally.verdict(&JobEnd::Complete { time: None }, 5_000);
+        assert_eq!((verdict.outcome, verdict.reason.as_str()), (Outcome::Failed, "OutputInvalid"));
+        assert!(verdict.message.ends_with("; and 9997 more") && verdict.message.len() < 4 * 1_900, "{}", verdict.message);
+    }
+
+    #[test]
+    fn a_report_that_is_too_long_is_not_readable() {
+        let fill = |length: usize| format!("{STORED}{}", " ".repeat(length - STORED.len()));
+        for (length, outcome) in [(4_096, Outcome::Succeeded), (4_097, Outcome::Unknown)] {
+            let mut tally = Tally::default();
+            tally.take(&report("p", "Succeeded", &fill(length)));
+            let verdict = tally.verdict(&JobEnd::Complete { time: None }, 1);
+            assert_eq!(verdict.outcome, outcome, "{}", verdict.message);
+        }
+    }
+
+    #[test]
+    fn the_first_that_cannot_be_read_is_named_and_outputs_are_counted() {
+        let mut tally = Tally::default();
+        for (name, message) in [("a", STORED), ("b", "x"), ("c", "{")] {
+            tally.take(&report(name, "Succeeded", message));
+        }
+        let complete = JobEnd::Complete { time: None };
+        let why = "pod b: the report of output-persist cannot be read: the output-persist container's report is malformed";
+        assert_eq!(tally.verdict(&complete, 3).message, why);
+        let mut tally = Tally::default();
+        tally.take(&report("a", "Succeeded", STORED));
+        tally.take(&report("b", "Succeeded", STORED));
+        let verdict = tally.verdict(&complete, 2);
+        assert_eq!((verdict.message.as_str(), verdict.outputs.len()), ("the Job completed and its output is in 2 Secret(s)", 1));
+        let mut tally = Tally::default();
+        tally.take(&report("a", "Failed", r#"{"errors":[{"reason":"OutputInvalid","message":"m"}],"errorsOmitted":4,"stored":false}"#));
+        let failed = JobEnd::Failed { reason: String::new(), message: String::new(), time: None };
+        let verdict = tally.verdict(&failed, 0);
+        assert_eq!((verdict.reason.as_str(), verdict.message.as_str()), ("JobFailed", "m; and 4 more"));
+        assert_eq!(Tally::default().verdict(&complete, 3).message, "0 of 3 pods that ended well are still there to be asked");
     }
 }

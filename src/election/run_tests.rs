@@ -57,7 +57,7 @@ fn renewals() -> impl Iterator<Item = Reply> {
 }
 
 fn status(code: u16, reason: &str) -> Reply {
-    Reply::json(code, &json!({"kind": "Status", "status": "Failure", "reason": reason, "code": code}))
+    Reply::json(code, &json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code}))
 }
 
 #[test]

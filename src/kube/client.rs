@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use crate::api::{Resource, Status};
+use crate::api::{Resource, Status, StatusDetails};
 use crate::until::Until;
 
 use super::config::{Auth, Config, ConfigError};
@@ -140,7 +140,16 @@ impl Client {
 
     /// Sends the request; the answer's body does not matter.
     pub fn call_unit(&self, request: &Request) -> Result<()> {
-        let mut response = self.exchange(request, Limit::Call)?;
+        self.call_and_drop(request, Limit::Call)
+    }
+
+    /// Like [`Client::call_unit`], with a limit of its own.
+    pub fn call_unit_within(&self, request: &Request, limit: Duration) -> Result<()> {
+        self.call_and_drop(request, Limit::Within(limit.min(self.inner.options.call_timeout)))
+    }
+
+    fn call_and_drop(&self, request: &Request, limit: Limit) -> Result<()> {
+        let mut response = self.exchange(request, limit)?;
         // Read so that the connection can be used again. The status has been good already.
         let limit = u64::try_from(self.inner.options.max_body).unwrap_or(u64::MAX);
         let _ = io::copy(&mut response.body.by_ref().take(limit), &mut io::sink());
@@ -311,38 +320,22 @@ pub(crate) fn decode<'a, T: serde::Deserialize<'a>>(request: &Request, body: &'a
     })
 }
 
-/// The `Status` in an error's body, or one made up from the code and a plain text.
+/// The `Status` in an error's body; or one that is not genuine, with code and plain text alone, if something on the way answered.
 fn read_status(code: u16, body: &[u8]) -> Status {
     match crate::json::from_slice::<Status>(body) {
-        Ok(mut status) if !status.reason.is_empty() || !status.message.is_empty() || status.code != 0 => {
+        Ok(mut status) if status.is_genuine() => {
             if status.code == 0 {
                 status.code = code;
             }
             status
         }
-        // Not a Status: a web server or load balancer on the way answers in plain text or HTML.
-        Ok(_) | Err(_) => {
+        // A load balancer answers in plain text, HTML or JSON of its own. The wait that it asks for is asked for all the same.
+        read => {
             let text = std::str::from_utf8(body).unwrap_or_default().trim();
             let message = if text.starts_with(['<', '{', '[']) { String::new() } else { one_line(text, 200) };
-            Status { status: "Failure".to_owned(), message, reason: reason_of(code).to_owned(), code, ..Status::default() }
+            let retry_after_seconds = read.map_or(0, |status| status.details.retry_after_seconds);
+            Status { message, code, details: StatusDetails { retry_after_seconds, ..StatusDetails::default() }, ..Status::default() }
         }
-    }
-}
-
-fn reason_of(code: u16) -> &'static str {
-    match code {
-        400 => "BadRequest",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "NotFound",
-        409 => "Conflict",
-        410 => "Gone",
-        422 => "Invalid",
-        429 => "TooManyRequests",
-        500 => "InternalError",
-        503 => "ServiceUnavailable",
-        504 => "Timeout",
-        _ => "",
     }
 }
 

@@ -26,7 +26,7 @@ fn delete() -> Request {
 }
 
 fn status(code: u16, reason: &str) -> Reply {
-    Reply::json(code, &json!({"kind": "Status", "status": "Failure", "reason": reason, "message": "m", "code": code}))
+    Reply::json(code, &json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "message": "m", "code": code}))
 }
 
 #[test]
@@ -69,12 +69,14 @@ fn errors_keep_the_servers_status() {
     let html = "<html>bad gateway</html>";
     let cases = [
         (status(409, "AlreadyExists"), "create jobs: 409 AlreadyExists: m"),
-        (Reply::text(503, "upstream\nis away"), "create jobs: 503 ServiceUnavailable: upstream is away"),
+        (Reply::text(503, "upstream\nis away"), "create jobs: 503: upstream is away"),
         (Reply::text(502, html), "create jobs: 502"),
-        (Reply::text(404, "{}"), "create jobs: 404 NotFound"),
+        (Reply::text(404, "default backend - 404"), "create jobs: 404: default backend - 404"),
+        (Reply::text(404, r#"{"kind":"Error","reason":"NotFound","code":404}"#), "create jobs: 404"),
+        (Reply::text(404, "{}"), "create jobs: 404"),
         (Reply::text(302, ""), "create jobs: 302"),
-        (Reply::text(500, &"x".repeat(ERROR_BODY_MAX + 1)), "create jobs: 500 InternalError"),
-        (Reply::chunks(500, vec![Chunk::Fail(io::ErrorKind::UnexpectedEof)]), "create jobs: 500 InternalError"),
+        (Reply::text(500, &"x".repeat(ERROR_BODY_MAX + 1)), "create jobs: 500"),
+        (Reply::chunks(500, vec![Chunk::Fail(io::ErrorKind::UnexpectedEof)]), "create jobs: 500"),
     ];
     for (reply, expected) in cases {
         let script = Script::new([reply]);

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use crate::api::{Resource, Status};
 
+use super::answer::Answer;
+
 /// Result of a call.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -35,7 +37,7 @@ pub enum Error {
         resource: Resource,
         /// HTTP status code.
         code: u16,
-        /// The answer; made up from the code if the body held none.
+        /// The answer; not genuine if the body held none.
         status: Box<Status>,
         /// When the server wants to be asked again.
         retry_after: Option<Duration>,
@@ -83,7 +85,8 @@ impl Error {
         }
     }
 
-    /// The server's own sentence in one line; all of the error if it sent none, or if it may quote a Secret.
+    /// The server's own sentence in one line; all of the error if it sent none, or if it may quote a Secret: see
+    /// [`Error::refusal_words`].
     pub fn message(&self) -> String {
         match self {
             Self::Status { resource, status, .. } if !resource.is_secret() && !status.message.is_empty() => {
@@ -93,79 +96,62 @@ impl Error {
         }
     }
 
+    fn is(&self, answer: Answer) -> bool {
+        self.answer() == answer
+    }
+
     fn has_code(&self, code: u16) -> bool {
         self.code() == Some(code)
     }
 
-    fn has_reason(&self, reason: &str) -> bool {
-        self.status().is_some_and(|status| status.reason == reason)
-    }
-
-    /// 404: the object, its namespace or its kind is not there.
+    /// The object, its namespace or its kind is not there: the API server itself says so.
     pub fn is_not_found(&self) -> bool {
-        self.has_code(404)
+        self.is(Answer::Gone)
     }
 
     /// A create whose name is taken.
     pub fn is_already_exists(&self) -> bool {
-        self.has_code(409) && self.has_reason("AlreadyExists")
+        self.is(Answer::Exists)
     }
 
-    /// The object was changed since it was read, or a precondition does not hold.
+    /// 409: the object was changed since it was read, or a precondition does not hold.
     pub fn is_conflict(&self) -> bool {
-        self.has_code(409) && !self.is_already_exists()
+        self.has_code(409) && matches!(self.answer(), Answer::Conflict | Answer::OtherObject)
     }
 
     /// 410: the resourceVersion or page token is too old.
     pub fn is_gone(&self) -> bool {
-        self.has_code(410)
+        self.is(Answer::Expired)
     }
 
     /// 401: the credential is not accepted.
     pub fn is_unauthorized(&self) -> bool {
-        self.has_code(401)
+        self.is(Answer::Unauthorized)
     }
 
-    /// 403: the right is missing, or a policy or quota refuses.
+    /// 403 of the API server: the right is missing, the namespace is being deleted, or a policy or quota refuses.
     pub fn is_forbidden(&self) -> bool {
-        self.has_code(403)
+        self.has_code(403) && matches!(self.answer(), Answer::MissingRight | Answer::Terminating | Answer::Refused)
     }
 
-    /// 403 because a right is missing, and not because a policy or quota refuses: the API server's words, whatever authorizes.
+    /// 403 because a right is missing, and not because a policy or quota refuses.
     pub fn is_missing_right(&self) -> bool {
-        match self {
-            Self::Status { verb, code: 403, status, .. } => status.message.contains(&format!(" cannot {verb} resource \"")),
-            _ => false,
-        }
+        self.is(Answer::MissingRight)
     }
 
     /// 403 because the namespace is being deleted.
     pub fn is_namespace_terminating(&self) -> bool {
-        self.status().is_some_and(|status| status.details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating"))
+        self.is(Answer::Terminating)
     }
 
-    /// 422: the content is refused, by validation or by an admission policy.
+    /// 422 of the API server: the content is refused, by validation or by an admission policy, or is for another object.
     pub fn is_invalid(&self) -> bool {
-        self.has_code(422)
+        self.has_code(422) && matches!(self.answer(), Answer::FieldError | Answer::OtherObject | Answer::Refused)
     }
 
-    /// The content itself is wrong: 400, or 422 with a cause that names a field. An admission policy's 422 names none.
+    /// The content itself is wrong. An admission policy or quota that refuses names no field.
     pub fn has_field_causes(&self) -> bool {
-        match self.code() {
-            Some(400) => true,
-            Some(422) => self.status().is_some_and(|status| status.details.causes.iter().any(|cause| !cause.field.is_empty())),
-            _ => false,
-        }
-    }
-
-    /// 429: asked too often.
-    pub fn is_too_many_requests(&self) -> bool {
-        self.has_code(429)
-    }
-
-    /// 503: the server, or the way to it, is not there now.
-    pub fn is_unavailable(&self) -> bool {
-        self.has_code(503)
+        self.is(Answer::FieldError)
     }
 
     /// A list or watch that names a version the server has not seen yet (a 504 with that cause).
@@ -175,16 +161,25 @@ impl Error {
 
     /// The client was shut down, or may not write any more: the process is about to end.
     pub fn is_shutdown(&self) -> bool {
-        matches!(self, Self::Shutdown | Self::Fenced)
+        self.is(Answer::Shutdown)
     }
 
     /// The same request may succeed later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Transport { .. } => true,
-            Self::Status { code, .. } => *code == 429 || *code >= 500,
-            Self::Decode { garbled, .. } => *garbled,
-            Self::TooLarge { .. } | Self::Shutdown | Self::Fenced => false,
+        match self.answer() {
+            Answer::WebhookFailed | Answer::TimedOut | Answer::Busy | Answer::OnTheWay | Answer::Unavailable => true,
+            Answer::Gone
+            | Answer::Exists
+            | Answer::Conflict
+            | Answer::OtherObject
+            | Answer::Expired
+            | Answer::FieldError
+            | Answer::MissingRight
+            | Answer::Terminating
+            | Answer::Refused
+            | Answer::Unreadable
+            | Answer::Unauthorized
+            | Answer::Shutdown => false,
         }
     }
 
@@ -200,7 +195,8 @@ impl Error {
     pub fn maybe_applied(&self) -> bool {
         match self {
             Self::Transport { sent, .. } => *sent,
-            Self::Status { code, .. } => *code >= 500,
+            // What answers on the way may have passed the request on.
+            Self::Status { code, .. } => *code >= 500 || self.is(Answer::OnTheWay),
             // A good status came before the answer that cannot be read.
             Self::Decode { .. } | Self::TooLarge { .. } => true,
             Self::Shutdown => true,
@@ -225,10 +221,8 @@ impl fmt::Display for Error {
                     write!(f, " {}", status.reason)?;
                 }
                 // What the server says about a Secret or a log may quote it.
-                if resource.is_secret() || status.message.is_empty() {
-                    return Ok(());
-                }
-                write!(f, ": {}", one_line(&status.message, MESSAGE_MAX))
+                let said = if resource.is_secret() { self.refusal_words() } else { Some(one_line(&status.message, MESSAGE_MAX)) };
+                said.filter(|said| !said.is_empty()).map_or(Ok(()), |said| write!(f, ": {said}"))
             }
             Self::Decode { verb, resource, message, garbled: _ } => {
                 write!(f, "{verb} {}: answer not understood: {message}", resource.plural)
@@ -297,14 +291,15 @@ mod tests {
 
     fn status(code: u16, reason: &str, field: Option<&str>) -> Error {
         let causes = field.map(|field| StatusCause { field: field.to_owned(), ..StatusCause::default() }).into_iter().collect();
-        let status = Status {
-            code,
-            reason: reason.to_owned(),
-            message: "no\nway".to_owned(),
-            details: StatusDetails { causes, ..StatusDetails::default() },
-            ..Status::default()
-        };
-        Error::Status { verb: "create", resource: Resource::JOBS, code, status: Box::new(status), retry_after: None }
+        let details = StatusDetails { causes, ..StatusDetails::default() };
+        let status = Box::new(Status { details, ..Status::genuine(code, reason, "no\nway") });
+        Error::Status { verb: "create", resource: Resource::JOBS, code, status, retry_after: None }
+    }
+
+    /// Not by the API server.
+    fn on_the_way(code: u16) -> Error {
+        let status = Box::new(Status { message: "no backend".to_owned(), code, ..Status::default() });
+        Error::Status { verb: "create", resource: Resource::JOBS, code, status, retry_after: None }
     }
 
     fn transport(sent: bool) -> Error {
@@ -342,7 +337,13 @@ mod tests {
             (status(422, "Invalid", None), "invalid"),
             (status(422, "Invalid", Some("")), "invalid"),
             (status(422, "Invalid", Some("spec.template")), "invalid field"),
-            (status(400, "BadRequest", None), "field"),
+            (status(400, "BadRequest", None), ""),
+            (status(422, "Invalid", Some("metadata.uid")), "invalid"),
+            (on_the_way(404), "transient maybe"),
+            (on_the_way(403), "transient maybe"),
+            (on_the_way(409), "transient maybe"),
+            (on_the_way(422), "transient maybe"),
+            (on_the_way(302), "transient maybe"),
             (status(429, "TooManyRequests", None), "transient"),
             (status(504, "Timeout", None), "transient maybe"),
             (status(500, "InternalError", None), "transient maybe"),
@@ -357,23 +358,16 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_right_is_told_from_a_refusal() {
-        let is_missing = |code: u16, message: &str| {
-            let status = Box::new(Status { message: message.to_owned(), ..Status::default() });
-            Error::Status { verb: "create", resource: Resource::JOBS, code, status, retry_after: None }.is_missing_right()
-        };
-        let rbac = r#"jobs.batch is forbidden: User "u" cannot create resource "jobs" in API group "batch" in the namespace "n""#;
-        assert!(is_missing(403, rbac) && !is_missing(422, rbac));
-        assert!(!is_missing(403, "jobs.batch \"j\" is forbidden: exceeded quota: q"));
-        assert!(!is_missing(403, "admission webhook \"w\" denied the request: you cannot create a resource here"));
-    }
-
-    #[test]
     fn display_is_one_line_and_silent_about_secrets() {
         assert_eq!(status(403, "Forbidden", None).to_string(), "create jobs: 403 Forbidden: no way");
         let Error::Status { status, .. } = status(422, "Invalid", None) else { unreachable!() };
         let error = Error::Status { verb: "update", resource: Resource::SECRETS, code: 422, status, retry_after: None };
-        assert_eq!(error.to_string(), "update secrets: 422 Invalid");
+        assert_eq!((error.to_string().as_str(), error.message().as_str()), ("update secrets: 422 Invalid", "update secrets: 422 Invalid"));
+        let quota = "exceeded quota: q, requested: count/secrets=1, used: count/secrets=5, limited: count/secrets=5";
+        let status = Box::new(Status::genuine(403, "Forbidden", &format!("secrets \"s\" is forbidden: {quota}")));
+        let error = Error::Status { verb: "create", resource: Resource::SECRETS, code: 403, status, retry_after: None };
+        assert_eq!(error.message(), format!("create secrets: 403 Forbidden: {quota}"));
+        assert_eq!(on_the_way(404).to_string(), "create jobs: 404: no backend");
         assert_eq!(one_line(&"é".repeat(300), 512).len(), 512 + 3);
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Not for lists that stay fresh (`watch`) and not for decisions. Only `transport.rs` names ureq, only it and `tls.rs` name rustls.
 
+mod answer;
 pub mod client;
 pub mod config;
 pub mod error;
@@ -16,6 +17,7 @@ mod tls;
 pub mod token;
 pub mod transport;
 
+pub use answer::Answer;
 pub use client::{Client, ClientOptions, Observer};
 pub use config::{Config, ConfigError};
 pub use error::{Error, Result};

@@ -33,6 +33,8 @@ const RESOLVED_FOR: Duration = Duration::from_secs(10);
 pub enum Limit {
     /// The client's usual limit on the whole exchange, body included.
     Call,
+    /// This limit on the whole exchange.
+    Within(Duration),
     /// A body without end: a limit on the wait for the status line and one on each silence after it.
     Stream {
         /// Until the answer's headers are in.
@@ -201,17 +203,22 @@ impl HttpTransport {
             value.set_sensitive(true);
             builder = builder.header(header::AUTHORIZATION, value);
         }
+        let request_limit = request.limit;
         let response = match request.body {
             Some((content_type, bytes)) => {
                 let request =
                     builder.header(header::CONTENT_TYPE, content_type.as_str()).body(bytes).map_err(|_| refused("bad request"))?;
-                // Writes always run under the agent's own limits.
-                agent.run(request)
+                match request_limit {
+                    // A write is no stream.
+                    Limit::Call | Limit::Stream { .. } => agent.run(request),
+                    Limit::Within(limit) => agent.run(agent.configure_request(request).timeout_global(Some(limit)).build()),
+                }
             }
             None => {
                 let message = builder.body(()).map_err(|_| refused("bad request"))?;
-                match request.limit {
+                match request_limit {
                     Limit::Call => agent.run(message),
+                    Limit::Within(limit) => agent.run(agent.configure_request(message).timeout_global(Some(limit)).build()),
                     Limit::Stream { headers, idle } => agent.run(
                         agent
                             .configure_request(message)

@@ -273,6 +273,21 @@ fn a_call_has_a_limit_from_headers_to_body() {
 }
 
 #[test]
+fn a_call_may_have_a_shorter_limit_of_its_own() {
+    let peer = Peer::start(None, |_, stream| {
+        read_request(stream);
+        wait_closed(stream);
+    });
+    let create = Request::create(Resource::JOBS, "ns", &serde_json::json!({}));
+    for request in [create, Request::get_path("/version")] {
+        let error = client(&peer.config(), WAIT * 100).call_unit_within(&request, Duration::from_millis(50)).expect_err("too late");
+        assert!(matches!(error, Error::Transport { timed_out: true, sent: true, .. }), "{error:?}");
+    }
+    let error = client(&peer.config(), Duration::from_millis(50)).call_unit_within(&Request::get_path("/version"), WAIT * 100);
+    assert!(matches!(error, Err(Error::Transport { timed_out: true, .. })), "the client's limit holds as well: {error:?}");
+}
+
+#[test]
 fn a_cut_body_is_an_error() {
     let cuts = [
         "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{\"a\"",

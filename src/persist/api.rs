@@ -11,6 +11,8 @@ use crate::kube::{Client, Request, Result};
 
 /// Objects in one page of a list: bounds memory.
 const PAGE: u32 = 100;
+/// How often a list begins anew because a page token has expired; then it counts as a failure, with the waits that follow one.
+const RESTARTS: u32 = 3;
 
 /// All that the sidecar asks of the API server, beside its watch of the pod.
 pub trait Api {
@@ -98,7 +100,7 @@ impl Api for KubeApi {
             let request = Request::list(Resource::SECRETS, &self.pod.namespace).metadata_only().limit(PAGE);
             request.label_selector(&format!("{LABEL_SECRET_KIND}={VERSIONED_KIND}"))
         };
-        let mut found = None;
+        let (mut found, mut restarts) = (None, 0);
         let mut page: Page = self.call(&first())?;
         loop {
             found = found.max(highest(base, page.items.iter().map(|item| &item.metadata)));
@@ -107,7 +109,8 @@ impl Api for KubeApi {
             }
             page = match self.call(&first().continue_token(&page.metadata.next)) {
                 Ok(page) => page,
-                Err(error) if error.is_gone() => {
+                Err(error) if error.is_gone() && restarts < RESTARTS => {
+                    restarts += 1;
                     // The page token is too old: begin anew, since a partial answer could name too low a version.
                     found = None;
                     self.call(&first())?
@@ -115,5 +118,29 @@ impl Api for KubeApi {
                 Err(error) => return Err(error),
             };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::kube::ClientOptions;
+    use crate::kube::config::Auth;
+    use crate::kube::scripted::{Reply, Script};
+
+    #[test]
+    fn a_list_begins_anew_a_few_times() {
+        let first = || Reply::json(200, &json!({"metadata": {"continue": "more"}, "items": []}));
+        let expired = || Reply::json(410, &json!({"kind": "Status", "apiVersion": "v1", "reason": "Expired", "code": 410}));
+        let replies = (0..5).flat_map(|_| [first(), expired()]);
+        let script = Script::new(replies);
+        let client = Client::with_transport(Arc::new(script.clone()), &Auth::None, ClientOptions::default());
+        let api = KubeApi::new(client, ObjectKey::new("ns", "p"), "q".to_owned());
+        assert!(api.highest_version("s").expect_err("it ends").is_gone());
+        assert_eq!(script.seen().len(), 8);
     }
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::write::Failure;
+use crate::kube::Answer;
 use crate::queue;
 use crate::watch::Jitter;
 
@@ -14,8 +15,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(15);
 const LONGEST_ASKED: Duration = Duration::from_secs(60);
 /// How long final answers (403, 422 and the like) are retried: someone may be setting up rights or quota just now.
 pub const REFUSED_LIMIT: Duration = Duration::from_secs(60);
-/// How long 401 is retried: the token comes from the operator, which may be away for an upgrade, and takes up to 90 s to reach the pod.
-const UNAUTHORIZED_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// How long 401 is retried: the token comes from the operator, which may be away for an upgrade, and takes up to 90 s to reach the
+/// pod. An admission webhook that cannot be reached may be away for one as well.
+const OUTAGE_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// Growing waits with jitter, so that many sidecars do not ask at the same moment.
 #[derive(Debug)]
@@ -52,14 +54,25 @@ impl Patience {
     /// Notes the failure; true if retrying it has gone on for long enough. Trouble that may pass by itself is never enough.
     pub fn is_over(&mut self, failure: &Failure, now: Instant) -> bool {
         let limit = match failure {
-            // A conflict that is left over here is about a quota: the server asks to try again.
-            Failure::Call(error) if error.is_transient() || error.is_conflict() => {
-                self.refused_since = None;
-                return false;
-            }
-            Failure::Call(error) if error.is_shutdown() => return true,
-            Failure::Call(error) if error.is_unauthorized() => UNAUTHORIZED_LIMIT,
-            Failure::Call(_) | Failure::InTheWay(_) => self.limit,
+            Failure::InTheWay(_) => self.limit,
+            Failure::Call(error) => match error.answer() {
+                // A conflict that is left over here is about a quota: the server asks to try again. A time-out may be a webhook's or
+                // the network's: nothing is lost by waiting.
+                Answer::OnTheWay | Answer::Unavailable | Answer::Busy | Answer::TimedOut | Answer::Conflict | Answer::OtherObject => {
+                    self.refused_since = None;
+                    return false;
+                }
+                Answer::Shutdown => return true,
+                Answer::Unauthorized | Answer::WebhookFailed => OUTAGE_LIMIT,
+                Answer::MissingRight
+                | Answer::Refused
+                | Answer::Terminating
+                | Answer::FieldError
+                | Answer::Gone
+                | Answer::Exists
+                | Answer::Expired
+                | Answer::Unreadable => self.limit,
+            },
         };
         now.saturating_duration_since(*self.refused_since.get_or_insert(now)) >= limit
     }
@@ -71,9 +84,14 @@ mod tests {
     use crate::api::{Resource, Status};
     use crate::kube::Error;
 
-    fn status(code: u16) -> Failure {
-        let (verb, resource) = ("create", Resource::SECRETS);
-        Failure::Call(Error::Status { verb, resource, code, status: Box::new(Status::default()), retry_after: None })
+    fn answered(code: u16, status: Status) -> Failure {
+        Failure::Call(Error::Status { verb: "create", resource: Resource::SECRETS, code, status: Box::new(status), retry_after: None })
+    }
+
+    /// When it is over, in seconds.
+    fn limit(failure: &Failure) -> Option<u64> {
+        let (start, mut patience) = (Instant::now(), Patience::new(REFUSED_LIMIT));
+        (0..=1000).find(|second| patience.is_over(failure, start + Duration::from_secs(*second)))
     }
 
     #[test]
@@ -99,22 +117,32 @@ mod tests {
 
     #[test]
     fn only_final_answers_wear_patience_out() {
-        let start = Instant::now();
-        for (code, limit) in [
+        for (code, seconds) in [
             (403, Some(60)),
             (422, Some(60)),
             (400, Some(60)),
-            (404, Some(60)),
             (413, Some(60)),
+            (410, Some(60)),
             (401, Some(900)),
             (429, None),
             (500, None),
             (503, None),
+            (504, None),
             (409, None),
         ] {
-            let mut patience = Patience::new(REFUSED_LIMIT);
-            let over = (0..=1000).find(|second| patience.is_over(&status(code), start + Duration::from_secs(*second)));
-            assert_eq!(over, limit, "{code}");
+            assert_eq!(limit(&answered(code, Status::genuine(code, "", ""))), seconds, "{code}");
+        }
+        let webhook = "Internal error occurred: failed calling webhook \"w\": no endpoints available";
+        assert_eq!(limit(&answered(500, Status::genuine(500, "InternalError", webhook))), Some(900));
+        assert_eq!(limit(&answered(404, Status::genuine(404, "NotFound", "namespaces \"n\" not found"))), Some(60));
+        assert_eq!(limit(&Failure::InTheWay(String::new())), Some(60));
+        assert_eq!(limit(&Failure::Call(Error::Shutdown)), Some(0));
+    }
+
+    #[test]
+    fn what_is_not_by_the_api_server_wears_nothing_out() {
+        for (code, seconds) in [(404, None), (403, None), (400, None), (422, None), (502, None), (413, Some(60)), (401, Some(900))] {
+            assert_eq!(limit(&answered(code, Status::default())), seconds, "{code}");
         }
     }
 }

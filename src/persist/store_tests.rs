@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::super::secrets::{ChangedSecret, LiveSecret, NewSecret};
 use super::super::versions::{VersionMeta, highest};
 use super::*;
-use crate::api::{ANNOTATION_WRITTEN_BY, LABEL_SECRET_KIND, LABEL_SECRET_VERSION, ObjectMeta, Resource, Status};
+use crate::api::{ANNOTATION_WRITTEN_BY, LABEL_CONTAINER_NAME, LABEL_SECRET_KIND, LABEL_SECRET_VERSION, ObjectMeta, Resource, Status};
 use crate::kube::Result;
 
 const CANARY: &str = "CANARY-s3cr3t";
@@ -19,6 +19,10 @@ const CANARY: &str = "CANARY-s3cr3t";
 #[derive(Clone, Copy)]
 enum Trouble {
     Answer(u16, &'static str),
+    /// With this sentence.
+    Says(u16, &'static str),
+    /// Not by the API server.
+    OnTheWay(u16),
     Unsent,
     ReplyLost,
     TooLarge,
@@ -41,11 +45,11 @@ struct Fake(Rc<RefCell<Server>>);
 
 fn error(verb: &'static str, trouble: Trouble) -> Error {
     let resource = Resource::SECRETS;
+    let answer = |code, status| Error::Status { verb, resource, code, status: Box::new(status), retry_after: None };
     match trouble {
-        Trouble::Answer(code, reason) => {
-            let status = Status { code, reason: reason.into(), message: format!("quotes {CANARY}"), ..Status::default() };
-            Error::Status { verb, resource, code, status: Box::new(status), retry_after: None }
-        }
+        Trouble::Answer(code, reason) => answer(code, Status::genuine(code, reason, &format!("quotes {CANARY}"))),
+        Trouble::Says(code, sentence) => answer(code, Status::genuine(code, "Forbidden", sentence)),
+        Trouble::OnTheWay(code) => answer(code, Status { code, message: "default backend".into(), ..Status::default() }),
         Trouble::TooLarge => Error::TooLarge { verb, resource, limit: 1 },
         Trouble::Unsent => Error::Transport { verb, resource, sent: false, timed_out: false, message: "refused".into() },
         Trouble::ReplyLost => Error::Transport { verb, resource, sent: true, timed_out: false, message: "reset".into() },
@@ -301,6 +305,73 @@ fn final_answers_are_retried_for_a_minute() {
         let took = bench.now - start;
         assert!(took >= Duration::from_secs(60) && took <= Duration::from_secs(90), "{took:?}");
     }
+}
+
+#[test]
+fn what_a_load_balancer_says_ends_nothing() {
+    for code in [302, 400, 403, 404, 410, 422, 502] {
+        let mut bench = Bench::one("balancer-owner").trouble("get", Trouble::OnTheWay(code));
+        assert_eq!(bench.run(), [stored("s", None, "f"), finished()], "{code}");
+        assert_eq!(bench.calls(), "get quarksjob, get quarksjob, create s", "{code}");
+        let mut bench = Bench::one("balancer-create").trouble("create", Trouble::OnTheWay(code));
+        assert_eq!(bench.run(), [stored("s", None, "f"), finished()], "{code}");
+        assert_eq!(bench.calls(), "get quarksjob, create s, get s, create s", "{code}");
+    }
+    // The Secret is there: a 404 on the way must not lead to a create.
+    let ours = || json!({"metadata": {"name": "s", "annotations": {ANNOTATION_WRITTEN_BY: "q"}}});
+    let mut bench = Bench::one("balancer-read").secret("s", ours());
+    bench.server.borrow_mut().trouble.extend([("get", Trouble::OnTheWay(404)); 2]);
+    assert_eq!(bench.run(), [stored("s", None, "f"), finished()]);
+    assert_eq!(bench.calls(), "get quarksjob, get quarksjob, get quarksjob, create s, get s, update s");
+    let mut bench = Bench::one("balancer-update").secret("s", ours()).trouble("update", Trouble::OnTheWay(404));
+    assert_eq!(bench.run(), [stored("s", None, "f"), finished()]);
+    assert_eq!(bench.calls(), "get quarksjob, create s, get s, update s, get s, update s");
+    let mut bench = Bench::log("balancer-log", &["{}"]).trouble("log", Trouble::OnTheWay(404));
+    assert_eq!(bench.run(), [stored("p-main", None, ""), finished()]);
+}
+
+#[test]
+fn who_refuses_is_named_and_nothing_of_the_content() {
+    for (code, sentence, text) in [
+        (
+            403,
+            "secrets \"s\" is forbidden: exceeded quota: few, requested: count/secrets=1, used: count/secrets=9, limited: count/secrets=9",
+            "403 Forbidden: exceeded quota: few, requested: count/secrets=1, used: count/secrets=9, limited: count/secrets=9",
+        ),
+        (
+            422,
+            "secrets \"s\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: CANARY-s3cr3t is no value",
+            "422 Forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request",
+        ),
+        (
+            400,
+            "admission webhook \"w.x.io\" denied the request: CANARY-s3cr3t: User \"u\" cannot create resource \"secrets\"",
+            "400 Forbidden: admission webhook \"w.x.io\" denied the request",
+        ),
+        (
+            403,
+            "secrets is forbidden: User \"u\" cannot create resource \"secrets\" in API group \"\" in the namespace \"n\"",
+            "403 Forbidden: cannot create resource \"secrets\"",
+        ),
+    ] {
+        let mut bench = Bench::one("named");
+        bench.server.borrow_mut().always = Some(("create", Trouble::Says(code, sentence)));
+        let expected = format!("Secret s: create secrets: {text}");
+        assert_eq!(failure(&bench.run()), (OutputErrorReason::OutputNotStored, expected));
+    }
+}
+
+#[test]
+fn a_version_of_the_original_is_adopted() {
+    let original = |content: &str| {
+        json!({"metadata": {"name": "s-v4", "labels": {
+            LABEL_SECRET_KIND: "versionedSecret", LABEL_SECRET_VERSION: "4", LABEL_CONTAINER_NAME: "main"}}, "data": {"k": content}})
+    };
+    let mut bench = Bench::versioned("original").secret("s-v4", original("Q0FOQVJZLXMzY3IzdA=="));
+    assert_eq!(bench.run(), [stored("s-v4", Some(4), "f"), finished()]);
+    assert_eq!(bench.calls(), "get quarksjob, list s, get s-v4");
+    let mut bench = Bench::versioned("original-other").secret("s-v4", original("eA=="));
+    assert_eq!(bench.run(), [stored("s-v5", Some(5), "f"), finished()]);
 }
 
 #[test]

@@ -8,9 +8,10 @@ use serde::Deserialize;
 
 use super::plan::Plan;
 use super::rules;
-use super::secrets::{Desired, LiveSecret, NewMeta, NewSecret, is_within};
+use super::secrets::{Desired, LiveMeta, LiveSecret, NewMeta, NewSecret, is_within};
 use crate::api::{
-    ANNOTATION_SOURCE_DESCRIPTION, API_VERSION, KIND, LABEL_SECRET_KIND, LABEL_SECRET_VERSION, OwnerReference, StringMap, null_as_default,
+    ANNOTATION_SOURCE_DESCRIPTION, ANNOTATION_WRITTEN_BY, API_VERSION, KIND, LABEL_CONTAINER_NAME, LABEL_SECRET_KIND, LABEL_SECRET_VERSION,
+    OwnerReference, StringMap, null_as_default,
 };
 
 /// Value of the label that marks a versioned Secret.
@@ -59,12 +60,20 @@ pub fn marks(desired: &Desired) -> (StringMap, StringMap) {
 
 /// True if the highest version already says all of this, so that no new one is needed. What others put on it does not count, and
 /// so a label that was only taken out of the spec makes no new version either.
+///
+/// A version that the original wrote is known by its container and the missing `written-by`. It says all of this if it has the
+/// content: the original made label values of its own ones, and set no annotations.
 pub fn is_same(desired: &Desired, live: &LiveSecret) -> bool {
+    let LiveMeta { labels: live_labels, annotations: live_annotations, deletion_timestamp, .. } = &live.metadata;
+    if deletion_timestamp.is_some() || live.data != desired.data {
+        return false;
+    }
     let (labels, annotations) = marks(desired);
-    live.metadata.deletion_timestamp.is_none()
-        && live.data == desired.data
-        && is_within(&labels, &live.metadata.labels)
-        && is_within(&annotations, &live.metadata.annotations)
+    if live_annotations.contains_key(ANNOTATION_WRITTEN_BY) {
+        return is_within(&labels, live_labels) && is_within(&annotations, live_annotations);
+    }
+    let is_equal = |key: &str| labels.get(key) == live_labels.get(key);
+    is_equal(LABEL_CONTAINER_NAME) && is_equal(LABEL_SECRET_KIND)
 }
 
 /// The body that creates a version: immutable, owned by the QuarksJob.
@@ -99,8 +108,9 @@ mod tests {
     }
 
     fn desired() -> Desired {
-        let one = |key: &str, value: &str| StringMap::from([(key.to_owned(), value.to_owned())]);
-        let marks = Marks { labels: one("l", "1"), annotations: one("a", "2") };
+        let map = |pairs: [(&str, &str); 2]| StringMap::from(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        let marks =
+            Marks { labels: map([("l", "1"), (LABEL_CONTAINER_NAME, "c")]), annotations: map([("a", "2"), (ANNOTATION_WRITTEN_BY, "q")]) };
         Desired { name: "s".into(), versioned: true, marks: marks.into(), data: Data::of(&[("k", "x")]) }
     }
 
@@ -132,8 +142,8 @@ mod tests {
                 "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "immutable": true, "data": {"k": "eA=="},
                 "metadata": {
                     "name": "s-v12",
-                    "labels": {"l": "1", LABEL_SECRET_KIND: VERSIONED_KIND, LABEL_SECRET_VERSION: "12"},
-                    "annotations": {"a": "2", ANNOTATION_SOURCE_DESCRIPTION: SOURCE_DESCRIPTION},
+                    "labels": {"l": "1", LABEL_CONTAINER_NAME: "c", LABEL_SECRET_KIND: VERSIONED_KIND, LABEL_SECRET_VERSION: "12"},
+                    "annotations": {"a": "2", ANNOTATION_WRITTEN_BY: "q", ANNOTATION_SOURCE_DESCRIPTION: SOURCE_DESCRIPTION},
                     "ownerReferences": [{"apiVersion": API_VERSION, "kind": "QuarksJob", "name": "q", "uid": "u", "controller": true}],
                 },
             })
@@ -158,6 +168,7 @@ mod tests {
             ("/metadata/annotations", "a", Value::Null, false),
             ("/metadata/annotations", "of-others", json!("x"), true),
             ("/metadata/annotations", ANNOTATION_SOURCE_DESCRIPTION, Value::Null, false),
+            ("/metadata/annotations", ANNOTATION_WRITTEN_BY, json!("p"), false),
             ("/metadata", "finalizers", json!(["of-others"]), true),
             ("/metadata", "deletionTimestamp", json!("t"), false),
         ] {
@@ -170,6 +181,37 @@ mod tests {
             };
             let live: LiveSecret = serde_json::from_value(other).unwrap();
             assert_eq!(is_same(&desired, &live), is_equal, "{part} {key} {value}");
+        }
+    }
+
+    #[test]
+    fn a_version_of_the_original_with_equal_content_is_adopted() {
+        let desired = desired();
+        // As the original wrote it: no annotations but its own, and label values made safe in its way.
+        let original = |part: &str, key: &str, value: &str| -> LiveSecret {
+            let mut object = json!({
+                "metadata": {
+                    "name": "s-v3",
+                    "labels": {"l": "one", LABEL_CONTAINER_NAME: "c", LABEL_SECRET_KIND: VERSIONED_KIND, LABEL_SECRET_VERSION: "3"},
+                    "annotations": {ANNOTATION_SOURCE_DESCRIPTION: SOURCE_DESCRIPTION},
+                },
+                "data": {"k": "eA=="},
+            });
+            object.pointer_mut(part).unwrap()[key] = json!(value);
+            serde_json::from_value(object).unwrap()
+        };
+        for (part, key, value, is_equal) in [
+            ("/metadata", "name", "s-v3", true),
+            ("/metadata/labels", "l", "two", true),
+            ("/metadata/annotations", ANNOTATION_SOURCE_DESCRIPTION, "by an ancestor", true),
+            ("/metadata/labels", LABEL_CONTAINER_NAME, "d", false),
+            ("/metadata/labels", LABEL_SECRET_KIND, "other", false),
+            ("/metadata/annotations", ANNOTATION_WRITTEN_BY, "q", false),
+            ("/metadata", "deletionTimestamp", "t", false),
+            ("/data", "k", "eQ==", false),
+            ("/data", "more", "eA==", false),
+        ] {
+            assert_eq!(is_same(&desired, &original(part, key, value)), is_equal, "{part} {key} {value}");
         }
     }
 

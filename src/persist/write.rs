@@ -7,7 +7,7 @@ use super::api::Api;
 use super::plan::Plan;
 use super::secrets::{Desired, Existing, decide_existing};
 use super::versions;
-use crate::kube::Error;
+use crate::kube::{Answer, Error};
 
 /// Rounds of read and write within one attempt, when others keep changing the same Secret.
 const ROUNDS: u32 = 8;
@@ -81,7 +81,8 @@ fn create_or_update(api: &dyn Api, plan: &Plan, container: &str, desired: &Desir
             Existing::BeingDeleted => return Attempt::Failed(Failure::InTheWay(format!("Secret {} is being deleted", desired.name))),
             Existing::Update(update) => match api.update(&update.with_data(&desired.data)) {
                 Ok(()) => return stored(),
-                Err(error) if error.is_conflict() || error.is_not_found() => {}
+                // Whatever is under this name by now: it is read again.
+                Err(error) if matches!(error.answer(), Answer::Conflict | Answer::OtherObject | Answer::Gone) => {}
                 Err(error) => return Attempt::Failed(Failure::Call(error)),
             },
         }

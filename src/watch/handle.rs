@@ -18,6 +18,7 @@ pub struct WatchHandle {
     pub(super) shared: Arc<Shared>,
     pub(super) thread: Option<JoinHandle<()>>,
     pub(super) name: &'static str,
+    pub(super) namespace: String,
 }
 
 impl WatchHandle {
@@ -39,6 +40,11 @@ impl WatchHandle {
     /// Name of its thread.
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// Namespace of what it watches; empty for all.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     /// How the watch does.

@@ -68,7 +68,7 @@ mod tests {
     }
 
     fn expired() -> Reply {
-        Reply::json(410, &json!({"kind": "Status", "status": "Failure", "reason": "Expired", "code": 410}))
+        Reply::json(410, &json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Expired", "code": 410}))
     }
 
     /// Names in the list, and the queries that it took.

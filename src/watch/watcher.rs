@@ -54,7 +54,7 @@ type Deliver = Box<dyn FnMut(WatchEvent<Object>) -> ControlFlow<()> + Send>;
 fn start(client: &Client, spec: WatchSpec, timings: WatchTimings, decode: Decode<Object>, deliver: Deliver) -> WatchHandle {
     let client = client.fork();
     let shared = Arc::new(Shared::new());
-    let name = spec.name;
+    let (name, namespace) = (spec.name, spec.namespace.clone());
     let mut watcher = Watcher {
         client: client.clone(),
         spec,
@@ -80,7 +80,7 @@ fn start(client: &Client, spec: WatchSpec, timings: WatchTimings, decode: Decode
             None
         }
     };
-    WatchHandle { client, shared, thread, name }
+    WatchHandle { client, shared, thread, name, namespace }
 }
 
 struct Watcher {

@@ -99,7 +99,7 @@ fn frame(kind: &str, name: &str, version: &str) -> Vec<u8> {
 }
 
 fn error_frame(code: u16) -> Vec<u8> {
-    format!("{}\n", json!({"type": "ERROR", "object": {"kind": "Status", "code": code}})).into_bytes()
+    format!("{}\n", json!({"type": "ERROR", "object": {"kind": "Status", "apiVersion": "v1", "code": code}})).into_bytes()
 }
 
 fn stream(chunks: impl IntoIterator<Item = Vec<u8>>, end: Option<Chunk>) -> Reply {
@@ -111,7 +111,7 @@ fn hang() -> Reply {
 }
 
 fn status(code: u16) -> Reply {
-    Reply::json(code, &json!({"kind": "Status", "code": code, "reason": "Scripted"}))
+    Reply::json(code, &json!({"kind": "Status", "apiVersion": "v1", "code": code, "reason": "Scripted"}))
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn a_page_that_fails_is_fetched_again_and_the_others_are_kept() {
 
 #[test]
 fn gone_means_a_fresh_list_however_it_is_said() {
-    let too_large = json!({"kind": "Status", "code": 504, "reason": "Timeout",
+    let too_large = json!({"kind": "Status", "apiVersion": "v1", "code": 504, "reason": "Timeout",
         "details": {"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]}});
     let rig = Rig::start([
         page("1", "", &["a"]),

@@ -44,6 +44,31 @@ fn a_right_that_never_comes_is_told_with_verb_and_resource() {
 }
 
 #[test]
+fn a_load_balancers_404_is_no_end() {
+    for (method, part) in [("GET", "/quarksjobs/q"), ("POST", "/secrets"), ("GET", "/secrets/s"), ("PUT", "/secrets/s"), ("WATCH", "/pods")]
+    {
+        let scene = Scene::new(&format!("balancer-{}-{}", method.to_lowercase(), part.len()));
+        scene.put_secret(json!({"metadata": {"name": "s", "annotations": {WRITTEN_BY: "q"}}, "data": {"k": "eA=="}}));
+        let when = if method == "WATCH" { When::watch(part) } else { When::request(method, part) };
+        let rule = scene.server.fault(when.times(2), Fault::text(404, "default backend - 404"));
+        scene.ended_well(one_file(), &document(&[("k", "1")])).finish_stored();
+        // A create that perhaps was done is followed by a read.
+        let expected = if method == "POST" { 1 } else { 2 };
+        assert_eq!((rule.hits(), scene.value("s")), (expected, "1".to_owned()), "{method} {part}");
+    }
+}
+
+#[test]
+fn a_quota_on_secrets_is_named() {
+    let scene = Scene::new("quota");
+    let quota = "exceeded quota: few, requested: count/secrets=1, used: count/secrets=9, limited: count/secrets=9";
+    let message = format!("secrets \"s\" is forbidden: {quota}");
+    scene.server.fault(When::request("POST", "/secrets").every(), Fault::status(403, "Forbidden", &message, None));
+    let (reason, message) = scene.ended_well(one_file(), &document(&[("k", "1")])).finish_error();
+    assert_eq!((reason.as_str(), message), ("OutputNotStored", format!("Secret s: create secrets: 403 Forbidden: {quota}")));
+}
+
+#[test]
 fn a_pod_that_may_not_be_watched_is_told() {
     let scene = Scene::new("no-watch");
     scene.server.fault(When::watch("/pods").every(), Fault::status(403, "Forbidden", "pods is forbidden", None));

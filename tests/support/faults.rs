@@ -46,6 +46,11 @@ impl Fault {
         })
     }
 
+    /// `Answer` of a load balancer, not of the API server.
+    pub fn text(code: u16, text: &str) -> Fault {
+        Fault::Answer(Response::new(code, "text/plain", text.as_bytes().to_vec()))
+    }
+
     pub fn name(&self) -> &'static str {
         match self {
             Fault::KillBefore(_) => "KillBefore",
