@@ -567,3 +567,50 @@ fn yaml_kubeconfig(server: &Server, folder: &Path) -> std::path::PathBuf {
     std::fs::write(&path, text).expect("written");
     path
 }
+
+#[test]
+fn what_clients_write_can_be_changed_before_it_is_stored() {
+    let (server, client) = start();
+    let object = json!({"metadata": {"name": "q", "annotations": {"a": "1"}}});
+    let posted = path("quarksjobs", "default", "");
+    server.api().settings(|settings| {
+        settings.mutation = Some(std::sync::Arc::new(|request, object| {
+            if request.path.ends_with("/status") {
+                object["status"] = Value::Null;
+            }
+            object["metadata"]["annotations"] = json!({"b": "2"});
+        }));
+    });
+    let (code, created) = client.call("POST", &posted, &object);
+    assert_eq!((code, &created["metadata"]["annotations"]), (201, &json!({"b": "2"})));
+    let named = path("quarksjobs", "default", "q");
+    let (code, patched) = client.call("PATCH", &(named.clone() + "/status"), &json!({"status": {"runs": 1}}));
+    assert_eq!(
+        (code, patched.get("status"), &patched["metadata"]["resourceVersion"]),
+        (200, None, &created["metadata"]["resourceVersion"])
+    );
+    // The test's own writes are stored as they are.
+    server.api().patch(&named, &json!({"metadata": {"annotations": {"c": "3"}}}));
+    assert_eq!(client.get(&named).1["metadata"]["annotations"], json!({"b": "2", "c": "3"}));
+    let replaced = server.api().replace(&named, json!({"metadata": {"name": "q"}, "spec": {"a": null}}));
+    assert_eq!((&replaced["metadata"]["annotations"], &replaced["spec"]), (&Value::Null, &json!({"a": null})));
+}
+
+#[test]
+fn gathered_frames_come_together() {
+    let (server, client) = start();
+    let mut lines = client.watch("/api/v1/configmaps?watch=1&resourceVersion=1");
+    wait_for("the watch", || (server.watches().len() == 1).then_some(()));
+    let gate = Gate::default();
+    assert_eq!(server.command("/configmaps", &Command::Gather(gate.clone())), 1);
+    // The command is taken in before the next frame is looked for, and frames come only now.
+    wait_for("the watch to be idle", || (server.pending("/configmaps") == 0).then_some(()));
+    server.api().create(&maps(), json!({"metadata": {"name": "one"}}));
+    server.api().delete(&format!("{}/one", maps()), "");
+    server.api().create(&maps(), json!({"metadata": {"name": "one"}}));
+    gate.open();
+    let kinds: Vec<_> = (0..3).map(|_| kind_and_name(&mut lines)).collect();
+    assert_eq!(kinds, [pair("ADDED", "one"), pair("DELETED", "one"), pair("ADDED", "one")]);
+    server.api().create(&maps(), json!({"metadata": {"name": "two"}}));
+    assert_eq!(kind_and_name(&mut lines), pair("ADDED", "two"));
+}

@@ -21,6 +21,10 @@ pub enum Expired {
     Http,
 }
 
+/// What becomes of an object that a client writes, before it is stored: a mutating webhook, or a schema that prunes. Gets the request
+/// and the object as it would be stored.
+pub type Mutation = Arc<dyn Fn(&Request, &mut Value) + Send + Sync>;
+
 /// `tokens` maps bearer tokens to user names.
 pub struct Settings {
     pub expired: Expired,
@@ -30,6 +34,8 @@ pub struct Settings {
     pub token_seconds: Option<u64>,
     /// Answers of `pods/log` by `namespace/pod/container`.
     pub logs: HashMap<String, Vec<u8>>,
+    /// Not for what the test itself writes past HTTP.
+    pub mutation: Option<Mutation>,
     pub(super) bookmarks_asked: u64,
 }
 
@@ -159,6 +165,7 @@ impl Api {
             tokens,
             token_seconds: None,
             logs: HashMap::new(),
+            mutation: None,
             bookmarks_asked: 0,
         };
         let store = Store::default();
@@ -190,6 +197,11 @@ impl Api {
     /// A merge patch; of the `status` when the path says so.
     pub fn patch(&self, path: &str, patch: &Value) -> Value {
         self.change(path, |state, target| state.update(target, false, |old| merged(old, patch)))
+    }
+
+    /// As `kubectl replace`: the whole object but for its status.
+    pub fn replace(&self, path: &str, object: Value) -> Value {
+        self.change(path, |state, target| state.update(target, true, |_| object))
     }
 
     /// Deletes if it is there; `policy` as in DeleteOptions, or empty for the kind's default.
@@ -266,6 +278,13 @@ impl Api {
         }
         let view = View::new(&target, request)?;
         let mut state = self.lock();
+        let mutation = state.settings.mutation.clone();
+        let stored = |mut object: Value| {
+            if let Some(mutation) = &mutation {
+                mutation(request, &mut object);
+            }
+            object
+        };
         let named = !target.key.name.is_empty();
         let result = match (request.method.as_str(), named, target.sub.as_str()) {
             ("GET", false, "") if request.is_watch() => {
@@ -277,10 +296,10 @@ impl Api {
                 Some(object) => Ok(Response::json(200, &view.show(object))),
                 None => Err(target.not_found()),
             },
-            ("POST", false, "") => state.create(&target, parse(request)?, false).map(|object| Response::json(201, &object)),
+            ("POST", false, "") => state.create(&target, stored(parse(request)?), false).map(|object| Response::json(201, &object)),
             ("POST", true, "token") => state.token(&target, &parse(request)?),
             ("PUT", true, "" | "status") => {
-                let object = parse(request)?;
+                let object = stored(parse(request)?);
                 state.update(&target, true, |_| object).map(|object| Response::json(200, &object))
             }
             ("PATCH", true, "" | "status") => {
@@ -290,7 +309,7 @@ impl Api {
                     return Err(Response::failure(415, reason, what, Value::Null));
                 }
                 let patch = parse(request)?;
-                state.update(&target, false, |old| merged(old, &patch)).map(|object| Response::json(200, &object))
+                state.update(&target, false, |old| stored(merged(old, &patch))).map(|object| Response::json(200, &object))
             }
             ("DELETE", true, "") => {
                 let mut options = if request.body.is_empty() { json!({}) } else { parse(request)? };

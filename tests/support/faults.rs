@@ -120,6 +120,10 @@ impl Gate {
         }
     }
 
+    pub fn is_open(&self) -> bool {
+        self.0.0.lock().expect("gate").0
+    }
+
     /// How many came to the gate, waiting or through.
     pub fn arrived(&self) -> usize {
         self.0.0.lock().expect("gate").1

@@ -178,6 +178,16 @@ pub fn auto_complete(api: &Api) -> Auto {
     })
 }
 
+/// The same for the Jobs of one namespace alone.
+pub fn auto_complete_in(api: &Api, namespace: &'static str) -> Auto {
+    auto(api, move |api, job| {
+        let name = text(job, "/metadata/name");
+        if text(job, "/metadata/namespace") == namespace && api.get(&path("jobs", namespace, name)).is_some() {
+            finish_job(api, namespace, name, End::Complete);
+        }
+    })
+}
+
 impl Drop for Auto {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);

@@ -73,6 +73,27 @@ impl Scene {
             .collect()
     }
 
+    /// Reasons and texts of the Events posted on the QuarksJob with this UID, in order.
+    pub fn events_of(&self, uid: &str) -> Vec<(String, String)> {
+        let events = self.server.api().list(&path("events", NAMESPACE, ""));
+        let own = events.into_iter().filter(|event| event["regarding"]["uid"] == uid);
+        own.map(|event| (event["reason"].as_str().unwrap_or_default().to_owned(), event["note"].as_str().unwrap_or_default().to_owned()))
+            .collect()
+    }
+
+    /// Until an Event with this reason is on the QuarksJob that is there now; its text.
+    pub fn wait_event(&self, name: &str, reason: &str) -> String {
+        let uid = uid(&self.quarks_job(name));
+        self.operator.wait_for(&format!("Event {reason} on {name}"), || {
+            self.events_of(&uid).into_iter().find(|event| event.0 == reason).map(|event| event.1)
+        })
+    }
+
+    /// How many requests came to a path with this part.
+    pub fn asked(&self, method: &str, part: &str) -> usize {
+        self.server.requests().iter().filter(|entry| entry.is(method, part)).count()
+    }
+
     pub fn wait_settled(&self, name: &str, runs: u64) -> Value {
         self.operator.wait_for(&format!("run {runs} of {name} in status"), || {
             let object = self.quarks_job(name);
@@ -120,12 +141,34 @@ impl Scene {
     }
 }
 
+pub fn uid(object: &Value) -> String {
+    object["metadata"]["uid"].as_str().expect("a UID").to_owned()
+}
+
+pub fn name(object: &Value) -> String {
+    object["metadata"]["name"].as_str().expect("a name").to_owned()
+}
+
 pub fn program(server: &Server, folder: &Folder) -> Operator {
     Operator::new(env!("CARGO_BIN_EXE_quarks-job"))
         .kubeconfig(&server.kubeconfig(&folder.0))
         .arg("--log-level=debug")
         .arg("--ctx-timeout=2")
         .arg("--image=quarks-job:test")
+}
+
+/// The reason of a condition, or nothing.
+pub fn reason(object: &Value, kind: &str) -> String {
+    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let found = conditions.into_iter().find(|condition| condition["type"] == kind);
+    found.map(|condition| condition["reason"].as_str().unwrap_or_default().to_owned()).unwrap_or_default()
+}
+
+/// The message of a condition, or nothing.
+pub fn message(object: &Value, kind: &str) -> String {
+    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let found = conditions.into_iter().find(|condition| condition["type"] == kind);
+    found.map(|condition| condition["message"].as_str().unwrap_or_default().to_owned()).unwrap_or_default()
 }
 
 pub fn condition(object: &Value, kind: &str) -> String {

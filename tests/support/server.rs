@@ -15,7 +15,7 @@ use rustls::{ServerConnection, StreamOwned};
 use serde_json::json;
 
 use super::api::Api;
-use super::faults::{Fault, Faults, FrameFault, FramePlan, Rule, When};
+use super::faults::{Fault, Faults, FrameFault, FramePlan, Gate, Rule, When};
 use super::http::{self, Backend, Frames, Next, Reply, Request, Response};
 use super::proxy::Upstream;
 use super::tls;
@@ -52,6 +52,8 @@ pub enum Command {
     End,
     Cut,
     Silence,
+    /// Frames wait until the gate opens and are then sent as one chunk.
+    Gather(Gate),
 }
 
 struct OpenWatch {
@@ -176,6 +178,13 @@ impl Server {
         let watches = self.shared.watches.lock().expect("watches");
         let hit = watches.iter().filter(|w| w.request.path.contains(path_part));
         hit.map(|w| w.commands.lock().expect("watch").push(command.clone())).count()
+    }
+
+    /// Commands that watches whose path contains `path_part` have not taken in yet.
+    pub fn pending(&self, path_part: &str) -> usize {
+        let watches = self.shared.watches.lock().expect("watches");
+        let hit = watches.iter().filter(|w| w.request.path.contains(path_part));
+        hit.map(|w| w.commands.lock().expect("watch").len()).sum()
     }
 
     /// While down, every connection is closed, old and new.
@@ -319,6 +328,7 @@ fn follow(
     http::write_stream_head(stream, head)?;
     let mut at = 0;
     let mut silent = false;
+    let mut gathered: Option<(Gate, Vec<u8>)> = None;
     loop {
         let commands = std::mem::take(&mut *watch.commands.lock().expect("watch"));
         let planned = std::iter::from_fn(|| plan.next(at, false)).map(|fault| match fault {
@@ -338,13 +348,24 @@ fn follow(
                 Command::End => return http::write_chunk(stream, &[]).map(|()| true),
                 Command::Cut => return Ok(false),
                 Command::Silence => silent = true,
+                Command::Gather(gate) => gathered = Some((gate, Vec::new())),
             }
+        }
+        if let Some((_, frames)) = gathered.take_if(|(gate, _)| gate.is_open())
+            && !frames.is_empty()
+        {
+            http::write_chunk(stream, &frames)?;
         }
         if silent {
             thread::park_timeout(TICK);
         } else {
             match frames.next(TICK) {
                 Next::Frame(line) => {
+                    if let Some((_, frames)) = &mut gathered {
+                        frames.extend(line);
+                        at += 1;
+                        continue;
+                    }
                     send(stream, &line, std::iter::from_fn(|| plan.next(at, true)))?;
                     at += 1;
                     continue;
