@@ -7,8 +7,11 @@ use std::fmt;
 use ring::digest::{SHA256, digest};
 use serde_json::Value;
 
-/// Tag of the algorithm, in front of each digest that is stored: with another tag a stored digest means nothing.
-const TAG: &str = "sha256:";
+use crate::canonical::canonical;
+
+/// Tag of the algorithm, in front of each digest that is stored: with another tag a stored digest means nothing. `sha256:` was that of
+/// templates as they were written.
+const TAG: &str = "sha256-canonical:";
 
 /// The first `length` hex digits of the SHA-256 of `bytes`; at most 64.
 pub fn short_hex(bytes: &[u8], length: usize) -> String {
@@ -22,10 +25,10 @@ pub fn short_hex(bytes: &[u8], length: usize) -> String {
 pub struct Digest([u8; 16]);
 
 impl Digest {
-    /// Of a JSON value. Keys are compared in sorted order, so their order in the manifest does not matter.
-    pub fn of_json(value: &Value) -> Self {
-        // serde_json keeps objects in a BTreeMap (no `preserve_order`), so the text is canonical.
-        let whole = digest(&SHA256, value.to_string().as_bytes());
+    /// Of a template: of what it means, however it is spelled (see [`canonical`]).
+    pub fn of_template(template: &Value) -> Self {
+        // serde_json keeps objects in a BTreeMap (no `preserve_order`), so the text does not depend on the order of keys.
+        let whole = digest(&SHA256, canonical(template).to_string().as_bytes());
         let mut half = [0; 16];
         half.copy_from_slice(&whole.as_ref()[..16]);
         Self(half)
@@ -63,11 +66,11 @@ mod tests {
     fn key_order_does_not_change_the_digest() {
         let one: Value = serde_json::from_str(r#"{"a":1,"b":{"c":2,"d":3}}"#).expect("valid JSON");
         let two: Value = serde_json::from_str(r#"{"b":{"d":3,"c":2},"a":1}"#).expect("valid JSON");
-        assert_eq!(Digest::of_json(&one), Digest::of_json(&two));
-        assert_ne!(Digest::of_json(&one), Digest::of_json(&json!({"a": 1})));
-        let stored = Digest::of_json(&one).to_string();
-        assert!(is_current(&stored) && Digest::of_json(&two).is(&stored) && stored.len() == TAG.len() + 32);
-        assert!(!is_current("md5:00"));
+        assert_eq!(Digest::of_template(&one), Digest::of_template(&two));
+        assert_ne!(Digest::of_template(&one), Digest::of_template(&json!({"a": 1})));
+        let stored = Digest::of_template(&one).to_string();
+        assert!(is_current(&stored) && Digest::of_template(&two).is(&stored) && stored.len() == TAG.len() + 32);
+        assert!(!is_current("sha256:00"), "the digest of templates as they were written");
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod persist;
 pub mod cli;
 pub mod http;
 pub mod metrics;
+pub mod canonical;
 pub mod clock;
 pub mod digest;
 pub mod json;

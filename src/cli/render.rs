@@ -99,7 +99,7 @@ fn job_of(object: &Object, namespace: Option<String>, sidecar: &SidecarSettings)
         run: 1,
         trigger,
         strategy,
-        template: Some(Digest::of_json(&spec.template).to_string()),
+        template: Some(Digest::of_template(&spec.template).to_string()),
         config: None,
         request: None,
         ttl: ttl_seconds(&spec.template),

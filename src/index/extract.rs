@@ -101,7 +101,7 @@ impl From<&QuarksJob> for QuarksJobView {
             updates_on_config_change,
             references: references.into_boxed_slice(),
             spec_error: parsed.err().map(Box::new),
-            template_digest: Digest::of_json(spec.get("template").unwrap_or(&serde_json::Value::Null)),
+            template_digest: Digest::of_template(spec.get("template").unwrap_or(&serde_json::Value::Null)),
             request: metadata.annotations.get(ANNOTATION_RUN_REQUESTED).filter(|value| !value.is_empty()).cloned(),
             is_marker_copied: Marker::in_status(metadata, status).as_ref() == Some(&marker)
                 || (marker.runs == 0 && marker.once.is_none() && status.settled.is_none()),

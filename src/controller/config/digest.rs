@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn a_digest_is_compared_with_one_of_the_same_key_and_template_only() {
         let (one, two) = (ConfigKey::new(b"1"), ConfigKey::new(b"2"));
-        let (first, second) = (Digest::of_json(&json!(1)), Digest::of_json(&json!(2)));
+        let (first, second) = (Digest::of_template(&json!(1)), Digest::of_template(&json!(2)));
         let (secret, config_map) = (reference(ReferenceKind::Secret, "a"), reference(ReferenceKind::ConfigMap, "a"));
         let other_name = reference(ReferenceKind::Secret, "b");
         let stored = one.combine(&first, [(&secret, [1; 16])].into_iter());

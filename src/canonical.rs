@@ -1,0 +1,198 @@
+//! One spelling for templates that mean the same: what the API server would store. Pure.
+//!
+//! Tools write `creationTimestamp: null`, `resources: {}` and `cpu: "1"` where a person writes nothing and `cpu: 1`. GitOps applies either for
+//! ever, and `once` means once per template. Defaults are not filled in: they differ between versions of Kubernetes.
+
+use serde_json::{Map, Value};
+
+/// Billionths: Kubernetes keeps no finer fraction of a quantity.
+const NANOS_DIGITS: i32 = 9;
+
+/// The template without nulls, empty maps and empty lists, and with one spelling for each quantity.
+///
+/// Entries of a list stay, even empty ones: without them the others would stand in another place.
+pub fn canonical(template: &Value) -> Value {
+    canonical_at("", "", template).unwrap_or(Value::Null)
+}
+
+/// The value below the field `name` of the field `parent`; `None` if it says nothing.
+fn canonical_at(parent: &str, name: &str, value: &Value) -> Option<Value> {
+    match value {
+        Value::Null => None,
+        Value::Object(fields) => {
+            let is_amounts = matches!((parent, name), ("resources", "requests" | "limits") | (_, "overhead"));
+            let mut kept = Map::new();
+            for (field, value) in fields {
+                let is_quantity =
+                    is_amounts || matches!((name, field.as_str()), ("emptyDir", "sizeLimit") | ("resourceFieldRef", "divisor"));
+                let value = if is_quantity { quantity(value) } else { None }.or_else(|| canonical_at(name, field, value));
+                if let Some(value) = value {
+                    kept.insert(field.clone(), value);
+                }
+            }
+            (!kept.is_empty()).then_some(Value::Object(kept))
+        }
+        Value::Array(entries) => {
+            let entries: Vec<Value> = entries.iter().map(|entry| canonical_at(name, "", entry).unwrap_or(Value::Null)).collect();
+            (!entries.is_empty()).then_some(Value::Array(entries))
+        }
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => Some(value.clone()),
+    }
+}
+
+/// A quantity (`resource.Quantity` of Kubernetes) as a whole number of billionths; `None` for what is none, or cannot be said so exactly.
+fn quantity(value: &Value) -> Option<Value> {
+    let nanos = match value {
+        Value::String(text) => nanos(text),
+        Value::Number(number) => nanos(&number.to_string()),
+        _ => None,
+    };
+    nanos.map(|nanos| Value::String(nanos.to_string()))
+}
+
+fn nanos(text: &str) -> Option<i128> {
+    let digits_end = text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());
+    // In `1e3` the sign of the exponent comes after the letter, so it is in the suffix.
+    let (number, suffix) = text.split_at(digits_end);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let is_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_digits(fraction)
+        || !is_digits(whole.trim_start_matches(['+', '-']))
+        || whole.trim_start_matches(['+', '-']).len() + fraction.len() == 0
+    {
+        return None;
+    }
+    let mantissa: i128 = format!("{whole}{fraction}").parse().ok()?;
+    let (factor, exponent) = multiplier(suffix)?;
+    scaled(mantissa.checked_mul(factor)?, exponent + NANOS_DIGITS - i32::try_from(fraction.len()).ok()?)
+}
+
+/// `number` times ten to the power of `exponent`, if that is a whole number.
+fn scaled(number: i128, exponent: i32) -> Option<i128> {
+    let power = 10_i128.checked_pow(exponent.unsigned_abs())?;
+    if exponent >= 0 { number.checked_mul(power) } else { (number % power == 0).then_some(number / power) }
+}
+
+/// What a suffix stands for: a factor, and an exponent of ten.
+fn multiplier(suffix: &str) -> Option<(i128, i32)> {
+    let decimal = |exponent| Some((1, exponent));
+    let binary = |thousands: u32| Some((1_i128 << (10 * thousands), 0));
+    match suffix {
+        "" => decimal(0),
+        "n" => decimal(-9),
+        "u" => decimal(-6),
+        "m" => decimal(-3),
+        "k" => decimal(3),
+        "M" => decimal(6),
+        "G" => decimal(9),
+        "T" => decimal(12),
+        "P" => decimal(15),
+        "E" => decimal(18),
+        "Ki" => binary(1),
+        "Mi" => binary(2),
+        "Gi" => binary(3),
+        "Ti" => binary(4),
+        "Pi" => binary(5),
+        "Ei" => binary(6),
+        exponent => decimal(exponent.strip_prefix(['e', 'E'])?.parse().ok().filter(|exponent: &i32| exponent.abs() <= 30)?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn container(resources: Value) -> Value {
+        json!({"spec": {"template": {"metadata": {}, "spec": {"containers": [{"name": "c", "resources": resources}]}}}})
+    }
+
+    #[test]
+    fn what_says_nothing_does_not_count() {
+        let plain = json!({"spec": {"template": {"spec": {"containers": [{"name": "c"}]}}}});
+        for written in [
+            json!({"metadata": {"creationTimestamp": null}, "spec": {"template": {"spec": {"containers": [{"name": "c"}]}}}}),
+            json!({"spec": {"template": {"metadata": {"labels": {}}, "spec": {"containers": [{"name": "c", "env": [], "resources": {}}]}}}}),
+            json!({"spec": {"template": {"spec": {"volumes": [], "containers": [{"name": "c", "resources": {"limits": {}}}]}}}}),
+        ] {
+            assert_eq!(canonical(&written), canonical(&plain), "{written}");
+        }
+        assert_eq!(canonical(&json!({"a": null})), Value::Null);
+        assert_eq!(canonical(&Value::Null), Value::Null);
+    }
+
+    #[test]
+    fn what_says_something_does() {
+        let plain = container(json!({"limits": {"cpu": "1"}}));
+        for other in [
+            container(json!({"limits": {"cpu": "2"}})),
+            container(json!({"requests": {"cpu": "1"}})),
+            container(json!({"limits": {"memory": "1"}})),
+            json!({"spec": {"suspend": false, "template": plain["spec"]["template"]}}),
+        ] {
+            assert_ne!(canonical(&other), canonical(&plain), "{other}");
+        }
+        let args = |args: Value| json!({"spec": {"args": args}});
+        assert_ne!(canonical(&args(json!(["a", {}]))), canonical(&args(json!([{}, "a"]))), "entries keep their places");
+        assert_ne!(canonical(&args(json!(["1"]))), canonical(&args(json!([1]))), "only quantities have two spellings");
+        assert_ne!(canonical(&json!({"limits": {"cpu": "1"}})), canonical(&json!({"limits": {"cpu": 1}})), "not below resources");
+        assert_ne!(canonical(&json!({"a": ""})), canonical(&json!({})));
+    }
+
+    #[test]
+    fn quantities_are_compared_by_their_value() {
+        let same = [
+            vec![json!("1"), json!(1), json!("1000m"), json!("1.0"), json!("+1"), json!("1e0"), json!(1.0)],
+            vec![json!("500m"), json!(0.5), json!("0.5"), json!(".5"), json!("500000u"), json!("5e-1")],
+            vec![json!("1Gi"), json!("1024Mi"), json!("1073741824"), json!(1_073_741_824_u64)],
+            vec![json!("1.5Ki"), json!("1536")],
+            vec![json!("1k"), json!("1000"), json!("1E3"), json!("1e+3")],
+            vec![json!("1E"), json!("1000P")],
+            vec![json!("0"), json!(0), json!("0m"), json!("-0")],
+            vec![json!("-1"), json!("-1000m")],
+        ];
+        for group in &same {
+            for value in group {
+                assert_eq!(quantity(value), quantity(&group[0]), "{value}");
+                assert!(quantity(value).is_some(), "{value}");
+            }
+        }
+        let mut values: Vec<_> = same.iter().map(|group| quantity(&group[0]).map(|value| value.to_string())).collect();
+        values.sort();
+        values.dedup();
+        assert_eq!(values.len(), same.len(), "different values stay different");
+        for none in [
+            json!(""),
+            json!("one"),
+            json!("1 Gi"),
+            json!("1Xi"),
+            json!("."),
+            json!("1.2.3"),
+            json!("--1"),
+            json!("0.1n"),
+            json!("1e99"),
+            json!([]),
+        ] {
+            assert_eq!(quantity(&none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn quantities_are_known_by_their_place() {
+        let at = |value: Value| {
+            canonical(&json!({"spec": {"template": {"spec": {
+                "overhead": {"cpu": value},
+                "resources": {"requests": {"cpu": value}},
+                "containers": [{"resources": {"limits": {"cpu": value}}, "env": [{"valueFrom": {"resourceFieldRef": {"divisor": value}}}]}],
+                "volumes": [{"emptyDir": {"sizeLimit": value}}, {"ephemeral": {"volumeClaimTemplate": {"spec": {"resources": {"requests": {"storage": value}}}}}}],
+            }}}}))
+        };
+        assert_eq!(at(json!("1")), at(json!(1)));
+        assert_eq!(at(json!("1")).to_string().matches("\"1000000000\"").count(), 6);
+        assert_eq!(canonical(&container(json!({"limits": {"cpu": "what"}}))), container_without_metadata("what"), "left as it is");
+    }
+
+    fn container_without_metadata(cpu: &str) -> Value {
+        json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": cpu}}}]}}}})
+    }
+}
