@@ -25,6 +25,9 @@ pub struct JobSpec {
     /// Seconds after which a finished Job is removed; we hold it back until the run is recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_seconds_after_finished: Option<i64>,
+    /// The pods carry only the labels of the template, and none that names the Job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manual_selector: Option<bool>,
 }
 
 /// `status` of a Job.

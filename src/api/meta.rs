@@ -142,6 +142,16 @@ pub struct OwnerReference {
     /// True for the one owner that manages the object.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub controller: bool,
+    /// True if a foreground deletion of the owner waits for the object.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub block_owner_deletion: bool,
+}
+
+impl OwnerReference {
+    /// The API group of the owner's kind; empty for the core group.
+    pub fn group(&self) -> &str {
+        self.api_version.split_once('/').map_or("", |(group, _)| group)
+    }
 }
 
 /// One page of a list, or a whole short one.

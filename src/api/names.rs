@@ -35,6 +35,9 @@ pub const ANNOTATION_WRITTEN_BY: &str = "quarks.cloudfoundry.org/written-by";
 /// Annotation on a versioned Secret: where its content came from.
 pub const ANNOTATION_SOURCE_DESCRIPTION: &str = "quarks.cloudfoundry.org/source-description";
 
+/// Label of the Job controller on pods: the Job's UID (Kubernetes 1.27).
+pub const LABEL_JOB_UID: &str = "batch.kubernetes.io/controller-uid";
+
 /// Name of the sidecar container.
 pub const SIDECAR_CONTAINER: &str = "output-persist";
 /// Where a mapped container writes its output files.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{Condition, ObjectMeta};
+use super::{Condition, ObjectMeta, Uid};
 
 /// A QuarksJob, read from the API server.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -23,6 +23,13 @@ pub struct QuarksJob {
     /// What the operator answered; a status that does not decode counts as empty.
     #[serde(default, deserialize_with = "lenient")]
     pub status: QuarksJobStatus,
+}
+
+impl QuarksJob {
+    /// `spec.trigger.strategy`; `None` if it is no strategy that we know.
+    pub fn strategy(&self) -> Option<Strategy> {
+        self.spec.pointer("/trigger/strategy").and_then(|word| Strategy::parse(word.as_str()?))
+    }
 }
 
 /// `spec.trigger.strategy`.
@@ -157,6 +164,9 @@ pub struct ActiveRun {
     pub job_name: String,
     /// What made it start.
     pub trigger: Trigger,
+    /// The QuarksJob that it is a run of: a restored object is another one. Older versions did not write it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<Uid>,
     /// Copy of the Job's annotation `run`: if the Job is deleted, the run is settled from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<String>,

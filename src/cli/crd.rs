@@ -39,7 +39,14 @@ mod tests {
             observed_generation: 1,
             completed: true,
             runs: 1,
-            active: Some(ActiveRun { run: 1, job_name: "j".into(), trigger: Trigger::Now, record: some(), start_time: some() }),
+            active: Some(ActiveRun {
+                run: 1,
+                job_name: "j".into(),
+                trigger: Trigger::Now,
+                uid: Some("u".into()),
+                record: some(),
+                start_time: some(),
+            }),
             last_run: Some(LastRun {
                 run: 1,
                 job_name: "j".into(),

@@ -14,6 +14,7 @@ use super::flags::{CONTEXT, Given, KUBECONFIG, Row, bad, boolean};
 use super::{CliError, print, remark};
 use crate::api::{ANNOTATION_RUN_REQUESTED, LastRun, ObjectKey, Outcome, QuarksJob, Resource, Uid, is_subdomain};
 use crate::clock;
+use crate::controller::identity::own_status;
 use crate::controller::record::{Marker, RunRecord};
 use crate::kube::error::one_line;
 use crate::kube::{Client, ClientOptions, Config, Error, Request};
@@ -89,7 +90,7 @@ fn ask(client: &Client, key: &ObjectKey, value: &str) -> Result<(), CliError> {
     if object.metadata.is_being_deleted() {
         return Err(CliError::Failed(format!("{name} is being deleted and runs no more")));
     }
-    if Marker::in_force(&object.metadata, &object.status).request.as_deref() == Some(value) {
+    if Marker::in_force(&object.metadata, &object.status, object.strategy()).request.as_deref() == Some(value) {
         return print(&format!("{name}: this request was served already\n"));
     }
     if let Some(note) = not_ready(&object) {
@@ -230,17 +231,18 @@ impl Followed {
             news.push("another request was set over this one; the run that serves it serves both".to_owned());
             self.values.push(value);
         }
-        let marker = Marker::in_force(&object.metadata, &object.status);
+        let marker = Marker::in_force(&object.metadata, &object.status, object.strategy());
+        let status = own_status(&object.metadata, &object.status);
         if self.run.is_none() && marker.request.is_some_and(|request| self.values.contains(&request)) {
             self.run = Some(marker.runs);
         }
         if let Some(run) = self.run {
-            return match &object.status.last_run {
+            return match &status.last_run {
                 Some(last) if last.run >= run => Look::Over(Box::new(last.clone())),
                 _ => Look::Waiting(news),
             };
         }
-        let active = object.status.active.as_ref();
+        let active = status.active.as_ref();
         let request = active.and_then(|active| RunRecord::parse(active.record.as_deref()?)?.request);
         let serves = request.is_some_and(|request| self.values.contains(&request));
         let state = match active {

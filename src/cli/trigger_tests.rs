@@ -49,7 +49,7 @@ fn ended(runs: u64, request: &str, last: u64) -> Value {
 
 fn active(run: u64, request: Value) -> Value {
     let record = json!({"run": run, "trigger": "request", "request": request}).to_string();
-    json!({"active": {"run": run, "jobName": format!("j-{run}"), "trigger": "request", "record": record}})
+    json!({"active": {"run": run, "jobName": format!("j-{run}"), "trigger": "request", "uid": "u", "record": record}})
 }
 
 fn ready(reason: &str) -> Value {

@@ -5,20 +5,23 @@
 //! in between prunes again. A failure holds nothing up: it is tried again from memory, and after the next success at the latest,
 //! since all versions of an output are looked at each time, not only those of the last run.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 
-use crate::api::{ObjectKey, ObjectMeta, OwnerReference, Pod, Spec, Uid};
+use crate::api::{ObjectKey, ObjectMeta, Outcome, OwnerReference, PodReport, Spec, Uid};
 use crate::index::JobView;
-use crate::kube::{Error, Propagation};
+use crate::kube::{Answer, Error, Propagation};
 use crate::queue::Backoff;
 
 use super::action::Action;
-use super::memory::{Memory, PruneRetry};
+use super::identity::OwnJob;
+use super::memory::Memory;
 use super::names::run_of_job_name;
+use super::pace::Pause;
 use super::reconcile::{Context, Failed, Flow, Reconciler};
-use super::settle::is_pod_of;
+use super::settle::{is_pod_of, selector_of_quarks_job};
 use super::versions::{Version, is_of_output, is_own, surplus};
 
 /// Pruning that did not work: how long until the next try.
@@ -33,40 +36,53 @@ enum Pruned {
 }
 
 impl Reconciler {
-    pub(super) fn clean_up(&self, context: &Context<'_>, job: &JobView, memory: &mut Memory) -> Result<Flow, Failed> {
+    /// A Job of an older run with output: it is cleaned up if the run succeeded, and kept as failed otherwise.
+    pub(super) fn judge_old(&self, context: &Context<'_>, job: &OwnJob, memory: &mut Memory) -> Result<Flow, Failed> {
+        if self.judge(context, job)?.outcome == Outcome::Succeeded {
+            return self.clean_up(context, job, memory);
+        }
+        memory.kept.push(job.view.uid.clone());
+        Ok(Flow::Continue)
+    }
+
+    pub(super) fn clean_up(&self, context: &Context<'_>, job: &OwnJob, memory: &mut Memory) -> Result<Flow, Failed> {
         if context.view.prunes_versions {
             self.prune_or_postpone(context, memory);
         }
-        let is_deleting_pods = job.record.as_ref().is_some_and(|record| record.delete_pods);
-        if is_deleting_pods {
-            memory.pods = None;
-            return self.delete_job(job, Propagation::Background, memory);
+        if !job.record.delete_pods {
+            self.keep_pods(context, &job.view)?;
         }
-        let pods = match memory.pods.take() {
-            Some(pods) => pods,
-            None => self.pods(context.key)?,
-        };
+        // Pods that have the QuarksJob as an owner stay, whatever becomes of the Job; what else hangs on the Job goes.
+        self.delete_job(&job.view, memory)
+    }
+
+    /// Lets the pods of the run outlive their Job, and deletes those of older runs that are too many.
+    fn keep_pods(&self, context: &Context<'_>, job: &JobView) -> Result<(), Failed> {
+        let Context { key, view, .. } = context;
+        let mut pods = Vec::new();
+        self.pods(key, &selector_of_quarks_job(key), &mut |listed| match listed {
+            None => pods.clear(),
+            Some(pod) => pods.extend(RunPod::of(pod, &view.uid, job)),
+        })?;
         let owner = OwnerReference {
             api_version: crate::api::API_VERSION.to_owned(),
             kind: crate::api::KIND.to_owned(),
-            name: context.key.name.to_string(),
-            uid: context.view.uid.clone(),
+            name: key.name.to_string(),
+            uid: view.uid.clone(),
             controller: false,
+            block_owner_deletion: true,
         };
-        let limit = context.view.pod_history_limit;
-        for pod in pods.iter().filter(|pod| limit > 0 && is_pod_of(pod, &job.uid)) {
-            if pod.metadata.owner_references.iter().any(|known| known.uid == owner.uid) {
-                continue;
+        let limit = view.pod_history_limit;
+        for RunPod { key, uid, owners, .. } in pods.iter().filter(|_| limit > 0) {
+            if let Some(owners) = owners {
+                let owners: Vec<OwnerReference> = owners.iter().cloned().chain([owner.clone()]).collect();
+                ignore_gone(self.client.call_unit(&Action::SetPodOwners { key, uid, owners: &owners }.request()))?;
             }
-            let mut owners = pod.metadata.owner_references.clone();
-            owners.push(owner.clone());
-            let action = Action::SetPodOwners { key: &pod.metadata.key(), uid: &pod.metadata.uid, owners: &owners };
-            ignore_gone(self.client.call_unit(&action.request()))?;
         }
-        for pod in pods_beyond(&pods, &context.view.uid, &job.key.name, limit) {
-            ignore_gone(self.client.call_unit(&Action::DeletePod { key: &pod.metadata.key(), uid: &pod.metadata.uid }.request()))?;
+        for RunPod { key, uid, .. } in pods_beyond(&pods, &job.key.name, limit) {
+            ignore_gone(self.client.call_unit(&Action::DeletePod { key, uid }.request()))?;
         }
-        self.delete_job(job, if limit > 0 { Propagation::Orphan } else { Propagation::Background }, memory)
+        Ok(())
     }
 
     /// Prunes versions; if that does not work, not all of it or not now, it is tried again later.
@@ -74,13 +90,13 @@ impl Reconciler {
         let failures = memory.prune.map_or(0, |retry| retry.failures).saturating_add(1);
         memory.prune = match self.prune(context) {
             Ok(Pruned::Done) => None,
-            Ok(Pruned::NotNow) => Some(PruneRetry { at: Instant::now() + PRUNE_BACKOFF.first, failures: failures - 1 }),
+            Ok(Pruned::NotNow) => Some(Pause { until: Instant::now() + PRUNE_BACKOFF.first, failures: failures - 1 }),
             Err(error) => {
                 let wait = PRUNE_BACKOFF.delay(failures, 0.0);
                 if !error.is_shutdown() {
                     warn!("versions not pruned, will be tried again key={} error={error} retry_seconds={}", context.key, wait.as_secs());
                 }
-                Some(PruneRetry { at: Instant::now() + wait, failures })
+                Some(Pause { until: Instant::now() + wait, failures })
             }
         };
     }
@@ -118,15 +134,15 @@ impl Reconciler {
         Ok(Pruned::Done)
     }
 
-    pub(super) fn delete_job(&self, job: &JobView, propagation: Propagation, memory: &mut Memory) -> Result<Flow, Failed> {
-        let action = Action::DeleteJob { key: &job.key, uid: &job.uid, version: None, propagation };
+    pub(super) fn delete_job(&self, job: &JobView, memory: &mut Memory) -> Result<Flow, Failed> {
+        let action = Action::DeleteJob { key: &job.key, uid: &job.uid, version: None, propagation: Propagation::Background };
         ignore_gone(self.client.call_unit(&action.request()))?;
         memory.acted_on(job);
         Ok(Flow::Continue)
     }
 
-    pub(super) fn release_ttl(&self, job: &JobView, memory: &mut Memory) -> Result<Flow, Failed> {
-        if let Some(seconds) = job.record.as_ref().and_then(|record| record.ttl) {
+    pub(super) fn release_ttl(&self, OwnJob { view: job, record }: &OwnJob, memory: &mut Memory) -> Result<Flow, Failed> {
+        if let Some(seconds) = record.ttl {
             ignore_gone(self.client.call_unit(&Action::ReleaseTtl { key: &job.key, uid: &job.uid, seconds }.request()))?;
         }
         memory.acted_on(job);
@@ -134,32 +150,50 @@ impl Reconciler {
     }
 }
 
-/// Pods kept for their logs, of runs older than the newest `limit`; `newest_job` is the run that is cleaned up now.
-fn pods_beyond<'a>(pods: &'a [Pod], quarks_job: &Uid, newest_job: &str, limit: u32) -> Vec<&'a Pod> {
-    let kept: Vec<(u64, &Pod)> = pods
-        .iter()
-        .filter(|pod| pod.metadata.controller().is_none() && pod.metadata.owner_references.iter().any(|owner| owner.uid == *quarks_job))
-        .filter_map(|pod| Some((run_of_job_name(pod.metadata.labels.get("batch.kubernetes.io/job-name")?)?, pod)))
-        .collect();
-    let mut runs: Vec<u64> = run_of_job_name(newest_job).into_iter().collect();
-    for (run, _) in &kept {
-        if !runs.contains(run) {
-            runs.push(*run);
-        }
+/// What clean-up needs to know of a pod. There may be thousands.
+struct RunPod {
+    key: ObjectKey,
+    uid: Uid,
+    /// The run that it is of, if it is kept for its logs already.
+    kept: Option<u64>,
+    /// Its owners, if it is of the run that is cleaned up and the QuarksJob is not among them yet.
+    owners: Option<Vec<OwnerReference>>,
+}
+
+impl RunPod {
+    /// `None` for a pod that is of no interest.
+    fn of(pod: PodReport, quarks_job: &Uid, job: &JobView) -> Option<Self> {
+        let is_kept = pod.metadata.owner_references.iter().any(|owner| owner.uid == *quarks_job);
+        let is_of_job = is_pod_of(&pod, &job.uid);
+        let run = run_of_job_name(&pod.metadata.labels.job_name);
+        let metadata = pod.metadata;
+        (is_kept || is_of_job).then(|| Self {
+            key: ObjectKey::new(job.key.namespace.clone(), metadata.name.as_str()),
+            uid: metadata.uid,
+            kept: run.filter(|_| is_kept && !is_of_job),
+            owners: (!is_kept).then_some(metadata.owner_references),
+        })
     }
-    let is_beyond = |run: u64| runs.iter().filter(|other| **other > run).count() >= limit as usize;
-    kept.into_iter().filter(|(run, _)| is_beyond(*run)).map(|(_, pod)| pod).collect()
+}
+
+/// Pods kept for their logs, of runs older than the newest `limit`; `newest_job` is the run that is cleaned up now.
+fn pods_beyond<'a>(pods: &'a [RunPod], newest_job: &str, limit: u32) -> Vec<&'a RunPod> {
+    let mut runs: BTreeSet<u64> = pods.iter().filter_map(|pod| pod.kept).collect();
+    runs.extend(run_of_job_name(newest_job));
+    // The oldest that stays, if not all do.
+    let oldest = runs.iter().rev().nth((limit as usize).saturating_sub(1)).copied().unwrap_or_default();
+    pods.iter().filter(|pod| pod.kept.is_some_and(|run| limit == 0 || run < oldest)).collect()
 }
 
 /// A write to an object that is gone, or is another one by now, has nothing left to do.
 fn ignore_gone(result: Result<(), Error>) -> Result<(), Failed> {
-    match result {
-        // 422 is what a patch for another UID answers. A delete answers 409, but so may a busy server: that is tried again.
-        Err(error) if error.is_not_found() || error.is_invalid() => {
+    match result.map_err(|error| (error.answer(), error)) {
+        Err((Answer::Gone | Answer::OtherObject, error)) => {
             debug!("nothing left to write to error={error}");
             Ok(())
         }
-        Err(error) => Err(Failed::Api(error)),
+        // What is refused is not gone.
+        Err((_, error)) => Err(Failed::Api(error)),
         Ok(()) => Ok(()),
     }
 }
@@ -171,22 +205,35 @@ mod tests {
 
     #[test]
     fn pods_of_the_newest_runs_are_kept() {
-        let pod = |run: u64| -> Pod {
-            serde_json::from_value(json!({"metadata": {
-                "name": format!("p{run}"),
-                "labels": {"batch.kubernetes.io/job-name": format!("q-x-{run}")},
-                "ownerReferences": [{"apiVersion": "v", "kind": "QuarksJob", "name": "q", "uid": "u"}]
-            }}))
-            .expect("decodes")
-        };
-        let pods = [pod(1), pod(2), pod(3), pod(2)];
+        let pod = |run: u64| RunPod { key: ObjectKey::new("ns", format!("p{run}")), uid: "u".into(), kept: Some(run), owners: None };
+        let new = RunPod { kept: None, ..pod(4) };
+        let pods = [pod(1), pod(2), pod(3), pod(2), new];
         let beyond = |limit| {
-            let mut names: Vec<_> =
-                pods_beyond(&pods, &Uid::from("u"), "q-x-4", limit).iter().map(|pod| pod.metadata.name.clone()).collect();
+            let mut names: Vec<_> = pods_beyond(&pods, "q-x-4", limit).iter().map(|pod| pod.key.name.to_string()).collect();
             names.sort();
             names.join(" ")
         };
         let expected = ["p1 p2 p2 p3", "p1 p2 p2 p3", "p1 p2 p2", "p1", "", ""];
         assert_eq!([beyond(0), beyond(1), beyond(2), beyond(3), beyond(4), beyond(9)], expected);
+    }
+
+    #[test]
+    fn pods_are_known_by_their_owners() {
+        let job: crate::api::Job =
+            serde_json::from_value(json!({"metadata": {"name": "q-x-4", "namespace": "ns", "uid": "job"}})).expect("a Job");
+        let job = JobView::from(job);
+        let owner = |kind: &str, uid: &str, is_controller: bool| json!({"apiVersion": "v", "kind": kind, "name": "n", "uid": uid, "controller": is_controller});
+        let of = |owners: serde_json::Value| {
+            let pod = json!({"metadata": {"name": "p", "uid": "p", "labels": {"batch.kubernetes.io/job-name": "q-x-3"}, "ownerReferences": owners}});
+            let pod: PodReport = serde_json::from_value(pod).expect("a pod");
+            RunPod::of(pod, &"u".into(), &job).map(|pod| (pod.kept, pod.owners.map(|owners| owners.len())))
+        };
+        assert_eq!(of(json!([owner("Job", "job", true)])), Some((None, Some(1))), "of the run");
+        assert_eq!(of(json!([owner("Job", "job", true), owner("QuarksJob", "u", false)])), Some((None, None)), "has its owner already");
+        assert_eq!(of(json!([owner("QuarksJob", "u", false)])), Some((Some(3), None)), "kept");
+        assert_eq!(of(json!([owner("Job", "older", true), owner("QuarksJob", "u", false)])), Some((Some(3), None)), "its Job just goes");
+        for foreign in [json!([]), json!(null), json!([owner("Job", "other", true)]), json!([owner("Job", "job", false)])] {
+            assert_eq!(of(foreign.clone()), None, "{foreign}");
+        }
     }
 }

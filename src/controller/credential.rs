@@ -19,7 +19,7 @@ use crate::kube::{Client, Error, Request};
 use crate::shutdown::Shutdown;
 
 use super::action::Action;
-use super::blocked::remedy;
+use super::trouble::remedy;
 
 /// Life of a token in seconds: the spec's limit. The API server may give less.
 const TOKEN_SECONDS: u32 = 3_600;

@@ -2,16 +2,18 @@
 //!
 //! One step at a time. After each step the world is looked at again, so a step that was lost to a crash or a conflict
 //! is decided anew. The order of the questions is the order of safety: undo strays, finish what runs, record what
-//! ended, clean up, and only then start something new.
+//! ended, start something new. What is left to tidy up comes last, so that it holds up nothing.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::api::{Outcome, Strategy, Trigger};
+use crate::api::{ActiveRun, JobEnd, Outcome, Strategy, Trigger, Uid};
 use crate::digest;
 use crate::index::{JobView, MISSING_REFERENCE, NamespaceView, QuarksJobView};
 
 use super::config::{Compared, compare, is_of_template};
+use super::identity::{OwnJob, remembered_record, run_of};
+use super::names::job_name;
 use super::record::RunRecord;
 
 /// How long a Job that we created may stay unseen by the watch before it is looked up by name.
@@ -30,10 +32,27 @@ pub struct Snapshot<'a> {
     pub started: Option<&'a StartedRun>,
     /// A start that was refused, and until when it is left alone.
     pub hold: Option<&'a Hold>,
-    /// Versions beyond `keepVersions` were not pruned after a run: when to try again.
-    pub prune_at: Option<Instant>,
     /// What is known of the ConfigMaps and Secrets that it refers to.
     pub references: ReferencesSeen<'a>,
+    /// What did not work lately, and until when it is left alone.
+    pub pauses: Pauses<'a>,
+}
+
+/// What is left alone until a moment because it did not work, or because it comes too often.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pauses<'a> {
+    /// A policy refused to settle the run.
+    pub settle: Option<Instant>,
+    /// Something refused to clean up after runs that are over.
+    pub clean_up: Option<Instant>,
+    /// It was refused because a right is missing, which condition `Ready` says until it is back.
+    pub is_clean_up_denied: bool,
+    /// Versions beyond `keepVersions` were not pruned after a run: then it is tried again.
+    pub prune: Option<Instant>,
+    /// Config changes have made it run again and again.
+    pub config_run: Option<Instant>,
+    /// UIDs of ended Jobs of older runs that were judged: they are kept as failed.
+    pub kept: &'a [Uid],
 }
 
 /// What is known of a QuarksJob's references.
@@ -88,30 +107,32 @@ pub enum Decision {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// Undo a create that arrived after its run was settled.
-    DeleteStray(Arc<JobView>),
+    DeleteStray(OwnJob),
     /// Create the Job of the next run.
     Start(Pending),
     /// Say in status that the run goes on.
-    RecordStart(Arc<JobView>),
+    RecordStart(OwnJob),
     /// The Job has ended: settle the run.
-    Settle(Arc<JobView>),
+    Settle(OwnJob),
     /// The Job has vanished: settle the run as cancelled, if that is true.
     SettleVanished {
         /// Name of the Job.
         job_name: String,
-        /// What the run consumes, if it is known.
-        record: Option<RunRecord>,
+        /// What the run consumes.
+        record: RunRecord,
     },
     /// The run is settled: say in status how it ended.
-    RecordEnd(Option<Arc<JobView>>),
+    RecordEnd(Option<OwnJob>),
     /// The run succeeded and status says so: prune versions, let the pods go or keep them, delete the Job.
-    CleanUp(Arc<JobView>),
+    CleanUp(OwnJob),
+    /// The same of a run with output that is not the last any more: first judge whether it succeeded.
+    JudgeOld(OwnJob),
     /// The run failed and status says so: give the Job the time to live that was held back.
-    ReleaseTtl(Arc<JobView>),
+    ReleaseTtl(OwnJob),
     /// Prune versions, which did not work after the run.
     Prune,
     /// More failed Jobs than the history limit.
-    DeleteOldest(Arc<JobView>),
+    DeleteOldest(OwnJob),
     /// Look whether references are there and what they say.
     LookAtReferences,
     /// Record without a run: that a one-off first seen as `done` counts as having run, and what its references say now.
@@ -131,12 +152,46 @@ impl Step {
             Self::SettleVanished { .. } => "SettleVanished",
             Self::RecordEnd(_) => "RecordEnd",
             Self::CleanUp(_) => "CleanUp",
+            Self::JudgeOld(_) => "JudgeOld",
             Self::ReleaseTtl(_) => "ReleaseTtl",
             Self::Prune => "Prune",
             Self::DeleteOldest(_) => "DeleteOldest",
             Self::LookAtReferences => "LookAtReferences",
             Self::TakeBaseline => "TakeBaseline",
             Self::Report(_) => "Report",
+        }
+    }
+
+    /// True if it only tidies up after runs that are over: it must hold up nothing, whatever becomes of it.
+    pub fn is_clean_up(&self) -> bool {
+        match self {
+            Self::CleanUp(_) | Self::JudgeOld(_) | Self::ReleaseTtl(_) | Self::Prune | Self::DeleteOldest(_) => true,
+            Self::DeleteStray(_)
+            | Self::Start(_)
+            | Self::RecordStart(_)
+            | Self::Settle(_)
+            | Self::SettleVanished { .. }
+            | Self::RecordEnd(_)
+            | Self::LookAtReferences
+            | Self::TakeBaseline
+            | Self::Report(_) => false,
+        }
+    }
+
+    /// True if it writes the QuarksJob, and nothing starts or ends by it.
+    pub fn is_record(&self) -> bool {
+        match self {
+            Self::RecordStart(_) | Self::RecordEnd(_) | Self::TakeBaseline | Self::Report(_) => true,
+            Self::DeleteStray(_)
+            | Self::Start(_)
+            | Self::Settle(_)
+            | Self::SettleVanished { .. }
+            | Self::CleanUp(_)
+            | Self::JudgeOld(_)
+            | Self::ReleaseTtl(_)
+            | Self::Prune
+            | Self::DeleteOldest(_)
+            | Self::LookAtReferences => false,
         }
     }
 }
@@ -156,9 +211,19 @@ pub enum Readiness {
     NamespaceNotReady,
     /// Something that the template refers to is not there.
     MissingReference,
+    /// Annotation `run-requested` is no request; all other triggers work.
+    InvalidRequest,
 }
 
 impl Readiness {
+    /// True if a trigger leads to a run, or to a look whether what is missing has come.
+    pub fn could_run(self) -> bool {
+        match self {
+            Self::Ready | Self::AlreadyRan | Self::MissingReference | Self::InvalidRequest => true,
+            Self::Suspended | Self::InvalidSpec | Self::NamespaceNotReady => false,
+        }
+    }
+
     /// Status and reason of condition `Ready`.
     pub fn condition(self) -> (bool, &'static str) {
         match self {
@@ -167,6 +232,7 @@ impl Readiness {
             Self::InvalidSpec => (false, "InvalidSpec"),
             Self::NamespaceNotReady => (false, "NamespaceNotReady"),
             Self::MissingReference => (false, MISSING_REFERENCE),
+            Self::InvalidRequest => (false, "InvalidRequest"),
         }
     }
 }
@@ -207,33 +273,38 @@ fn once_has_run(view: &QuarksJobView) -> bool {
 /// The next step.
 pub fn decide(snapshot: &Snapshot<'_>, now: Instant) -> Decision {
     let Some(namespace) = snapshot.namespace.filter(|_| !snapshot.view.is_being_deleted) else { return Decision::Nothing };
-    let decision = decide_run(snapshot, namespace, now);
-    // Old versions hold up nothing.
-    match (&decision, snapshot.prune_at) {
-        (Decision::Do(_), _) | (_, None) => decision,
-        (_, Some(at)) if at <= now => Decision::Do(Step::Prune),
-        (Decision::Wait(duration), Some(at)) => Decision::Wait((*duration).min(at - now)),
-        (Decision::Nothing, Some(at)) => Decision::Wait(at - now),
+    let ours: Vec<OwnJob> = snapshot.jobs.iter().filter_map(|job| own_job(job, snapshot)).collect();
+    let decision = decide_run(snapshot, &ours, namespace, now);
+    // What is over holds up nothing that starts or ends.
+    match decision {
+        Decision::Do(_) => decision,
+        Decision::Nothing => tidy(snapshot, &ours, now),
+        Decision::Wait(duration) => match tidy(snapshot, &ours, now) {
+            Decision::Nothing => Decision::Wait(duration),
+            Decision::Wait(other) => Decision::Wait(duration.min(other)),
+            step @ Decision::Do(_) => step,
+        },
     }
 }
 
-fn decide_run(snapshot: &Snapshot<'_>, namespace: &NamespaceView, now: Instant) -> Decision {
-    let Snapshot { view, jobs, namespace: _, started, hold, prune_at: _, references } = snapshot;
-    let settled = view.marker.runs;
-    let ours = || jobs.iter().filter_map(|job| job.record_of(&view.uid).map(|record| (job, record)));
+fn own_job(job: &Arc<JobView>, snapshot: &Snapshot<'_>) -> Option<OwnJob> {
+    run_of(job, snapshot.view, snapshot.started).map(|record| OwnJob { view: Arc::clone(job), record })
+}
 
-    let is_stray = |job: &JobView, record: &RunRecord| record.run <= settled && job.end.is_none() && !job.is_being_deleted;
-    if let Some((job, _)) = ours().find(|(job, record)| is_stray(job, record)) {
-        return Decision::Do(Step::DeleteStray(Arc::clone(job)));
+fn decide_run(snapshot: &Snapshot<'_>, ours: &[OwnJob], namespace: &NamespaceView, now: Instant) -> Decision {
+    let Snapshot { view, started, pauses, .. } = snapshot;
+    let settled = view.marker.runs;
+
+    let is_stray = |job: &&OwnJob| job.record.run <= settled && job.view.end.is_none() && !job.view.is_being_deleted;
+    if let Some(stray) = ours.iter().find(is_stray) {
+        return Decision::Do(Step::DeleteStray(stray.clone()));
     }
 
-    if let Some((job, record)) = ours().filter(|(_, record)| record.run > settled).min_by_key(|(_, record)| record.run) {
-        if job.end.is_some() {
-            return Decision::Do(Step::Settle(Arc::clone(job)));
-        }
-        let is_recorded =
-            view.active.as_ref().is_some_and(|active| active.run == record.run) && view.observed_generation == view.generation;
-        return if is_recorded { Decision::Nothing } else { Decision::Do(Step::RecordStart(Arc::clone(job))) };
+    if let Some(job) = ours.iter().filter(|job| job.record.run > settled).min_by_key(|job| job.record.run) {
+        return match pauses.settle.filter(|until| now < *until) {
+            Some(until) if job.view.end.is_some() => Decision::Wait(until - now),
+            _ => step_for_active(view, job),
+        };
     }
 
     // No Job of an active run is in the index. Was there one?
@@ -242,48 +313,72 @@ fn decide_run(snapshot: &Snapshot<'_>, namespace: &NamespaceView, now: Instant) 
         if !started.is_seen && age < JOB_UNSEEN_LIMIT {
             return Decision::Wait(JOB_UNSEEN_LIMIT - age);
         }
-        return Decision::Do(Step::SettleVanished { job_name: started.job_name.clone(), record: Some(started.record.clone()) });
+        return settle_vanished(started.job_name.clone(), started.record.clone(), pauses, now);
     }
     if let Some(active) = view.active.as_ref().filter(|active| active.run > settled) {
-        let record = active.record.as_deref().and_then(RunRecord::parse).filter(|record| record.run == active.run);
-        return Decision::Do(Step::SettleVanished { job_name: active.job_name.clone(), record });
+        return settle_vanished(active.job_name.clone(), remembered_record(view, None, active.run), pauses, now);
     }
-
     let last_run = view.last_run.map_or(0, |(run, _)| run);
+    if last_run > settled {
+        // Status says how it ended, and it could not be settled before its Job went.
+        let name = job_name(&view.key.name, &view.uid, last_run);
+        return settle_vanished(name, remembered_record(view, None, last_run), pauses, now);
+    }
+
     if settled > last_run || !view.is_marker_copied || view.active.is_some() {
-        let job = ours().find(|(_, record)| record.run == settled).map(|(job, _)| Arc::clone(job));
-        return Decision::Do(Step::RecordEnd(job));
+        return Decision::Do(Step::RecordEnd(ours.iter().find(|job| job.record.run == settled).cloned()));
     }
+    decide_start(snapshot, namespace, now)
+}
 
-    if let Some(step) = clean_up(view, &ours().collect::<Vec<_>>()) {
-        return Decision::Do(step);
+/// A run is under way, or has ended and is not settled.
+fn step_for_active(view: &QuarksJobView, job: &OwnJob) -> Decision {
+    if job.view.end.is_some() {
+        return Decision::Do(Step::Settle(job.clone()));
     }
+    let is_active = |active: &ActiveRun| active.run == job.record.run;
+    let is_recorded = view.active.as_deref().is_some_and(is_active) && view.observed_generation == view.generation;
+    if is_recorded { Decision::Nothing } else { Decision::Do(Step::RecordStart(job.clone())) }
+}
 
+fn settle_vanished(job_name: String, record: RunRecord, pauses: &Pauses<'_>, now: Instant) -> Decision {
+    match pauses.settle.filter(|until| now < *until) {
+        Some(until) => Decision::Wait(until - now),
+        None => Decision::Do(Step::SettleVanished { job_name, record }),
+    }
+}
+
+/// No run is active: does one start, and if not, what is said?
+fn decide_start(snapshot: &Snapshot<'_>, namespace: &NamespaceView, now: Instant) -> Decision {
+    let Snapshot { view, hold, references, pauses, .. } = snapshot;
     let pending = pending(view);
     let has_trigger = pending.is_some();
     let readiness = readiness(view, namespace, has_trigger, references.is_missing);
-    let could_run = matches!(readiness, Readiness::Ready | Readiness::AlreadyRan | Readiness::MissingReference);
     // What is missing is looked for as soon as it may be there; there is no burst to wait for.
     let is_due = references.due.is_some_and(|at| at <= now || references.is_missing);
     let step = match pending {
         Some(pending) => (!references.is_missing || is_due).then_some(Step::Start(pending)),
         None => step_for_references(view, references, is_due),
     };
-    if let Some(step) = step.filter(|_| could_run) {
+    if let Some(step) = step.filter(|_| readiness.could_run()) {
         let is_refused = |hold: &&Hold| hold.generation == view.generation && hold.namespace == *namespace && now < hold.until;
-        return match hold.filter(is_refused) {
-            Some(hold) if step != Step::TakeBaseline => Decision::Wait(hold.until - now),
-            _ => Decision::Do(step),
+        let is_config_run = matches!(&step, Step::Start(Pending { trigger: Trigger::Config, .. }));
+        let paused = pauses.config_run.filter(|until| is_config_run && now < *until);
+        let held = hold.filter(is_refused).map(|hold| hold.until).filter(|_| step != Step::TakeBaseline);
+        return match paused.max(held) {
+            Some(until) => Decision::Wait(until - now),
+            None => Decision::Do(step),
         };
     }
     let (is_true, reason) = readiness.condition();
-    let is_said = view.ready.as_ref().is_some_and(|ready| ready.is_true == is_true && ready.reason == reason)
-        && (readiness != Readiness::MissingReference || references.is_missing_said);
+    let says = |is_true: bool, reason: &str| view.ready.as_ref().is_some_and(|ready| ready.is_true == is_true && ready.reason == reason);
+    let is_denial_said = pauses.is_clean_up_denied && says(false, "NamespaceNotReady");
+    let is_said = (is_denial_said || says(is_true, reason)) && (readiness != Readiness::MissingReference || references.is_missing_said);
     // A trigger that waits while Ready is True must not be covered by the generation (see `Readiness::Suspended`).
     let is_observed = view.observed_generation == view.generation || (is_true && has_trigger);
     match references.due {
         _ if !is_said || !is_observed => Decision::Do(Step::Report(readiness)),
-        Some(at) if could_run && view.acts_on_config() => Decision::Wait(at.saturating_duration_since(now)),
+        Some(at) if readiness.could_run() && view.acts_on_config() => Decision::Wait(at.saturating_duration_since(now)),
         _ => Decision::Nothing,
     }
 }
@@ -307,7 +402,9 @@ fn step_for_references(view: &QuarksJobView, seen: &ReferencesSeen<'_>, is_due: 
     // Switched off: what is stored would be compared with whatever is there when it is switched on again.
     let is_stale = !acts && stored.is_some();
     let is_new_done = view.strategy == Some(Strategy::Done) && view.marker.once.is_none();
-    (is_stale || is_new_done).then_some(Step::TakeBaseline)
+    // Made by another algorithm: with it no change of the template would ever be seen.
+    let is_old = view.marker.once.as_ref().is_some_and(|once| !digest::is_current(once));
+    (is_stale || is_new_done || is_old).then_some(Step::TakeBaseline)
 }
 
 /// Whether the QuarksJob could run now.
@@ -320,6 +417,8 @@ pub fn readiness(view: &QuarksJobView, namespace: &NamespaceView, has_trigger: b
         Readiness::NamespaceNotReady
     } else if is_missing {
         Readiness::MissingReference
+    } else if view.is_request_too_long {
+        Readiness::InvalidRequest
     } else if view.strategy == Some(Strategy::Once) && !has_trigger {
         Readiness::AlreadyRan
     } else {
@@ -327,20 +426,43 @@ pub fn readiness(view: &QuarksJobView, namespace: &NamespaceView, has_trigger: b
     }
 }
 
-/// What is left of runs that are over and recorded.
-fn clean_up(view: &QuarksJobView, ours: &[(&Arc<JobView>, &RunRecord)]) -> Option<Step> {
-    let (last, outcome) = view.last_run?;
-    let kept = || ours.iter().filter(|(job, record)| record.run <= last && job.end.is_some() && !job.is_being_deleted);
-    if let Some((job, record)) = kept().find(|(_, record)| record.run == last) {
-        if outcome == Outcome::Succeeded {
-            return Some(Step::CleanUp(Arc::clone(job)));
-        }
-        if record.ttl.is_some() && !job.has_ttl {
-            return Some(Step::ReleaseTtl(Arc::clone(job)));
+/// What is left of runs that are over and recorded. Whether a newer run is under way does not matter.
+fn tidy(snapshot: &Snapshot<'_>, ours: &[OwnJob], now: Instant) -> Decision {
+    let pauses = &snapshot.pauses;
+    let waiting = |until: Option<Instant>| until.filter(|until| now < *until);
+    if pauses.prune.is_some() && waiting(pauses.prune).is_none() {
+        return Decision::Do(Step::Prune);
+    }
+    let step = clean_up(snapshot, ours);
+    let paused = waiting(pauses.clean_up).filter(|_| step.is_some());
+    match (step, paused) {
+        (Some(step), None) => Decision::Do(step),
+        (_, paused) => {
+            [paused, waiting(pauses.prune)].into_iter().flatten().min().map_or(Decision::Nothing, |until| Decision::Wait(until - now))
         }
     }
-    let is_over_limit = kept().count() > view.failed_jobs_history_limit as usize;
-    kept().min_by_key(|(_, record)| record.run).filter(|_| is_over_limit).map(|(job, _)| Step::DeleteOldest(Arc::clone(job)))
+}
+
+fn clean_up(snapshot: &Snapshot<'_>, ours: &[OwnJob]) -> Option<Step> {
+    let Snapshot { view, pauses, .. } = snapshot;
+    let (last, outcome) = view.last_run?;
+    let is_over = |job: &&OwnJob| job.record.run <= last.min(view.marker.runs) && job.view.end.is_some() && !job.view.is_being_deleted;
+    let over = || ours.iter().filter(is_over);
+    if let Some(job) = over().find(|job| job.record.run == last) {
+        if outcome == Outcome::Succeeded {
+            return Some(Step::CleanUp(job.clone()));
+        }
+        if job.record.ttl.is_some() && !job.view.has_ttl {
+            return Some(Step::ReleaseTtl(job.clone()));
+        }
+    }
+    // Of older runs only those are left that failed, and those that could not be cleaned up before the next one ended.
+    let is_complete = |job: &&OwnJob| matches!(job.view.end, Some(JobEnd::Complete { .. })) && job.record.run < last;
+    if let Some(job) = over().filter(is_complete).find(|job| !pauses.kept.contains(&job.view.uid)) {
+        return Some(if job.record.output { Step::JudgeOld(job.clone()) } else { Step::CleanUp(job.clone()) });
+    }
+    let is_over_limit = over().count() > view.failed_jobs_history_limit as usize;
+    over().min_by_key(|job| job.record.run).filter(|_| is_over_limit).map(|job| Step::DeleteOldest(job.clone()))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::references::{Reference, collect};
 use super::versions::{Version, referenced_bases, resolve};
 
 /// Objects in one page of a list: bounds memory.
-const PAGE: u32 = 100;
+pub(super) const PAGE: u32 = 100;
 
 /// An object of which only the metadata came.
 #[derive(Deserialize)]

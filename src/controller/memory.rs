@@ -5,10 +5,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::api::{ObjectKey, Pod, QuarksJob, QuarksJobStatus, ResourceVersion, Uid};
+use crate::api::{ObjectKey, QuarksJob, QuarksJobStatus, ResourceVersion, Uid};
 use crate::index::{JobView, QuarksJobView};
 
-use super::decide::{Hold, ReferencesSeen, StartedRun};
+use super::config::Looked;
+use super::decide::{Hold, Pauses, ReferencesSeen, StartedRun};
+use super::identity::own_status;
+use super::pace::{ConfigLoop, Pace, Pause};
 use super::verdict::Verdict;
 
 /// Versions remembered to tell "the watch is behind" from "someone else wrote". A run makes four.
@@ -19,17 +22,8 @@ const VERSIONS_MAX: usize = 16;
 pub struct Known {
     /// The extract.
     pub view: Arc<QuarksJobView>,
-    /// Its whole status.
+    /// Its whole status, as far as it is its own.
     pub status: QuarksJobStatus,
-}
-
-/// When versions are pruned again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PruneRetry {
-    /// Not before.
-    pub at: Instant,
-    /// Failures in a row.
-    pub failures: u32,
 }
 
 /// What the template refers to and is not there.
@@ -39,13 +33,18 @@ pub struct Missing {
     generation: i64,
     /// Kind and name of each.
     pub names: Vec<String>,
+    /// Secrets that the QuarksJob itself writes, there or not.
+    pub own: Vec<String>,
+    /// Those of them that are missing: only another one could write them.
+    pub missing_own: Vec<String>,
     /// Status says so.
     pub is_said: bool,
 }
 
-/// The memory of one key.
+/// The memory of one key. All of it belongs to one UID.
 #[derive(Debug, Default)]
 pub struct Memory {
+    uid: Uid,
     known: Option<Known>,
     /// Versions that reads and writes of ours have shown, oldest first.
     versions: VecDeque<ResourceVersion>,
@@ -61,12 +60,26 @@ pub struct Memory {
     pub missing: Option<Missing>,
     /// Digest of what references said when they were last looked at.
     pub config: Option<String>,
-    /// Pods of the run that is about to be cleaned up.
-    pub pods: Option<Vec<Pod>>,
     /// Since when a trigger could have had its Job, as far as this process has seen.
     pub trigger_seen: Option<Instant>,
     /// Pruning of versions that did not work.
-    pub prune: Option<PruneRetry>,
+    pub prune: Option<Pause>,
+    /// Settling that was refused.
+    pub settle: Option<Pause>,
+    /// Clean-up that was refused.
+    pub clean_up: Option<Pause>,
+    /// A right is missing for it.
+    pub is_clean_up_denied: bool,
+    /// Writes to the QuarksJob that were taken and did not stick.
+    pub record: Option<Pause>,
+    /// Failures in a row that may be the network's, a webhook's or a load balancer's.
+    pub trouble: u32,
+    /// Counts writes that change nothing.
+    pub pace: Pace,
+    /// Runs that config changes have started.
+    pub config_loop: ConfigLoop,
+    /// Ended Jobs of older runs that are kept as failed.
+    pub kept: Vec<Uid>,
     /// Jobs that were written to, and the version at which: the watch has not shown the result yet.
     acted: Vec<(Uid, ResourceVersion)>,
 }
@@ -76,6 +89,11 @@ impl Memory {
     /// nothing in the index can be newer.
     pub fn observe(&mut self, indexed: &Arc<QuarksJobView>, jobs: &[Arc<JobView>], is_fresh: bool) {
         let is_behind = self.versions.contains(&indexed.resource_version);
+        if self.uid.is_empty() {
+            self.uid = indexed.uid.clone();
+        } else if self.uid != indexed.uid && !is_behind && !is_fresh {
+            *self = Self { uid: indexed.uid.clone(), ..Self::default() };
+        }
         if let Some(known) = &self.known
             && known.view.resource_version != indexed.resource_version
             && !is_behind
@@ -111,8 +129,10 @@ impl Memory {
     /// still shows `before` is behind this answer.
     pub fn learn(&mut self, before: &ResourceVersion, object: &QuarksJob) {
         let view = QuarksJobView::from(object);
-        if self.known.as_ref().is_some_and(|known| known.view.uid != view.uid) {
-            *self = Self::default();
+        if self.uid.is_empty() {
+            self.uid = view.uid.clone();
+        } else if self.uid != view.uid {
+            *self = Self { uid: view.uid.clone(), ..Self::default() };
         }
         if !self.versions.contains(before) {
             self.versions.push_back(before.clone());
@@ -124,7 +144,7 @@ impl Memory {
         while self.versions.len() > VERSIONS_MAX {
             self.versions.pop_front();
         }
-        self.known = Some(Known { view: Arc::new(view), status: object.status.clone() });
+        self.known = Some(Known { view: Arc::new(view), status: own_status(&object.metadata, &object.status).into_owned() });
     }
 
     /// Remembers that a write to this Job was acknowledged.
@@ -133,9 +153,12 @@ impl Memory {
     }
 
     /// Remembers which references of this generation were not there.
-    pub fn learn_missing(&mut self, generation: i64, names: Vec<String>) {
-        let is_said = self.missing.as_ref().is_some_and(|known| known.is_said && known.generation == generation && known.names == names);
-        self.missing = (!names.is_empty()).then_some(Missing { generation, names, is_said });
+    pub fn learn_missing(&mut self, generation: i64, looked: &Looked) {
+        let Looked { missing, own, missing_own, config: _ } = looked;
+        let is_known = |known: &Missing| known.is_said && known.generation == generation && known.names == *missing;
+        let is_said = self.missing.as_ref().is_some_and(is_known);
+        let missing = Missing { generation, names: missing.clone(), own: own.clone(), missing_own: missing_own.clone(), is_said };
+        self.missing = Some(missing).filter(|missing| !missing.names.is_empty());
     }
 
     /// What is known of the references of `view`; they are `due` to be looked at.
@@ -143,6 +166,19 @@ impl Memory {
         let missing = self.missing.as_ref().filter(|missing| missing.generation == view.generation);
         let is_missing_said = missing.is_none_or(|missing| missing.is_said);
         ReferencesSeen { is_missing: missing.is_some(), is_missing_said, config: self.config.as_deref(), due }
+    }
+
+    /// What is left alone for now.
+    pub fn pauses(&self) -> Pauses<'_> {
+        let until = |pause: Option<Pause>| pause.map(|pause| pause.until);
+        Pauses {
+            settle: until(self.settle),
+            clean_up: until(self.clean_up),
+            is_clean_up_denied: self.is_clean_up_denied,
+            prune: until(self.prune),
+            config_run: self.config_loop.until(),
+            kept: &self.kept,
+        }
     }
 
     /// The Jobs whose extract says what is there now.
@@ -153,7 +189,28 @@ impl Memory {
 
     /// True if forgetting all of it changes nothing: the index has caught up and no run goes on.
     fn is_idle(&self, indexed: Option<&QuarksJobView>) -> bool {
-        let Self { known, versions: _, started, hold, refusals: _, verdict, missing, config, pods: _, trigger_seen, prune, acted } = self;
+        let Self {
+            uid: _,
+            known,
+            versions: _,
+            started,
+            hold,
+            refusals: _,
+            verdict,
+            missing,
+            config,
+            trigger_seen,
+            prune,
+            settle,
+            clean_up,
+            is_clean_up_denied: _,
+            record,
+            trouble,
+            pace,
+            config_loop,
+            kept,
+            acted,
+        } = self;
         let is_caught_up = match (known, indexed) {
             (Some(known), Some(indexed)) => known.view.resource_version == indexed.resource_version,
             (None, _) | (Some(_), None) => true,
@@ -172,7 +229,11 @@ impl Memory {
             && verdict.is_none()
             && missing.is_none()
             && trigger_seen.is_none()
-            && prune.is_none()
+            && [prune, settle, clean_up, record].into_iter().all(Option::is_none)
+            && *trouble == 0
+            && !pace.is_needed()
+            && config_loop.is_empty()
+            && kept.is_empty()
             && acted.is_empty()
     }
 }
@@ -212,6 +273,8 @@ impl Memories {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Trigger;
+    use crate::controller::record::RunRecord;
     use serde_json::json;
 
     fn object(version: &str, uid: &str) -> QuarksJob {
@@ -266,12 +329,35 @@ mod tests {
         assert_eq!(memory.view(&indexed("9")).resource_version.as_str(), "9");
     }
 
+    fn busy() -> Memory {
+        let mut memory = Memory::default();
+        memory.learn(&"4".into(), &object("5", "u"));
+        memory.refusals = 3;
+        memory.started =
+            Some(StartedRun { job_name: "j".into(), record: RunRecord::of_run(1, Trigger::Once), at: Instant::now(), is_seen: true });
+        memory
+    }
+
     #[test]
     fn another_object_of_the_same_name_starts_afresh() {
-        let mut memory = Memory { refusals: 3, ..Memory::default() };
-        memory.learn(&"4".into(), &object("5", "u"));
+        // The read shows it first.
+        let mut memory = busy();
         memory.learn(&"5".into(), &object("8", "v"));
-        assert_eq!(memory.refusals, 0);
+        assert_eq!((memory.refusals, memory.started.is_none()), (0, true));
         assert_eq!(memory.known().map(|known| known.view.uid.as_str().to_owned()).as_deref(), Some("v"));
+        // The index is still at the old object: it is behind, and the new one's memory stays.
+        memory.refusals = 1;
+        memory.observe(&indexed("5"), &[], false);
+        assert_eq!((memory.refusals, memory.view(&indexed("5")).uid.as_str()), (1, "v"));
+        // The index shows it first.
+        let mut memory = busy();
+        let other = Arc::new(QuarksJobView::from(&object("8", "v")));
+        memory.observe(&other, &[], false);
+        assert_eq!((memory.refusals, memory.started.is_none(), memory.known().is_none()), (0, true, true));
+        assert_eq!(memory.view(&other).uid.as_str(), "v");
+        // One that was never read or written.
+        let mut memory = Memory { started: busy().started, uid: "u".into(), ..Memory::default() };
+        memory.observe(&other, &[], false);
+        assert!(memory.started.is_none());
     }
 }

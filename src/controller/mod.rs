@@ -1,10 +1,10 @@
 //! The operator's own logic: from what the API server says to what we write.
 //!
-//! Pure: `decide`, `names`, `outbox`, `record`, `references`, `status`, `template`, `verdict`, `versions`. `action` lists every write.
-//! `reconcile`, `start`, `settle` and `cleanup` carry decisions out, with the reads in `lookup`; `run` gives keys to workers.
+//! Pure: `decide`, `identity`, `names`, `outbox`, `pace`, `record`, `references`, `status`, `stick`, `template`, `verdict`, `versions`. `action`
+//! lists every write. `reconcile`, `start`, `settle`, `report` and `cleanup` carry decisions out, with the reads in `lookup`; `trouble` says
+//! what did not work; `run` gives keys to workers.
 
 mod action;
-mod blocked;
 mod choices;
 mod cleanup;
 mod config;
@@ -12,18 +12,23 @@ mod credential;
 mod decide;
 mod events;
 mod health;
+pub(crate) mod identity;
 mod lookup;
 mod memory;
 pub mod names;
 mod outbox;
+mod pace;
 mod reconcile;
 pub mod record;
 pub mod references;
+mod report;
 mod run;
 mod settle;
 mod start;
 mod status;
+mod stick;
 pub mod template;
+mod trouble;
 pub(crate) mod verdict;
 pub(crate) mod versions;
 

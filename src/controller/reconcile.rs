@@ -1,11 +1,12 @@
 //! What a worker does with a key: look, decide, do one step, look again.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::{debug, info, warn};
+use log::{debug, warn};
 
-use crate::api::{ActiveRun, Condition, Job, ObjectKey, QuarksJob, QuarksJobStatus, Resource, Spec, Strategy};
+use crate::api::{ActiveRun, Job, ObjectKey, QuarksJob, QuarksJobStatus, Resource, ResourceVersion};
 use crate::clock;
 use crate::index::{JobView, NamespaceView, QuarksJobView, SharedIndex};
 use crate::kube::{Client, Error, Propagation, Request};
@@ -14,20 +15,23 @@ use crate::queue::Lane;
 
 use super::action::Action;
 use super::choices::Choices;
-use super::config::{ConfigStore, LookError};
+use super::config::ConfigStore;
 use super::credential::Credentials;
 use super::decide::{Decision, Readiness, Snapshot, Step, decide, pending, readiness};
 use super::events::{EventSender, Note};
-use super::memory::{Known, Memories, Memory, Missing};
-use super::record::Marker;
-use super::references;
+use super::identity::OwnJob;
+use super::memory::{Known, Memories, Memory};
+use super::pace::Pause;
+use super::report::ready_message;
 use super::status::StatusBuilder;
+use super::stick::lost_field;
 use super::template::SidecarSettings;
+use super::trouble::REFUSAL_BACKOFF;
 
 /// Steps for one key before others get their turn. A whole run takes fewer.
 const STEPS_MAX: usize = 16;
-/// A status that cannot say it all is not written again sooner than this.
-const SAME_REPORT: Duration = Duration::from_secs(600);
+/// Writes that fail in one turn though the object has not changed since it was read, until it waits.
+const IN_VAIN_MAX: u32 = 3;
 
 /// What becomes of a key.
 #[derive(Debug)]
@@ -65,6 +69,37 @@ pub(super) enum Flow {
     Continue,
     /// Nothing more for this long.
     Wait(Duration),
+}
+
+/// Counts writes of a turn that were refused as stale though they were not.
+#[derive(Default)]
+struct InVain {
+    failed_at: Option<ResourceVersion>,
+    failures: u32,
+}
+
+impl InVain {
+    /// The object was read again.
+    fn read(&mut self, version: &ResourceVersion) {
+        if self.failed_at.as_ref() != Some(version) {
+            *self = Self::default();
+        }
+    }
+
+    /// A write to the object at this version failed. True if that was once too often.
+    fn failed(&mut self, version: &ResourceVersion) -> bool {
+        self.failed_at = Some(version.clone());
+        self.failures += 1;
+        self.failures > IN_VAIN_MAX
+    }
+}
+
+impl Memory {
+    /// Until when this step has to wait: what it writes does not stick, or was written too often.
+    fn hold_back(&mut self, step: &Step, grounds: u64, now: Instant) -> Option<Instant> {
+        let paused = self.record.map(|pause| pause.until).filter(|until| step.is_record() && now < *until);
+        paused.or_else(|| self.pace.until(grounds, now).filter(|_| *step != Step::LookAtReferences))
+    }
 }
 
 /// Everything a worker needs. Shared by all workers; it holds no state of its own but memories.
@@ -117,6 +152,9 @@ impl Reconciler {
             memory.trigger_seen.get_or_insert(since);
         }
         let next = self.steps(key, lane, &mut memory);
+        if matches!(next, Next::Done | Next::After(_) | Next::Later) && memory.hold.is_none() && memory.settle.is_none() {
+            memory.trouble = 0;
+        }
         let indexed = self.index.read().quarks_job(key);
         match indexed {
             Some(indexed) => self.memories.put(key, memory, Some(&indexed)),
@@ -128,41 +166,42 @@ impl Reconciler {
     fn steps(&self, key: &ObjectKey, lane: Lane, memory: &mut Memory) -> Next {
         let mut object: Option<QuarksJob> = None;
         let mut must_read = false;
+        let mut in_vain = InVain::default();
         for _ in 0..STEPS_MAX {
             if must_read {
                 let Some(before) = self.index.read().quarks_job(key).map(|view| view.resource_version.clone()) else { return Next::Done };
                 match self.read(key) {
                     Ok(Some(read)) => {
                         memory.learn(&before, &read);
+                        in_vain.read(&read.metadata.resource_version);
                         object = Some(read);
                         must_read = false;
                     }
                     // The watch will say so too; nothing is done for an object that is gone.
                     Ok(None) => return Next::Done,
-                    Err(error) if error.is_forbidden() => return self.blocked(key, memory, error),
-                    Err(error) => return Next::Retry(error),
+                    Err(error) => return self.trouble(key, memory, error),
                 }
             }
             let (view, jobs, namespace) = {
                 let index = self.index.read();
                 let Some(indexed) = index.quarks_job(key) else { return Next::Done };
-                let jobs = index.jobs_of(&memory.view(&indexed).uid);
+                let jobs = index.jobs_of(&key.namespace, &memory.view(&indexed).uid);
                 memory.observe(&indexed, &jobs, object.is_some());
                 let view = memory.view(&indexed);
                 (view, memory.current_jobs(jobs), index.monitored(&key.namespace).cloned())
             };
-            let (prune_at, due) = (memory.prune.map(|retry| retry.at), self.config.due(key).map(|due| due.at));
+            let due = self.config.due(key).map(|due| due.at);
             let snapshot = Snapshot {
                 view: &view,
                 jobs: &jobs,
                 namespace: namespace.as_ref(),
                 started: memory.started.as_ref(),
                 hold: memory.hold.as_ref(),
-                prune_at,
                 references: memory.references(&view, due),
+                pauses: memory.pauses(),
             };
             let now = Instant::now();
-            let decision = decide(&snapshot, now);
+            let (decision, grounds) = (decide(&snapshot, now), grounds(&snapshot));
             let is_start = matches!(decision, Decision::Do(Step::Start(_)));
             match decision {
                 Decision::Do(Step::Start(_)) => _ = memory.trigger_seen.get_or_insert(now),
@@ -172,32 +211,53 @@ impl Reconciler {
                 Decision::Do(_) | Decision::Wait(_) => {}
             }
             let step = match decision {
-                Decision::Nothing => return Next::Done,
+                Decision::Nothing => return memory.config_loop.rest(now).map_or(Next::Done, Next::After),
                 Decision::Wait(duration) => return Next::After(duration),
                 Decision::Do(step) => step,
             };
             if lane == Lane::Urgent && !is_start {
                 return Next::Later;
             }
+            if let Some(until) = memory.hold_back(&step, grounds, now) {
+                return Next::After(until.saturating_duration_since(now));
+            }
             // A start is decided on an object read just now; whatever writes a status needs to know the old one.
             let needs_object = is_start || matches!(step, Step::Report(_));
-            let needs_status = matches!(step, Step::RecordStart(_) | Step::RecordEnd(_) | Step::Report(_));
+            let needs_status = step.is_record() && step != Step::TakeBaseline;
             if (needs_object && object.is_none()) || (needs_status && memory.known().is_none()) {
                 must_read = true;
                 continue;
             }
             debug!("step key={key} step={}", step.name());
             let context = Context { key, view: &view, namespace: namespace.as_ref(), object: object.as_ref() };
-            let done = self.execute(step, &context, memory);
-            object = None;
-            match done {
+            let (is_clean_up, is_look) = (step.is_clean_up() && step != Step::Prune, step == Step::LookAtReferences);
+            match self.execute(step, &context, memory) {
                 Ok(Flow::Wait(duration)) => return Next::After(duration),
-                Ok(Flow::Continue) if is_start => return Next::Later,
-                Ok(Flow::Continue) => {}
+                Ok(Flow::Continue) => {
+                    if is_clean_up {
+                        (memory.clean_up, memory.is_clean_up_denied) = (None, false);
+                    }
+                    if !is_look {
+                        memory.pace.wrote(now);
+                    }
+                    if is_start {
+                        return Next::Later;
+                    }
+                }
+                Err(Failed::Stale) if in_vain.failed(&view.resource_version) => {
+                    let pause = Pause::after(memory.record, REFUSAL_BACKOFF, now);
+                    warn!(
+                        "a write fails again and again though nothing has changed key={key} retry_seconds={}",
+                        (pause.until - now).as_secs()
+                    );
+                    memory.record = Some(pause);
+                    return Next::After(pause.until - now);
+                }
                 Err(Failed::Stale) => must_read = true,
-                Err(Failed::Api(error)) if error.is_forbidden() => return self.blocked(key, memory, error),
-                Err(Failed::Api(error)) => return Next::Retry(error),
+                Err(Failed::Api(error)) if is_clean_up && !error.is_shutdown() => self.postpone_clean_up(&context, memory, &error),
+                Err(Failed::Api(error)) => return self.trouble(key, memory, error),
             }
+            object = None;
         }
         Next::Later
     }
@@ -208,15 +268,16 @@ impl Reconciler {
             Step::Start(pending) => self.start(context, pending, memory),
             Step::RecordStart(job) => self.record_start(context, &job, memory),
             Step::Settle(job) => self.settle_ended(context, &job, memory),
-            Step::SettleVanished { job_name, record } => self.settle_vanished(context, &job_name, record, memory),
-            Step::RecordEnd(job) => self.record_end(context, job.as_deref(), memory),
+            Step::SettleVanished { job_name, record } => self.settle_vanished(context, &job_name, &record, memory),
+            Step::RecordEnd(job) => self.record_end(context, job.as_ref(), memory),
             Step::CleanUp(job) => self.clean_up(context, &job, memory),
+            Step::JudgeOld(job) => self.judge_old(context, &job, memory),
             Step::ReleaseTtl(job) => self.release_ttl(&job, memory),
             Step::Prune => {
                 self.prune_or_postpone(context, memory);
                 Ok(Flow::Continue)
             }
-            Step::DeleteOldest(job) => self.delete_job(&job, Propagation::Background, memory),
+            Step::DeleteOldest(job) => self.delete_job(&job.view, memory),
             Step::LookAtReferences => self.look_again(context, memory),
             Step::TakeBaseline => self.take_baseline(context, memory),
             Step::Report(readiness) => self.report(context, readiness, memory),
@@ -250,8 +311,31 @@ impl Reconciler {
             return Ok(());
         }
         let action = Action::WriteStatus { key: context.key, version: &context.view.resource_version, status };
-        let object: QuarksJob = self.client.call(&action.request())?;
-        memory.learn(&context.view.resource_version, &object);
+        let lost = match self.client.call::<QuarksJob>(&action.request()) {
+            Ok(object) => {
+                memory.learn(&context.view.resource_version, &object);
+                memory.known().and_then(|known| lost_field(status, &known.status))
+            }
+            // Either it is gone, or its status is no resource of its own.
+            Err(error) if error.is_not_found() => match self.read(context.key)? {
+                Some(object) if object.metadata.resource_version == context.view.resource_version => Some("all of it"),
+                Some(_) | None => return Err(Failed::Stale),
+            },
+            Err(error) => return Err(error.into()),
+        };
+        let Some(field) = lost else {
+            memory.record = None;
+            return Ok(());
+        };
+        let now = Instant::now();
+        let pause = Pause::after(memory.record, REFUSAL_BACKOFF, now);
+        memory.record = Some(pause);
+        warn!(
+            "status written and not kept, will be tried again: is the CRD older than the operator (kubectl apply -f manifests/crd.yaml), or does a \
+             mutating webhook change it? key={} field=status:{field:?} retry_seconds={}",
+            context.key,
+            (pause.until - now).as_secs()
+        );
         Ok(())
     }
 
@@ -268,15 +352,15 @@ impl Reconciler {
 
     // --- during a run ------------------------------------------------------------------------------------------
 
-    fn record_start(&self, context: &Context<'_>, job: &JobView, memory: &mut Memory) -> Result<Flow, Failed> {
+    fn record_start(&self, context: &Context<'_>, OwnJob { view: job, record }: &OwnJob, memory: &mut Memory) -> Result<Flow, Failed> {
         // If the answer to its create was lost, the watch has brought it.
         self.trigger_served(memory);
-        let record = job.record_of(&context.view.uid).ok_or(Failed::Stale)?;
         let Known { status, .. } = memory.known().cloned().ok_or(Failed::Stale)?;
         let active = ActiveRun {
             run: record.run,
             job_name: job.key.name.to_string(),
             trigger: record.trigger,
+            uid: Some(context.view.uid.clone()),
             record: Some(record.encode()),
             start_time: job.created.clone(),
         };
@@ -287,7 +371,7 @@ impl Reconciler {
     }
 
     /// A Job whose run is settled already, and that still runs: a create that arrived late.
-    fn delete_stray(&self, context: &Context<'_>, job: &JobView, memory: &mut Memory) -> Result<Flow, Failed> {
+    fn delete_stray(&self, context: &Context<'_>, OwnJob { view: job, .. }: &OwnJob, memory: &mut Memory) -> Result<Flow, Failed> {
         // The index may be behind: only a Job that runs now is a stray.
         match self.read_job(&job.key)? {
             Some(fresh) if fresh.uid == job.uid && fresh.end.is_none() && !fresh.is_being_deleted => {
@@ -305,103 +389,17 @@ impl Reconciler {
         memory.acted_on(job);
         Ok(Flow::Continue)
     }
-
-    // --- nothing to run ----------------------------------------------------------------------------------------
-
-    fn take_baseline(&self, context: &Context<'_>, memory: &mut Memory) -> Result<Flow, Failed> {
-        let view = context.view;
-        let is_new_done = view.strategy == Some(Strategy::Done) && view.marker.once.is_none();
-        let once = if is_new_done { Some(view.template_digest.to_string()) } else { view.marker.once.clone() };
-        let config = if view.acts_on_config() { memory.config.clone().or_else(|| view.marker.config.clone()) } else { None };
-        info!("baseline taken, nothing runs key={} once={is_new_done} config={}", context.key, config.is_some());
-        let marker = Marker { once, config, ..view.marker.clone() };
-        let action = Action::Settle { key: context.key, version: &view.resource_version, uid: &view.uid, marker: &marker, strategy: None };
-        let object: QuarksJob = self.client.call(&action.request())?;
-        memory.learn(&context.view.resource_version, &object);
-        Ok(Flow::Continue)
-    }
-
-    fn report(&self, context: &Context<'_>, readiness: Readiness, memory: &mut Memory) -> Result<Flow, Failed> {
-        let Known { status, view, .. } = memory.known().cloned().ok_or(Failed::Stale)?;
-        let mut readiness = readiness;
-        if matches!(readiness, Readiness::Ready | Readiness::AlreadyRan) {
-            let own = self.check_references(context, memory)?;
-            if memory.missing.is_some() {
-                readiness = Readiness::MissingReference;
-            }
-            if status.observed_generation != view.generation {
-                self.warn_about_own(context, &own);
-            }
-        }
-        let message = ready_message(readiness, &view, memory.missing.as_ref());
-        let now = clock::now_seconds();
-        let new = StatusBuilder::new(&view, &status, &now).idle(readiness, &message);
-        let is_new_generation = status.observed_generation != new.observed_generation;
-        let is_news = is_new_generation || ready_of(&status) != ready_of(&new) || readiness == Readiness::MissingReference && status != new;
-        self.write_status(context, &status, &new, memory)?;
-        if let Some(missing) = &mut memory.missing {
-            missing.is_said = true;
-        }
-        match readiness {
-            Readiness::AlreadyRan if is_new_generation => {
-                let note = "once has run for this template and does not run again; to run it again set spec.trigger.strategy to now, or set the annotation quarks.cloudfoundry.org/run-requested to a new value";
-                self.tell(context, Note::normal("AlreadyRan", "Observe", note.to_owned()));
-            }
-            Readiness::InvalidSpec | Readiness::NamespaceNotReady | Readiness::MissingReference if is_news => {
-                self.tell(context, Note::warning(readiness.condition().1, "Observe", message));
-            }
-            _ => {}
-        }
-        // Whether the status could say it all or not: the same decision would only write the same again.
-        Ok(if new == status { Flow::Wait(SAME_REPORT) } else { Flow::Continue })
-    }
-
-    /// Looks whether what the template refers to is there. Gives the references to own output.
-    fn check_references(&self, context: &Context<'_>, memory: &mut Memory) -> Result<Vec<String>, Failed> {
-        let Some(spec) = context.object.and_then(|object| Spec::parse(&object.spec).ok()) else { return Ok(Vec::new()) };
-        let mut template = spec.template.clone();
-        let due = self.config.due(context.key);
-        let looked = self
-            .use_highest_versions(&context.key.namespace, &mut template)
-            .map_err(LookError::from)
-            .and_then(|_choice| self.look(context.key, &references::of_spec(&Spec { template, ..spec }), None));
-        match looked {
-            Ok(looked) => {
-                if !context.view.acts_on_config() {
-                    self.config.looked(context.key, due);
-                }
-                memory.learn_missing(context.view.generation, looked.missing);
-                Ok(looked.own)
-            }
-            // Whether they are there is not for us to see; a start will say so.
-            Err(LookError::Api(error)) if error.is_forbidden() => Ok(Vec::new()),
-            Err(LookError::Api(error)) => Err(Failed::Api(error)),
-            Err(LookError::NotReady(_)) => Ok(Vec::new()),
-        }
-    }
 }
 
-pub(super) fn ready_of(status: &QuarksJobStatus) -> Option<(&str, &str)> {
-    status.condition("Ready").map(|Condition { status, reason, .. }| (status.as_str(), reason.as_str()))
-}
-
-pub(super) fn ready_message(readiness: Readiness, view: &QuarksJobView, missing: Option<&Missing>) -> String {
-    match readiness {
-        Readiness::Ready => "can run".to_owned(),
-        Readiness::AlreadyRan => "has run once for this template".to_owned(),
-        Readiness::Suspended => "spec.suspend is true: no run starts; triggers wait".to_owned(),
-        Readiness::InvalidSpec => view.spec_error.as_ref().map(ToString::to_string).unwrap_or_default(),
-        Readiness::MissingReference => {
-            let names = missing.map(|missing| missing.names.join(", ")).unwrap_or_default();
-            format!("not there: {names}; a run that waits starts when the last of them appears")
-        }
-        Readiness::NamespaceNotReady => no_account_message(&view.key.namespace),
+/// All that decisions rest on and that others can change, as a hash: while it stays the same, nothing has changed.
+fn grounds(snapshot: &Snapshot<'_>) -> u64 {
+    let Snapshot { view, jobs, namespace, started, hold, references, pauses: _ } = snapshot;
+    let mut hasher = DefaultHasher::new();
+    (view.generation, &view.request, view.marker.runs, &view.marker.once, &view.marker.config, started.is_some()).hash(&mut hasher);
+    for job in *jobs {
+        (job.uid.as_str(), job.end.is_some(), job.is_being_deleted, job.has_ttl).hash(&mut hasher);
     }
-}
-
-fn no_account_message(namespace: &str) -> String {
-    format!(
-        "spec.output needs an account for the sidecar; run: kubectl apply -n {namespace} -f manifests/monitored-namespace.yaml && \
-         kubectl label namespace {namespace} quarks.cloudfoundry.org/qjob-service-account=quarks-job-sidecar"
-    )
+    (namespace.map(|namespace| &namespace.service_account), hold.map(|hold| hold.until)).hash(&mut hasher);
+    (references.is_missing, references.config, references.due).hash(&mut hasher);
+    hasher.finish()
 }

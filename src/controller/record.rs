@@ -10,6 +10,10 @@ use crate::api::{ANNOTATION_SETTLED, ObjectMeta, Outcome, QuarksJobStatus, Strat
 
 /// Runs numbers are exact in every JSON reader, and `runs + 1` never overflows.
 const RUN_MAX: u64 = 1 << 53;
+/// Longest text of a record in bytes: what we write is far shorter, whatever a request says. Others can write annotations of 256 KiB.
+const TEXT_MAX: usize = 16 * 1024;
+/// Longest value of annotation `run-requested` in bytes.
+pub const REQUEST_MAX: usize = 1024;
 
 /// Annotation `settled` of a QuarksJob, and `status.settled`: the newest run that is over, and what it consumed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,15 +49,29 @@ struct StoredUid {
 impl Marker {
     /// The marker in force: the one with more runs of annotation and status (`kubectl replace` drops annotations).
     /// A tie goes to the annotation.
-    pub fn in_force(metadata: &ObjectMeta, status: &QuarksJobStatus) -> Self {
-        let annotation = metadata.annotations.get(ANNOTATION_SETTLED).and_then(|text| Self::parse(text, &metadata.uid));
-        let copy = Self::in_status(metadata, status);
-        match (annotation, copy) {
-            (Some(annotation), Some(copy)) if copy.runs > annotation.runs => copy,
-            (Some(annotation), _) => annotation,
-            (None, Some(copy)) => copy,
-            (None, None) => Self::default(),
-        }
+    ///
+    /// A restored object has the marker of another UID. All that it says to this one is which request had been served: while the strategy
+    /// asks for nothing, that value is no new request.
+    pub fn in_force(metadata: &ObjectMeta, status: &QuarksJobStatus, strategy: Option<Strategy>) -> Self {
+        let texts = || [metadata.annotations.get(ANNOTATION_SETTLED), status.settled.as_ref()].into_iter().flatten();
+        let own = texts().filter_map(|text| Self::parse(text, &metadata.uid));
+        // The first of several that are equal.
+        let own = own.reduce(|best, other| if other.runs > best.runs { other } else { best });
+        own.unwrap_or_else(|| {
+            let is_waiting = matches!(strategy, Some(Strategy::Manual | Strategy::Done));
+            let restored = texts().filter(|_| is_waiting).find_map(|text| Self::parse_any(text)?.1.request);
+            Self { request: restored, ..Self::default() }
+        })
+    }
+
+    /// True if it says nothing that would be lost without it.
+    pub fn is_blank(&self) -> bool {
+        self.runs == 0 && self.once.is_none() && self.request.is_none()
+    }
+
+    /// The UID that a stored marker names.
+    pub fn uid_in(text: &str) -> Option<Uid> {
+        Self::parse_any(text).map(|(uid, _)| uid)
     }
 
     /// The copy in status, if it is this object's.
@@ -62,9 +80,17 @@ impl Marker {
     }
 
     fn parse(text: &str, uid: &Uid) -> Option<Self> {
-        let stored: StoredUid = crate::json::from_slice(text.as_bytes()).ok()?;
+        Self::parse_any(text).filter(|(stored, _)| stored == uid).map(|(_, marker)| marker)
+    }
+
+    /// With the UID that it was written for.
+    fn parse_any(text: &str) -> Option<(Uid, Self)> {
+        if text.len() > TEXT_MAX {
+            return None;
+        }
+        let StoredUid { uid } = crate::json::from_slice(text.as_bytes()).ok()?;
         let marker: Self = crate::json::from_slice(text.as_bytes()).ok()?;
-        (stored.uid == *uid && marker.runs < RUN_MAX).then_some(marker)
+        (marker.runs < RUN_MAX && is_request(marker.request.as_ref())).then_some((uid, marker))
     }
 
     /// The text of the annotation of the QuarksJob with this UID.
@@ -119,10 +145,22 @@ pub struct RunRecord {
     pub delete_pods: bool,
 }
 
+/// True unless the request is longer than one can be.
+fn is_request(request: Option<&String>) -> bool {
+    request.is_none_or(|value| value.len() <= REQUEST_MAX)
+}
+
 impl RunRecord {
+    /// A run that consumes nothing.
+    pub fn of_run(run: u64, trigger: Trigger) -> Self {
+        Self { run, trigger, strategy: None, template: None, config: None, request: None, ttl: None, output: false, delete_pods: false }
+    }
+
     /// The record in the annotation's text, if it is one.
     pub fn parse(text: &str) -> Option<Self> {
-        crate::json::from_slice(text.as_bytes()).ok().filter(|record: &Self| record.run >= 1 && record.run < RUN_MAX)
+        let record: Self =
+            Some(text).filter(|text| text.len() <= TEXT_MAX).and_then(|text| crate::json::from_slice(text.as_bytes()).ok())?;
+        ((1..RUN_MAX).contains(&record.run) && is_request(record.request.as_ref())).then_some(record)
     }
 
     /// The text of the annotation.
@@ -145,7 +183,7 @@ mod tests {
             metadata.annotations.insert(ANNOTATION_SETTLED.to_owned(), text.to_owned());
         }
         let status = QuarksJobStatus { settled: status.map(str::to_owned), ..QuarksJobStatus::default() };
-        Marker::in_force(&metadata, &status).runs
+        Marker::in_force(&metadata, &status, None).runs
     }
 
     #[test]
@@ -172,22 +210,50 @@ mod tests {
     #[test]
     fn a_run_clears_only_what_it_consumed() {
         let before = Marker { once: Some("t0".into()), request: Some("r0".into()), runs: 4, ..Marker::default() };
-        let run = RunRecord {
-            run: 5,
-            trigger: Trigger::Now,
-            strategy: Some(Strategy::Now),
-            template: Some("t1".into()),
-            config: None,
-            request: None,
-            ttl: None,
-            output: false,
-            delete_pods: false,
-        };
+        let run = RunRecord { strategy: Some(Strategy::Now), template: Some("t1".into()), ..RunRecord::of_run(5, Trigger::Now) };
         let after = before.after(&run, Outcome::Failed, "BackoffLimitExceeded");
         assert_eq!((after.runs, after.once.as_deref(), after.request.as_deref()), (5, Some("t0"), Some("r0")));
         let once = RunRecord { strategy: Some(Strategy::Once), request: Some("r1".into()), ..run };
         let after = before.after(&once, Outcome::Succeeded, "");
         assert_eq!((after.once.as_deref(), after.request.as_deref()), (Some("t1"), Some("r1")));
         assert_eq!(RunRecord::parse(&once.encode()), Some(once));
+    }
+
+    #[test]
+    fn a_request_that_another_uid_has_served_is_none_while_nothing_is_asked_for() {
+        let stored =
+            |uid: &str, request: &str| Marker { runs: 4, request: Some(request.into()), ..Marker::default() }.encode(&Uid::from(uid));
+        let request = |annotation: Option<String>, copy: Option<String>, strategy: Strategy| {
+            let mut metadata = ObjectMeta { uid: Uid::from("u1"), ..ObjectMeta::default() };
+            metadata.annotations.extend(annotation.map(|text| (ANNOTATION_SETTLED.to_owned(), text)));
+            let status = QuarksJobStatus { settled: copy, ..QuarksJobStatus::default() };
+            let marker = Marker::in_force(&metadata, &status, Some(strategy));
+            (marker.runs, marker.request)
+        };
+        let served = |value: &str| Some(value.to_owned());
+        for strategy in [Strategy::Done, Strategy::Manual] {
+            assert_eq!(request(Some(stored("u0", "r1")), None, strategy), (0, served("r1")));
+            assert_eq!(request(None, Some(stored("u0", "r1")), strategy), (0, served("r1")));
+            assert_eq!(request(Some(stored("u0", "r1")), Some(stored("u1", "r2")), strategy), (4, served("r2")), "its own counts");
+        }
+        for strategy in [Strategy::Once, Strategy::Now] {
+            assert_eq!(request(Some(stored("u0", "r1")), None, strategy), (0, None), "one run serves both");
+        }
+    }
+
+    #[test]
+    fn what_others_write_is_bounded() {
+        let request = |length: usize| Some("r".repeat(length));
+        for (length, is_good) in [(REQUEST_MAX, true), (REQUEST_MAX + 1, false), (250 * 1024, false)] {
+            let record = RunRecord { request: request(length), ..RunRecord::of_run(1, Trigger::Request) };
+            assert_eq!(RunRecord::parse(&record.encode()).is_some(), is_good, "{length}");
+            let marker = Marker { runs: 1, request: request(length), ..Marker::default() };
+            assert_eq!(in_force(Some(&marker.encode(&Uid::from("u1"))), None) == 1, is_good, "{length}");
+        }
+        // Each character of a request may take six in JSON.
+        let record = RunRecord { request: Some("\u{1}".repeat(REQUEST_MAX)), ..RunRecord::of_run(1, Trigger::Request) };
+        assert_eq!(RunRecord::parse(&record.encode()), Some(record));
+        let long = RunRecord { template: request(TEXT_MAX), ..RunRecord::of_run(1, Trigger::Now) };
+        assert_eq!(RunRecord::parse(&long.encode()), None);
     }
 }

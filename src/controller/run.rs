@@ -23,16 +23,17 @@ use crate::shutdown::Shutdown;
 use crate::threads::Thread;
 use crate::watch::{self, Jitter, WatchEvent, WatchHandle, WatchSpec};
 
-use super::blocked::remedy;
 use super::choices::Choices;
 use super::config::{ConfigStore, ConfigWatches};
 use super::credential::Credentials;
 use super::decide::pending;
 use super::events;
 use super::health::{Health, Pulse};
+use super::identity::run_of;
 use super::memory::Memories;
 use super::reconcile::{Next, Reconciler};
 use super::template::SidecarSettings;
+use super::trouble::remedy;
 
 /// Sets of keys that wait for the controller.
 const CHANNEL: usize = 256;
@@ -251,8 +252,8 @@ fn take_in(index: &SharedIndex, dirty: &DirtySender, scope: &str, change: Change
 /// True if a trigger waits and no run goes on: somebody waits for a Job.
 fn has_to_start(index: &Index, key: &ObjectKey) -> bool {
     index.quarks_job(key).is_some_and(|view| {
-        let is_unsettled = |job: &Arc<JobView>| job.record_of(&view.uid).is_some_and(|record| record.run > view.marker.runs);
-        view.active.is_none() && pending(&view).is_some() && !index.jobs_of(&view.uid).iter().any(is_unsettled)
+        let is_unsettled = |job: &Arc<JobView>| run_of(job, &view, None).is_some_and(|record| record.run > view.marker.runs);
+        view.active.is_none() && pending(&view).is_some() && !index.jobs_of(&key.namespace, &view.uid).iter().any(is_unsettled)
     })
 }
 

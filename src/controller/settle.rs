@@ -1,85 +1,190 @@
 //! The end of a run: the verdict, the commit point, the status.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use log::{debug, info};
+use log::{debug, info, warn};
 
-use crate::api::{LABEL_QJOB_NAME, LastRun, List, ObjectKey, Outcome, Pod, QuarksJob, QuarksJobStatus, Resource, Strategy, Trigger, Uid};
+use crate::api::{
+    LABEL_JOB_UID, LABEL_QJOB_NAME, LastRun, ObjectKey, Outcome, PodReport, QuarksJob, QuarksJobStatus, Resource, Strategy, Trigger, Uid,
+};
 use crate::clock;
+use crate::digest;
 use crate::index::{JobView, QuarksJobView};
-use crate::kube::{Error, Request};
+use crate::kube::{Answer, Error, Request};
+use crate::watch::{Listed, list_all};
 
 use super::action::Action;
 use super::decide::Readiness;
 use super::events::Note;
+use super::identity::{OwnJob, run_of};
+use super::lookup::PAGE;
 use super::memory::{Known, Memory};
 use super::names::{job_name, label_value};
-use super::reconcile::{Context, Failed, Flow, Reconciler, ready_message};
+use super::pace::Pause;
+use super::reconcile::{Context, Failed, Flow, Reconciler};
 use super::record::{Marker, RunRecord};
+use super::report::{ready_message, ready_of};
 use super::status::StatusBuilder;
-use super::verdict::{Verdict, verdict};
+use super::trouble::REFUSAL_BACKOFF;
+use super::verdict::{Tally, Verdict};
 
 /// A Job that the index does not show but the API server does: how long until the next look.
 const UNSEEN_JOB_RETRY: Duration = Duration::from_secs(5);
+/// Why a settle that was answered with success did not settle.
+const NOT_KEPT: &str = "the API server took the write of annotation quarks.cloudfoundry.org/settled and did not keep it; does a mutating webhook change quarksjobs?";
 
 impl Reconciler {
-    pub(super) fn settle_ended(&self, context: &Context<'_>, job: &JobView, memory: &mut Memory) -> Result<Flow, Failed> {
+    pub(super) fn settle_ended(&self, context: &Context<'_>, job: &OwnJob, memory: &mut Memory) -> Result<Flow, Failed> {
         // As for `record_start`, which a short run never sees.
         self.trigger_served(memory);
-        let record = job.record_of(&context.view.uid).ok_or(Failed::Stale)?;
-        let verdict = self.judge(context, job, record, memory)?;
-        self.settle(context, record, verdict, memory)
+        let verdict = self.judge(context, job)?;
+        self.settle(context, &job.record, Some(&job.view), verdict, memory)
     }
 
-    fn judge(&self, context: &Context<'_>, job: &JobView, record: &RunRecord, memory: &mut Memory) -> Result<Verdict, Failed> {
-        let end = job.end.as_ref().ok_or(Failed::Stale)?;
+    /// With output the sidecars' reports decide: one pod at a time, however many there are.
+    pub(super) fn judge(&self, context: &Context<'_>, job: &OwnJob) -> Result<Verdict, Failed> {
+        let OwnJob { view, record } = job;
+        let end = view.end.as_ref().ok_or(Failed::Stale)?;
         if !record.output {
-            return Ok(verdict(end, job.succeeded, None));
+            return Ok(Verdict::of_job(end));
         }
-        let pods = self.pods(context.key).map_err(Failed::Api)?;
-        let own: Vec<Pod> = pods.iter().filter(|pod| is_pod_of(pod, &job.uid)).cloned().collect();
-        memory.pods = Some(pods);
-        Ok(verdict(end, job.succeeded, Some(&own)))
+        let mut tally = Tally::default();
+        self.pods(context.key, &selector_of_job(context.key, view), &mut |listed| match listed {
+            None => tally = Tally::default(),
+            Some(pod) if is_pod_of(&pod, &view.uid) => tally.take(&pod),
+            Some(_) => {}
+        })?;
+        Ok(tally.verdict(end, view.succeeded))
     }
 
-    pub(super) fn pods(&self, key: &ObjectKey) -> Result<Vec<Pod>, Error> {
-        let selector = format!("{LABEL_QJOB_NAME}={}", label_value(&key.name));
-        self.client.call::<List<Pod>>(&Request::list(Resource::PODS, &key.namespace).label_selector(&selector)).map(|list| list.items)
+    /// Tells each pod that the selector finds; `None` if the list begins anew.
+    pub(super) fn pods(&self, key: &ObjectKey, selector: &str, tell: &mut dyn FnMut(Option<PodReport>)) -> Result<(), Failed> {
+        let request = Request::list(Resource::PODS, &key.namespace).label_selector(selector).limit(PAGE);
+        list_all(&self.client, request, &mut |listed| {
+            match listed {
+                Listed::Begin => tell(None),
+                Listed::Object(json) => tell(Some(crate::json::from_slice(json)?)),
+            }
+            Ok(())
+        })
+        .map_err(Failed::Api)
     }
 
     pub(super) fn settle_vanished(
         &self,
         context: &Context<'_>,
         job_name: &str,
-        record: Option<RunRecord>,
+        record: &RunRecord,
         memory: &mut Memory,
     ) -> Result<Flow, Failed> {
         let job_key = ObjectKey::new(context.key.namespace.clone(), job_name);
         if let Some(job) = self.read_job(&job_key)?
-            && job.record_of(&context.view.uid).is_some()
+            && run_of(&job, context.view, memory.started.as_ref()).is_some()
         {
             debug!("job exists, the watch is behind key={} job={job_name}", context.key);
             return Ok(Flow::Wait(UNSEEN_JOB_RETRY));
         }
-        let record = record.or_else(|| guessed_record(context.view)).ok_or(Failed::Stale)?;
-        self.settle(context, &record, Verdict::cancelled(job_name), memory)
+        let verdict = match context.view.last_run {
+            // It had ended before its Job went, and could not be settled.
+            Some((run, _)) if run == record.run => {
+                let Known { status, .. } = memory.known().cloned().ok_or(Failed::Stale)?;
+                status.last_run.map(Verdict::of_last_run).ok_or(Failed::Stale)?
+            }
+            Some(_) | None => Verdict::cancelled(job_name),
+        };
+        self.settle(context, record, None, verdict, memory)
     }
 
     /// The commit point: marker and strategy in one write.
-    fn settle(&self, context: &Context<'_>, record: &RunRecord, verdict: Verdict, memory: &mut Memory) -> Result<Flow, Failed> {
+    fn settle(
+        &self,
+        context: &Context<'_>,
+        record: &RunRecord,
+        job: Option<&JobView>,
+        verdict: Verdict,
+        memory: &mut Memory,
+    ) -> Result<Flow, Failed> {
         let view = context.view;
         let marker = view.marker.after(record, verdict.outcome, &verdict.reason);
         let strategy = strategy_after(view, record, &marker);
         let action = Action::Settle { key: context.key, version: &view.resource_version, uid: &view.uid, marker: &marker, strategy };
-        let object: QuarksJob = self.client.call(&action.request())?;
+        let refusal = match self.client.call::<QuarksJob>(&action.request()) {
+            Ok(object) => {
+                memory.learn(&view.resource_version, &object);
+                let is_kept = memory.known().is_some_and(|known| known.view.marker.runs >= marker.runs);
+                (!is_kept).then(|| ("SettleRefused", NOT_KEPT.to_owned()))
+            }
+            Err(error) => Some(self.settle_refusal(context, error, memory)?),
+        };
+        if let Some((reason, why)) = refusal {
+            return self.settle_later(context, record, job, verdict, reason, &why, memory);
+        }
         info!("run settled key={} run={} outcome={} reason={}", context.key, record.run, verdict.outcome.as_str(), verdict.reason);
         self.metrics.settled(record.trigger, verdict.outcome);
+        memory.settle = None;
+        memory.trouble = 0;
         memory.verdict = Some((record.run, verdict));
-        memory.learn(&context.view.resource_version, &object);
         Ok(Flow::Continue)
     }
 
-    pub(super) fn record_end(&self, context: &Context<'_>, job: Option<&JobView>, memory: &mut Memory) -> Result<Flow, Failed> {
+    /// Reason and sentence, if somebody has to do something before the run can be settled.
+    fn settle_refusal(&self, context: &Context<'_>, error: Error, memory: &mut Memory) -> Result<(&'static str, String), Failed> {
+        match error.answer() {
+            Answer::MissingRight => Ok(("NamespaceNotReady", self.missing_right_message(context.key, &error))),
+            Answer::Refused | Answer::FieldError | Answer::Exists => Ok(("SettleRefused", error.message())),
+            Answer::WebhookFailed | Answer::TimedOut if memory.is_trouble_to_tell() => Ok(("SettleRefused", error.message())),
+            Answer::WebhookFailed
+            | Answer::TimedOut
+            | Answer::Gone
+            | Answer::Conflict
+            | Answer::OtherObject
+            | Answer::Expired
+            | Answer::Terminating
+            | Answer::Busy
+            | Answer::OnTheWay
+            | Answer::Unavailable
+            | Answer::Unreadable
+            | Answer::Unauthorized
+            | Answer::Shutdown => Err(error.into()),
+        }
+    }
+
+    /// The run has ended and cannot be settled: says so, and how it ended. Nothing that can remove its Job happens, and no run starts.
+    #[expect(clippy::too_many_arguments, reason = "all that is known of the end of one run")]
+    fn settle_later(
+        &self,
+        context: &Context<'_>,
+        record: &RunRecord,
+        job: Option<&JobView>,
+        verdict: Verdict,
+        reason: &'static str,
+        why: &str,
+        memory: &mut Memory,
+    ) -> Result<Flow, Failed> {
+        // The status to write it into has to be known; the second time it is.
+        let Known { status, view } = memory.known().cloned().ok_or(Failed::Stale)?;
+        let at = Instant::now();
+        let pause = Pause::after(memory.settle, REFUSAL_BACKOFF, at);
+        memory.settle = Some(pause);
+        let message = format!("run {} has ended and cannot be settled; no run starts until it is: {why}", record.run);
+        warn!("run not settled key={} reason={reason} retry_seconds={} message={message:?}", context.key, (pause.until - at).as_secs());
+        let context = Context { view: &view, ..*context };
+        let is_news = status.last_run.as_ref().is_none_or(|last| last.run != record.run);
+        let now = clock::now_seconds();
+        let last = last_run(&context, record.run, Some(record.trigger), job, verdict, &status);
+        let new = StatusBuilder::new(&view, &status, &now).ended_unsettled(last.clone(), reason, &message);
+        let is_said = ready_of(&status) == ready_of(&new);
+        self.write_status(&context, &status, &new, memory)?;
+        if is_news {
+            self.tell_end(&context, &last);
+        }
+        if !is_said {
+            self.tell(&context, Note::warning(reason, "SettleRun", message));
+        }
+        Ok(Flow::Wait(pause.until - at))
+    }
+
+    pub(super) fn record_end(&self, context: &Context<'_>, job: Option<&OwnJob>, memory: &mut Memory) -> Result<Flow, Failed> {
         let Known { status, .. } = memory.known().cloned().ok_or(Failed::Stale)?;
         let marker = &context.view.marker;
         let now = clock::now_seconds();
@@ -94,9 +199,10 @@ impl Reconciler {
             None => {
                 let verdict = match memory.verdict.clone() {
                     Some((run, verdict)) if run == marker.runs => verdict,
-                    _ => self.remembered_verdict(context, job, memory)?,
+                    _ => self.remembered_verdict(context, job)?,
                 };
-                builder.ended(last_run(context, marker, job, verdict, &status), context.ready())
+                let job = job.map(|job| &*job.view);
+                builder.ended(last_run(context, marker.runs, marker.trigger, job, verdict, &status), context.ready())
             }
         };
         self.write_status(context, &status, &new, memory)?;
@@ -111,12 +217,9 @@ impl Reconciler {
     }
 
     /// The verdict after a restart: outcome and reason from the marker, details from what is still there.
-    fn remembered_verdict(&self, context: &Context<'_>, job: Option<&JobView>, memory: &mut Memory) -> Result<Verdict, Failed> {
+    fn remembered_verdict(&self, context: &Context<'_>, job: Option<&OwnJob>) -> Result<Verdict, Failed> {
         let marker = &context.view.marker;
-        let judged = match job.and_then(|job| Some((job, job.record_of(&context.view.uid)?))) {
-            Some((job, record)) if job.end.is_some() => Some(self.judge(context, job, record, memory)?),
-            _ => None,
-        };
+        let judged = job.filter(|job| job.view.end.is_some()).map(|job| self.judge(context, job)).transpose()?;
         let (message, outputs) = judged
             .map(|verdict| (verdict.message, verdict.outputs))
             .unwrap_or_else(|| ("the Job is gone; its details are not known any more".to_owned(), Vec::new()));
@@ -148,41 +251,32 @@ fn strategy_after(view: &QuarksJobView, record: &RunRecord, marker: &Marker) -> 
     match (record.strategy?, view.strategy?) {
         (Strategy::Now, Strategy::Now) => Some(if marker.once.is_some() { Strategy::Done } else { Strategy::Manual }),
         // Another template since: `once` means that one too.
-        (Strategy::Once, Strategy::Once) if record.template.as_ref().is_some_and(|template| view.template_digest.is(template)) => {
+        (Strategy::Once, Strategy::Once) if record.template.as_ref().is_some_and(|template| is_of_template(view, template)) => {
             Some(Strategy::Done)
         }
         _ => None,
     }
 }
 
-/// What an active run consumed, as far as status tells, if the Job's own record was never written down.
-fn guessed_record(view: &QuarksJobView) -> Option<RunRecord> {
-    let active = view.active.as_ref()?;
-    let strategy = match active.trigger {
-        Trigger::Now => Some(Strategy::Now),
-        Trigger::Once => Some(Strategy::Once),
-        Trigger::Request | Trigger::Config => None,
-    };
-    Some(RunRecord {
-        run: active.run,
-        trigger: active.trigger,
-        strategy,
-        template: Some(view.template_digest.to_string()),
-        config: None,
-        request: view.request.clone().filter(|_| active.trigger == Trigger::Request),
-        ttl: None,
-        output: false,
-        delete_pods: false,
-    })
+/// A digest by another algorithm cannot be compared: the run was started before an upgrade.
+fn is_of_template(view: &QuarksJobView, stored: &str) -> bool {
+    view.template_digest.is(stored) || !digest::is_current(stored)
 }
 
-fn last_run(context: &Context<'_>, marker: &Marker, job: Option<&JobView>, verdict: Verdict, status: &QuarksJobStatus) -> LastRun {
-    let active = status.active.as_ref().filter(|active| active.run == marker.runs);
+fn last_run(
+    context: &Context<'_>,
+    run: u64,
+    trigger: Option<Trigger>,
+    job: Option<&JobView>,
+    verdict: Verdict,
+    status: &QuarksJobStatus,
+) -> LastRun {
+    let active = status.active.as_ref().filter(|active| active.run == run);
     let end_time = job.and_then(|job| job.end.as_ref()).and_then(|end| end.time());
     LastRun {
-        run: marker.runs,
-        job_name: job.map_or_else(|| job_name(&context.key.name, &context.view.uid, marker.runs), |job| job.key.name.to_string()),
-        trigger: marker.trigger,
+        run,
+        job_name: job.map_or_else(|| job_name(&context.key.name, &context.view.uid, run), |job| job.key.name.to_string()),
+        trigger,
         start_time: job
             .and_then(|job| job.started.clone().or_else(|| job.created.clone()))
             .or_else(|| active.and_then(|run| run.start_time.clone())),
@@ -199,7 +293,17 @@ fn output_reason(reason: &str) -> Option<&'static str> {
     ["OutputInvalid", "OutputConflict", "OutputNotStored", "OutputUnverified", "OwnerGone"].into_iter().find(|word| *word == reason)
 }
 
-pub(super) fn is_pod_of(pod: &Pod, job: &Uid) -> bool {
+/// The pods of a Job, by a label that the Job controller puts on them; and ours where it puts none.
+pub(super) fn selector_of_job(key: &ObjectKey, job: &JobView) -> String {
+    if job.has_manual_selector { selector_of_quarks_job(key) } else { format!("{LABEL_JOB_UID}={}", job.uid) }
+}
+
+/// The pods of all runs.
+pub(super) fn selector_of_quarks_job(key: &ObjectKey) -> String {
+    format!("{LABEL_QJOB_NAME}={}", label_value(&key.name))
+}
+
+pub(super) fn is_pod_of(pod: &PodReport, job: &Uid) -> bool {
     pod.metadata.controller().is_some_and(|owner| owner.uid == *job)
 }
 
@@ -221,7 +325,7 @@ mod tests {
     fn only_what_a_run_consumed_is_cleared() {
         let template = view("once").template_digest.to_string();
         let after = |current: &str, consumed: Option<Strategy>, digest: &str, once_ran: bool| {
-            let record = RunRecord { strategy: consumed, template: Some(digest.to_owned()), ..guessed() };
+            let record = RunRecord { strategy: consumed, template: Some(digest.to_owned()), ..RunRecord::of_run(1, Trigger::Now) };
             let marker = Marker { once: once_ran.then(|| "t".to_owned()), ..Marker::default() };
             strategy_after(&view(current), &record, &marker)
         };
@@ -231,27 +335,14 @@ mod tests {
             ("now", Some(Strategy::Once), &template, true, None),
             ("now", None, &template, false, None),
             ("once", Some(Strategy::Once), &template, true, Some(Strategy::Done)),
-            ("once", Some(Strategy::Once), "sha256:older", true, None),
+            ("once", Some(Strategy::Once), "sha256-canonical:older", true, None),
+            ("once", Some(Strategy::Once), "sha256:by-another-algorithm", true, Some(Strategy::Done)),
             ("once", None, &template, true, None),
             ("manual", Some(Strategy::Now), &template, false, None),
             ("bogus", Some(Strategy::Now), &template, false, None),
         ];
         for (current, consumed, digest, once_ran, expected) in cases {
             assert_eq!(after(current, consumed, digest, once_ran), expected, "{current} {consumed:?} {digest} {once_ran}");
-        }
-    }
-
-    fn guessed() -> RunRecord {
-        RunRecord {
-            run: 1,
-            trigger: Trigger::Now,
-            strategy: None,
-            template: None,
-            config: None,
-            request: None,
-            ttl: None,
-            output: false,
-            delete_pods: false,
         }
     }
 }

@@ -7,14 +7,14 @@ use serde_json::Value;
 
 use crate::api::{Job, ObjectKey, Spec, Trigger};
 use crate::clock;
-use crate::queue::Backoff;
+use crate::kube::{Answer, Error};
 
 use super::action::Action;
-use super::blocked::{TERMINATING_RETRY, remedy};
 use super::config::{Compared, compare};
 use super::credential::CredentialError;
 use super::decide::{Hold, Pending, StartedRun};
 use super::events::Note;
+use super::identity::run_of;
 use super::lookup::may_not_list_message;
 use super::memory::{Known, Memory};
 use super::names::job_name;
@@ -23,11 +23,10 @@ use super::record::RunRecord;
 use super::references;
 use super::status::StatusBuilder;
 use super::template::{build_job, has_delete_pod_label, ignored_fields, ttl_seconds};
+use super::trouble::{REFUSAL_BACKOFF, TERMINATING_RETRY, remedy};
 
 /// A template that the API server refuses is tried again after this long, besides on every change of the spec.
 const INVALID_TEMPLATE_RETRY: Duration = Duration::from_secs(600);
-/// Refusals for reasons outside the object (quota, admission, rights): how long until the next try.
-const REFUSAL_BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), max: Duration::from_secs(60) };
 
 impl Reconciler {
     pub(super) fn start(&self, context: &Context<'_>, pending: Pending, memory: &mut Memory) -> Result<Flow, Failed> {
@@ -49,7 +48,7 @@ impl Reconciler {
         };
         self.config.looked(key, due);
         memory.config.clone_from(&looked.config);
-        memory.learn_missing(view.generation, looked.missing);
+        memory.learn_missing(view.generation, &looked);
         let is_unchanged = |config: &String| compare(view.marker.config.as_deref(), config) != Compared::Changed;
         if memory.missing.is_some() || (pending.trigger == Trigger::Config && looked.config.as_ref().is_none_or(is_unchanged)) {
             // Decided anew on what was found: nothing can start, or what had changed is as it was.
@@ -72,6 +71,10 @@ impl Reconciler {
             && let Err(error) = self.credentials.ensure(&self.client, &self.index, &key.namespace, account)
         {
             return match error {
+                CredentialError::Api(error) if error.answer() == Answer::Refused => {
+                    let message = format!("the sidecar's token cannot be stored: {}", error.message());
+                    self.refuse(context, memory, "JobRefused", &message, None)
+                }
                 CredentialError::Api(error) => Err(Failed::Api(error)),
                 CredentialError::NotReady(message) => self.refuse(context, memory, "NamespaceNotReady", &message, None),
             };
@@ -91,33 +94,47 @@ impl Reconciler {
                     ),
                 );
                 self.warn_about_template(context, &spec.template, &warnings);
+                if record.trigger == Trigger::Config {
+                    self.watch_for_loop(context, memory);
+                }
                 self.remember_start(memory, name, record);
                 Ok(Flow::Continue)
             }
-            Err(error) if error.is_already_exists() => self.take_over(context, &name, record.run, memory),
-            Err(error) if error.has_field_causes() => {
+            Err(error) => self.not_created(context, &name, record.run, error, memory),
+        }
+    }
+
+    /// No Job was created, or its answer did not come: what now?
+    fn not_created(&self, context: &Context<'_>, name: &str, run: u64, error: Error, memory: &mut Memory) -> Result<Flow, Failed> {
+        let refused = || format!("the API server refuses the Job for now: {}", error.message());
+        match error.answer() {
+            Answer::Exists => self.take_over(context, name, run, memory),
+            Answer::FieldError => {
                 let message = format!("the API server refuses the Job of this template: {}", error.message());
                 self.refuse(context, memory, "InvalidTemplate", &message, Some(INVALID_TEMPLATE_RETRY))
             }
-            Err(error) if error.is_namespace_terminating() => {
-                debug!("no run started, the namespace is being deleted key={key}");
+            Answer::Refused => self.refuse(context, memory, "JobRefused", &refused(), None),
+            Answer::WebhookFailed | Answer::TimedOut if memory.is_trouble_to_tell() => {
+                self.refuse(context, memory, "JobRefused", &refused(), None)
+            }
+            Answer::Terminating => {
+                debug!("no run started, the namespace is being deleted key={}", context.key);
                 Ok(Flow::Wait(TERMINATING_RETRY))
             }
-            // A quota that is being counted answers 409.
-            Err(error)
-                if error.is_transient()
-                    || error.is_missing_right()
-                    || error.is_conflict()
-                    || error.is_not_found()
-                    || error.is_unauthorized()
-                    || error.is_shutdown() =>
-            {
-                Err(Failed::Api(error))
-            }
-            Err(error) => {
-                let message = format!("the API server refuses the Job for now: {}", error.message());
-                self.refuse(context, memory, "JobRefused", &message, None)
-            }
+            // A quota that is being counted answers with a conflict.
+            Answer::Conflict
+            | Answer::OtherObject
+            | Answer::WebhookFailed
+            | Answer::TimedOut
+            | Answer::MissingRight
+            | Answer::Gone
+            | Answer::Expired
+            | Answer::Busy
+            | Answer::OnTheWay
+            | Answer::Unavailable
+            | Answer::Unreadable
+            | Answer::Unauthorized
+            | Answer::Shutdown => Err(Failed::Api(error)),
         }
     }
 
@@ -125,17 +142,30 @@ impl Reconciler {
         self.trigger_served(memory);
         memory.hold = None;
         memory.refusals = 0;
+        memory.trouble = 0;
         memory.started = Some(StartedRun { job_name, record, at: Instant::now(), is_seen: false });
+    }
+
+    /// One-offs that feed each other would run for ever.
+    fn watch_for_loop(&self, context: &Context<'_>, memory: &mut Memory) {
+        if let Some(pause) = memory.config_loop.started(Instant::now()) {
+            let text = format!(
+                "config changes make this run again and again, so the next ones wait for {} s; do QuarksJobs use each other's output?",
+                pause.as_secs()
+            );
+            warn!("config loop key={} pause_seconds={}", context.key, pause.as_secs());
+            self.tell(context, Note::warning("ConfigLoop", "CreateJob", text));
+        }
     }
 
     /// The name is taken: by an earlier try of ours, then the run goes on with what that Job says; or by someone else.
     fn take_over(&self, context: &Context<'_>, name: &str, run: u64, memory: &mut Memory) -> Result<Flow, Failed> {
         let job_key = ObjectKey::new(context.key.namespace.clone(), name);
         let Some(job) = self.read_job(&job_key)? else { return Err(Failed::Stale) };
-        match job.record_of(&context.view.uid).filter(|record| record.run == run) {
+        match run_of(&job, context.view, None).filter(|record| record.run == run) {
             Some(record) => {
                 debug!("job of an earlier try found key={} job={name}", context.key);
-                self.remember_start(memory, name.to_owned(), record.clone());
+                self.remember_start(memory, name.to_owned(), record);
                 Ok(Flow::Continue)
             }
             None => {

@@ -24,7 +24,7 @@ impl<'a> StatusBuilder<'a> {
     pub fn new(view: &'a QuarksJobView, status: &QuarksJobStatus, now: &'a str) -> Self {
         let mut status = status.clone();
         status.runs = view.marker.runs;
-        status.settled = (view.marker.runs > 0 || view.marker.once.is_some()).then(|| view.marker.encode(&view.uid));
+        status.settled = (!view.marker.is_blank()).then(|| view.marker.encode(&view.uid));
         Self { view, status, now }
     }
 
@@ -40,8 +40,22 @@ impl<'a> StatusBuilder<'a> {
 
     /// The newest run has ended.
     pub fn ended(mut self, run: LastRun, ready: (Readiness, String)) -> QuarksJobStatus {
-        self.status.active = None;
         self.observe();
+        self.set_ended(run);
+        self.set_ready(&ready);
+        self.finish()
+    }
+
+    /// A run has ended, and its end cannot be settled.
+    pub fn ended_unsettled(mut self, run: LastRun, reason: &str, message: &str) -> QuarksJobStatus {
+        self.status.observed_generation = self.view.generation;
+        self.set_ended(run);
+        self.set("Ready", "False", reason, message);
+        self.finish()
+    }
+
+    fn set_ended(&mut self, run: LastRun) {
+        self.status.active = None;
         let message = format!("run {} ended: {}", run.run, run.message);
         match run.outcome {
             Outcome::Succeeded => {
@@ -52,10 +66,8 @@ impl<'a> StatusBuilder<'a> {
             Outcome::Failed | Outcome::Cancelled => self.set("Succeeded", "False", &run.reason, &message),
             Outcome::Unknown => self.set("Succeeded", "Unknown", &run.reason, &message),
         }
-        self.set_ready(&ready);
         self.set("Running", "False", "Idle", "no run goes on");
         self.status.last_run = Some(LastRun { message: cut(&run.message), ..run });
-        self.finish()
     }
 
     /// Nothing runs; `readiness` says whether something could.
@@ -138,6 +150,7 @@ pub fn patch_body(status: &QuarksJobStatus, version: &ResourceVersion) -> Value 
     for (parent, optional) in [
         ("active", "startTime"),
         ("active", "record"),
+        ("active", "uid"),
         ("lastRun", "startTime"),
         ("lastRun", "completionTime"),
         ("lastRun", "trigger"),
@@ -201,7 +214,8 @@ mod tests {
     #[test]
     fn a_run_from_start_to_end() {
         let now = view("now", 2);
-        let active = ActiveRun { run: 1, job_name: "j".into(), trigger: Trigger::Now, record: None, start_time: Some("t1".into()) };
+        let active =
+            ActiveRun { run: 1, job_name: "j".into(), trigger: Trigger::Now, uid: None, record: None, start_time: Some("t1".into()) };
         let running = StatusBuilder::new(&now, &QuarksJobStatus::default(), "t1").running(active, ready());
         assert_eq!((words(&running).as_str(), running.observed_generation), ("Ready=True Running=True", 2));
         let done = StatusBuilder::new(&view("manual", 3), &running, "t2").ended(ended(Outcome::Succeeded), ready());

@@ -80,7 +80,10 @@ pub fn build_job(key: &ObjectKey, uid: &Uid, job_name: &str, spec: &Spec, record
         "namespace": &*key.namespace,
         "labels": users_own(&spec.template, "labels"),
         "annotations": users_own(&spec.template, "annotations"),
-        "ownerReferences": [{"apiVersion": API_VERSION, "kind": KIND, "name": &*key.name, "uid": uid, "controller": true}],
+        // A foreground deletion of the QuarksJob waits for the Job, and the Job's for its pods.
+        "ownerReferences": [{
+            "apiVersion": API_VERSION, "kind": KIND, "name": &*key.name, "uid": uid, "controller": true, "blockOwnerDeletion": true,
+        }],
     });
     metadata["labels"][LABEL_QJOB_NAME] = json!(qjob_label);
     metadata["annotations"][ANNOTATION_RUN] = json!(record.encode());
@@ -307,7 +310,10 @@ mod tests {
         assert_eq!(job["metadata"]["annotations"]["c"], "d");
         assert_eq!(
             job["metadata"]["ownerReferences"],
-            json!([{"apiVersion": "quarks.cloudfoundry.org/v1alpha1", "kind": "QuarksJob", "name": "q.1", "uid": "u1", "controller": true}])
+            json!([{
+                "apiVersion": "quarks.cloudfoundry.org/v1alpha1", "kind": "QuarksJob", "name": "q.1", "uid": "u1",
+                "controller": true, "blockOwnerDeletion": true,
+            }])
         );
         let mut expected = template()["spec"].clone();
         expected.as_object_mut().expect("an object").remove("ttlSecondsAfterFinished");

@@ -3,7 +3,7 @@
 //! A termination message is written inside a pod that runs the user's containers: it may be missing, cut or hostile.
 //! What cannot be read never counts as stored.
 
-use crate::api::{JobEnd, Outcome, Pod, PodReport, PodReportMeta, PodReportStatus, SIDECAR_CONTAINER, SidecarReport, StoredOutput};
+use crate::api::{JobEnd, LastRun, Outcome, PodReport, StoredOutput};
 use crate::persist::{OutputError, Report, StoredSecret};
 
 use super::names::cut;
@@ -32,6 +32,12 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// How status says that the run ended.
+    pub fn of_last_run(last: LastRun) -> Self {
+        let LastRun { outcome, reason, message, outputs, .. } = last;
+        Self { outcome, reason, message, outputs }
+    }
+
     /// Someone deleted the Job.
     pub fn cancelled(job_name: &str) -> Self {
         Self {
@@ -44,17 +50,11 @@ impl Verdict {
 }
 
 /// The verdict on a Job whose pods are all there. `pods` is `None` if the run has no output.
-pub fn verdict(end: &JobEnd, succeeded: u32, pods: Option<&[Pod]>) -> Verdict {
+#[cfg(test)]
+pub fn verdict(end: &JobEnd, succeeded: u32, pods: Option<&[PodReport]>) -> Verdict {
     let Some(pods) = pods else { return Verdict::of_job(end) };
     let mut tally = Tally::default();
-    for Pod { metadata, status, .. } in pods {
-        let sidecar = status.container_statuses.iter().find(|container| container.name == SIDECAR_CONTAINER);
-        let message = sidecar.and_then(|container| container.state.terminated.as_ref()).map(|ended| ended.message.clone());
-        tally.take(&PodReport {
-            metadata: PodReportMeta { name: metadata.name.clone(), ..PodReportMeta::default() },
-            status: PodReportStatus { phase: status.phase.clone(), sidecar: SidecarReport(message) },
-        });
-    }
+    pods.iter().for_each(|pod| tally.take(pod));
     tally.verdict(end, succeeded)
 }
 
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn pod(phase: &str, report: Option<&str>) -> Pod {
+    fn pod(phase: &str, report: Option<&str>) -> PodReport {
         let statuses = report.map(|text| json!([{"name": "output-persist", "state": {"terminated": {"exitCode": 0, "message": text}}}]));
         serde_json::from_value(json!({"metadata": {"name": "p"}, "status": {"phase": phase, "containerStatuses": statuses}}))
             .expect("decodes")
@@ -206,7 +206,7 @@ mod tests {
     const STORED: &str = r#"{"secrets":[{"name":"s","container":"c","file":"f"}],"errors":[],"stored":true}"#;
     const INVALID: &str = r#"{"secrets":[],"errors":[{"reason":"OutputInvalid","container":"c","file":"f","message":"key \"k\" is a number"}],"stored":false}"#;
 
-    fn ask(end: &JobEnd, succeeded: u32, pods: &[Pod]) -> (Outcome, String, usize) {
+    fn ask(end: &JobEnd, succeeded: u32, pods: &[PodReport]) -> (Outcome, String, usize) {
         let verdict = verdict(end, succeeded, Some(pods));
         (verdict.outcome, verdict.reason, verdict.outputs.len())
     }

@@ -8,7 +8,8 @@ use crate::api::{
     ANNOTATION_RUN, ANNOTATION_RUN_REQUESTED, ActiveRun, Job, JobEnd, KIND, LABEL_MONITORED, LABEL_SERVICE_ACCOUNT, Namespace, ObjectKey,
     Outcome, Output, QuarksJob, ResourceVersion, Spec, SpecError, Strategy, Uid,
 };
-use crate::controller::record::{Marker, RunRecord};
+use crate::controller::identity::own_status;
+use crate::controller::record::{Marker, REQUEST_MAX, RunRecord};
 use crate::controller::references::{self, Reference, ReferenceKind};
 use crate::digest::Digest;
 
@@ -48,8 +49,10 @@ pub struct QuarksJobView {
     pub spec_error: Option<Box<SpecError>>,
     /// Digest of `spec.template`.
     pub template_digest: Digest,
-    /// Annotation `run-requested`, if not empty.
+    /// Annotation `run-requested`, if not empty and not too long.
     pub request: Option<String>,
+    /// Annotation `run-requested` is longer than a request can be.
+    pub is_request_too_long: bool,
     /// The marker in force.
     pub marker: Marker,
     /// `status.settled` says the same as the marker in force.
@@ -77,8 +80,10 @@ impl From<&QuarksJob> for QuarksJobView {
     fn from(object: &QuarksJob) -> Self {
         let QuarksJob { metadata, spec, status } = object;
         let parsed = Spec::parse(spec);
-        let marker = Marker::in_force(metadata, status);
-        let strategy = spec.pointer("/trigger/strategy").and_then(|word| Strategy::parse(word.as_str()?));
+        let strategy = object.strategy();
+        let marker = Marker::in_force(metadata, status, strategy);
+        let status = &*own_status(metadata, status);
+        let request = metadata.annotations.get(ANNOTATION_RUN_REQUESTED).filter(|value| !value.is_empty());
         let ready = status.condition("Ready").map(|ready| ReadyView { is_true: ready.is_true(), reason: shared_reason(&ready.reason) });
         let is_waiting = ready.as_ref().is_some_and(|ready| ready.reason == MISSING_REFERENCE);
         let updates_on_config_change = parsed.as_ref().is_ok_and(|spec| spec.update_on_config_change);
@@ -102,9 +107,10 @@ impl From<&QuarksJob> for QuarksJobView {
             references: references.into_boxed_slice(),
             spec_error: parsed.err().map(Box::new),
             template_digest: Digest::of_template(spec.get("template").unwrap_or(&serde_json::Value::Null)),
-            request: metadata.annotations.get(ANNOTATION_RUN_REQUESTED).filter(|value| !value.is_empty()).cloned(),
+            request: request.filter(|value| value.len() <= REQUEST_MAX).cloned(),
+            is_request_too_long: request.is_some_and(|value| value.len() > REQUEST_MAX),
             is_marker_copied: Marker::in_status(metadata, status).as_ref() == Some(&marker)
-                || (marker.runs == 0 && marker.once.is_none() && status.settled.is_none()),
+                || (marker.is_blank() && status.settled.is_none()),
             marker,
             observed_generation: status.observed_generation,
             active: status.active.clone().map(Box::new),
@@ -157,7 +163,7 @@ pub struct JobView {
     pub resource_version: ResourceVersion,
     /// Its controller, if that is a QuarksJob: name and UID.
     pub owner: Option<(String, Uid)>,
-    /// Our annotation; a Job without it is not ours, whatever its owner.
+    /// Our annotation. What it means, and what if it is not there, `controller::identity` says.
     pub record: Option<Box<RunRecord>>,
     /// How it ended.
     pub end: Option<JobEnd>,
@@ -171,11 +177,13 @@ pub struct JobView {
     pub is_being_deleted: bool,
     /// `ttlSecondsAfterFinished` is set.
     pub has_ttl: bool,
+    /// `manualSelector` is set: its pods have no label that names it.
+    pub has_manual_selector: bool,
 }
 
 impl From<Job> for JobView {
     fn from(job: Job) -> Self {
-        let owner = job.metadata.controller().filter(|owner| owner.kind == KIND && owner.api_version.starts_with(crate::api::GROUP));
+        let owner = job.metadata.controller().filter(|owner| owner.kind == KIND && owner.group() == crate::api::GROUP);
         Self {
             key: job.metadata.key(),
             owner: owner.map(|owner| (owner.name.clone(), owner.uid.clone())),
@@ -186,6 +194,7 @@ impl From<Job> for JobView {
             started: job.status.start_time,
             is_being_deleted: job.metadata.is_being_deleted(),
             has_ttl: job.spec.ttl_seconds_after_finished.is_some(),
+            has_manual_selector: job.spec.manual_selector == Some(true),
             uid: job.metadata.uid,
             resource_version: job.metadata.resource_version,
         }
@@ -195,14 +204,6 @@ impl From<Job> for JobView {
 impl<'de> Deserialize<'de> for JobView {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Job::deserialize(deserializer).map(Self::from)
-    }
-}
-
-impl JobView {
-    /// Its run record, if it is a Job of the QuarksJob with this UID.
-    pub fn record_of(&self, owner: &Uid) -> Option<&RunRecord> {
-        let is_owned = self.owner.as_ref().is_some_and(|(_, uid)| uid == owner);
-        self.record.as_deref().filter(|_| is_owned)
     }
 }
 

@@ -100,10 +100,10 @@ impl Index {
         self.quarks_jobs.get(key).cloned()
     }
 
-    /// The Jobs whose controller is the QuarksJob with this UID, ours or not.
-    pub fn jobs_of(&self, owner: &Uid) -> Vec<Arc<JobView>> {
+    /// The Jobs of a namespace whose controller is the QuarksJob with this UID, ours or not.
+    pub fn jobs_of(&self, namespace: &str, owner: &Uid) -> Vec<Arc<JobView>> {
         let keys = self.jobs_by_owner.get(owner);
-        keys.into_iter().flatten().filter_map(|key| self.jobs.get(key).cloned()).collect()
+        keys.into_iter().flatten().filter(|key| *key.namespace == *namespace).filter_map(|key| self.jobs.get(key).cloned()).collect()
     }
 
     /// The namespace, if this operator serves it and all is in that decisions there rest on.

@@ -75,7 +75,7 @@ fn a_fresh_list_of_a_namespace_leaves_the_others_alone() {
     replaced_qjobs(&mut index, "b", &[("b", "q")]);
     replaced_jobs(&mut index, "a", &[("a", "j", "q")]);
     replaced_jobs(&mut index, "b", &[("b", "j", "q")]);
-    let has_job = |index: &Index, owner: &str| !index.jobs_of(&Uid::from(owner)).is_empty();
+    let has_job = |index: &Index, owner: &str| !index.jobs_of(&owner[..1], &Uid::from(owner)).is_empty();
 
     assert_eq!(replaced_qjobs(&mut index, "a", &[("a", "q")]), "a/q a/r");
     assert!(index.quarks_job(&ObjectKey::new("a", "r")).is_none() && index.quarks_job(&ObjectKey::new("b", "q")).is_some());

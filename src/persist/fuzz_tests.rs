@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::data::Data;
 use super::document::{DocumentError, is_secret_key, parse, parse_fan_out};
 use super::report::{OutputError, OutputErrorReason, REPORT_LIMIT, Report, ReportError, StoredSecret};
-use crate::api::{JobEnd, Outcome, Pod};
+use crate::api::{JobEnd, Outcome, PodReport};
 use crate::controller::verdict::verdict;
 
 /// Seeds that found something once, and two more. 1: a report that counts errors and names none was a success to the operator.
@@ -303,7 +303,7 @@ fn a_broken_report_never_counts_for_more_than_it_says() {
         if let Ok(report) = &read {
             assert_eq!(Report::parse(&report.encode()).as_ref().map(Report::is_success), Ok(report.is_success()), "{message}");
         }
-        let pod: Pod = serde_json::from_value(serde_json::json!({"metadata": {"name": "p"}, "status": {"phase": "Succeeded",
+        let pod: PodReport = serde_json::from_value(serde_json::json!({"metadata": {"name": "p"}, "status": {"phase": "Succeeded",
             "containerStatuses": [{"name": "output-persist", "state": {"terminated": {"exitCode": 0, "message": message}}}]}}))
         .expect("a pod");
         let said = verdict(&JobEnd::Complete { time: None }, 1, Some(&[pod]));

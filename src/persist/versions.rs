@@ -88,6 +88,8 @@ pub fn build_version<'a>(desired: &'a Desired, plan: &Plan, version: u64) -> Res
         name: plan.quarks_job.clone(),
         uid: plan.uid.clone(),
         controller: true,
+        // The sidecar has no right to hold up a deletion, and need not.
+        block_owner_deletion: false,
     };
     let metadata =
         NewMeta { name: Cow::Owned(name), labels: Cow::Owned(labels), annotations: Cow::Owned(annotations), owner_references: vec![owner] };

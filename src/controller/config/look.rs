@@ -13,7 +13,7 @@ use crate::controller::references::{Reference, ReferenceKind};
 use crate::controller::versions::{bases_of, resolve_references};
 use crate::digest::Digest;
 use crate::index::QuarksJobView;
-use crate::kube::{Error, Request};
+use crate::kube::{Answer, Error, Request};
 
 use super::digest::ConfigKey;
 use super::key;
@@ -41,8 +41,10 @@ pub struct Looked {
     pub missing: Vec<String>,
     /// Digest of all content, if it was asked for and nothing is missing.
     pub config: Option<String>,
-    /// Secrets that this QuarksJob itself writes.
+    /// Secrets that this QuarksJob itself writes, there or not.
     pub own: Vec<String>,
+    /// Those of them that are missing.
+    pub missing_own: Vec<String>,
 }
 
 /// A ConfigMap or a Secret; or its metadata alone.
@@ -68,10 +70,16 @@ impl Reconciler {
         let mut looked = Looked::default();
         let mut present = Vec::new();
         for reference in references {
-            match self.see(&quarks_job.namespace, reference, key.as_ref().map(|(key, _)| key))? {
+            let seen = self.see(&quarks_job.namespace, reference, key.as_ref().map(|(key, _)| key))?;
+            let is_own = reference.is_own || seen.as_ref().is_some_and(|seen| is_written_by(seen, reference, quarks_job));
+            looked.own.extend(is_own.then(|| reference.name.clone()));
+            match seen {
                 None if reference.is_optional => {}
-                None => looked.missing.push(reference.to_string()),
-                Some(seen) if reference.is_own || is_written_by(&seen, reference, quarks_job) => looked.own.push(reference.name.clone()),
+                None => {
+                    looked.missing.push(reference.to_string());
+                    looked.missing_own.extend(is_own.then(|| reference.name.clone()));
+                }
+                Some(_) if is_own => {}
                 Some(seen) => present.extend(seen.content.map(|content| (reference, content))),
             }
         }
@@ -124,7 +132,7 @@ impl Reconciler {
             Ok(looked) => {
                 self.config.looked(context.key, due);
                 memory.config.clone_from(&looked.config);
-                memory.learn_missing(view.generation, looked.missing);
+                memory.learn_missing(view.generation, &looked);
                 Ok(Flow::Continue)
             }
             Err(error) => self.cannot_look(context, memory, error),
@@ -143,15 +151,18 @@ impl Reconciler {
 
     /// Says what stands in the way, if someone has to do something about it.
     pub(in crate::controller) fn cannot_look(&self, context: &Context<'_>, memory: &mut Memory, error: LookError) -> Result<Flow, Failed> {
-        let message = match error {
-            LookError::NotReady(message) => message,
+        let (reason, message) = match error {
+            LookError::NotReady(message) => ("NamespaceNotReady", message),
+            LookError::Api(error) if error.answer() == Answer::Refused => {
+                ("JobRefused", format!("the key of config digests cannot be made: {}", error.message()))
+            }
             LookError::Api(error) => return Err(Failed::Api(error)),
         };
         // The status to write it into has to be known; the second time it is.
         if memory.known().is_none() {
             return Err(Failed::Stale);
         }
-        self.refuse(context, memory, "NamespaceNotReady", &message, None)
+        self.refuse(context, memory, reason, &message, None)
     }
 
     /// A QuarksJob's own output does not make it run again; who refers to it may not expect that.

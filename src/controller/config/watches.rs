@@ -8,9 +8,9 @@ use log::{debug, error};
 use serde::Deserialize;
 
 use crate::api::{CONFIG_KEY_SECRET, Resource, ResourceVersion};
-use crate::controller::blocked::remedy;
 use crate::controller::references::ReferenceKind;
 use crate::controller::run::DirtySender;
+use crate::controller::trouble::remedy;
 use crate::index::SharedIndex;
 use crate::kube::Client;
 use crate::metrics::Metrics;

@@ -45,17 +45,7 @@ fn settled(runs: u64, once: Option<&str>, request: Option<&str>) -> serde_json::
 }
 
 fn job(run: u64, owner: &str, ended: Option<&str>) -> Arc<JobView> {
-    let record = RunRecord {
-        run,
-        trigger: Trigger::Now,
-        strategy: Some(Strategy::Now),
-        template: None,
-        config: None,
-        request: None,
-        ttl: None,
-        output: false,
-        delete_pods: true,
-    };
+    let record = RunRecord { strategy: Some(Strategy::Now), delete_pods: true, ..RunRecord::of_run(run, Trigger::Now) };
     let conditions = ended.map(|kind| json!([{"type": kind, "status": "True"}])).unwrap_or(json!([]));
     let job: Job = serde_json::from_value(json!({
         "metadata": {
@@ -69,14 +59,19 @@ fn job(run: u64, owner: &str, ended: Option<&str>) -> Arc<JobView> {
     Arc::new(JobView::from(job))
 }
 
+/// A Job with its annotation.
+fn own(job: &Arc<JobView>) -> OwnJob {
+    OwnJob { view: Arc::clone(job), record: job.record.as_deref().expect("has a record").clone() }
+}
+
 fn namespace() -> NamespaceView {
     NamespaceView { name: "ns".into(), monitored: Some("default".into()), ..NamespaceView::default() }
 }
 
 /// Nothing but the QuarksJob and its namespace.
 fn snapshot<'a>(view: &'a QuarksJobView, namespace: &'a NamespaceView) -> Snapshot<'a> {
-    let references = ReferencesSeen::default();
-    Snapshot { view, jobs: &[], namespace: Some(namespace), started: None, hold: None, prune_at: None, references }
+    let (references, pauses) = (ReferencesSeen::default(), Pauses::default());
+    Snapshot { view, jobs: &[], namespace: Some(namespace), started: None, hold: None, references, pauses }
 }
 
 fn next(view: &QuarksJobView, jobs: &[Arc<JobView>]) -> Decision {
@@ -104,8 +99,8 @@ fn triggers() {
         ("now runs again after other runs", vec![strategy("now"), settled(5, None, None)], now),
         ("once runs when it has not", vec![strategy("once")], once.clone()),
         ("once does not run twice", vec![strategy("once"), settled(1, Some(&digest), None)], None),
-        ("once runs for another template", vec![strategy("once"), settled(1, Some("sha256:other"), None)], once),
-        ("another digest algorithm is no change", vec![strategy("once"), settled(1, Some("md5:x"), None)], None),
+        ("once runs for another template", vec![strategy("once"), settled(1, Some("sha256-canonical:other"), None)], once),
+        ("another digest algorithm is no change", vec![strategy("once"), settled(1, Some("sha256:x"), None)], None),
         ("done does not run", vec![strategy("done"), settled(1, Some(&digest), None)], None),
         ("a request runs", vec![request("r1")], asked("r1")),
         ("a served request does not", vec![request("r1"), settled(1, None, Some("r1"))], None),
@@ -146,7 +141,7 @@ fn a_job_whose_run_is_settled_is_a_stray_only_while_it_runs() {
     merged["spec"] = json!({"trigger": {"strategy": "now"}});
     let view = view(merged);
     let stray = job(2, UID, None);
-    assert_eq!(next(&view, std::slice::from_ref(&stray)), Decision::Do(Step::DeleteStray(stray)));
+    assert_eq!(next(&view, std::slice::from_ref(&stray)), Decision::Do(Step::DeleteStray(own(&stray))));
     assert!(!matches!(next(&view, &[job(2, UID, Some("Failed"))]), Decision::Do(Step::DeleteStray(_))));
     // Jobs of an earlier QuarksJob of the same name are not ours.
     assert!(matches!(next(&view, &[job(2, "u0", None)]), Decision::Do(Step::Start(_))));
@@ -154,12 +149,13 @@ fn a_job_whose_run_is_settled_is_a_stray_only_while_it_runs() {
 
 #[test]
 fn an_active_job_is_waited_for_whatever_triggers_wait() {
-    let now = json!({"spec": {"trigger": {"strategy": "now"}}, "status": {"active": {"run": 1, "jobName": "q-1", "trigger": "now"}}});
+    let now =
+        json!({"spec": {"trigger": {"strategy": "now"}}, "status": {"active": {"run": 1, "jobName": "q-1", "trigger": "now", "uid": UID}}});
     assert_eq!(next(&view(now.clone()), &[job(1, UID, None)]), Decision::Nothing);
     let ended = job(1, UID, Some("Complete"));
-    assert_eq!(next(&view(now), std::slice::from_ref(&ended)), Decision::Do(Step::Settle(ended)));
+    assert_eq!(next(&view(now), std::slice::from_ref(&ended)), Decision::Do(Step::Settle(own(&ended))));
     let unrecorded = job(1, UID, None);
-    assert_eq!(next(&view(json!({})), std::slice::from_ref(&unrecorded)), Decision::Do(Step::RecordStart(unrecorded)));
+    assert_eq!(next(&view(json!({})), std::slice::from_ref(&unrecorded)), Decision::Do(Step::RecordStart(own(&unrecorded))));
     for half_way in ["SuccessCriteriaMet", "FailureTarget", "Suspended"] {
         assert!(matches!(next(&view(json!({})), &[job(1, UID, Some(half_way))]), Decision::Do(Step::RecordStart(_))), "{half_way}");
     }
@@ -169,10 +165,17 @@ fn an_active_job_is_waited_for_whatever_triggers_wait() {
 fn a_vanished_job_is_settled_and_not_run_again() {
     let active = view(json!({
         "spec": {"trigger": {"strategy": "now"}},
-        "status": {"active": {"run": 1, "jobName": "q-1", "trigger": "now"}}
+        "status": {"active": {"run": 1, "jobName": "q-1", "trigger": "now", "uid": UID}}
     }));
     assert_eq!(active.active.as_deref().map(|active: &ActiveRun| active.run), Some(1));
-    assert_eq!(next(&active, &[]), Decision::Do(Step::SettleVanished { job_name: "q-1".into(), record: None }));
+    let expected = |record| Decision::Do(Step::SettleVanished { job_name: "q-1".into(), record });
+    let template = Some(active.template_digest.to_string());
+    let record = RunRecord { strategy: Some(Strategy::Now), template, ..RunRecord::of_run(1, Trigger::Now) };
+    assert_eq!(next(&active, &[]), expected(record));
+    // Status says how it ended, and the run could not be settled before its Job went.
+    let mut unsettled = settled(1, None, None);
+    unsettled["status"]["lastRun"]["run"] = json!(2);
+    assert!(matches!(next(&view(unsettled), &[]), Decision::Do(Step::SettleVanished { record, .. }) if record.run == 2));
 }
 
 #[test]
@@ -194,7 +197,7 @@ fn a_settled_run_is_recorded_before_anything_new_starts() {
     behind["spec"] = json!({"trigger": {"strategy": "now"}});
     behind["status"]["lastRun"]["run"] = json!(1);
     let job2 = job(2, UID, Some("Complete"));
-    assert_eq!(next(&view(behind.clone()), std::slice::from_ref(&job2)), Decision::Do(Step::RecordEnd(Some(job2))));
+    assert_eq!(next(&view(behind.clone()), std::slice::from_ref(&job2)), Decision::Do(Step::RecordEnd(Some(own(&job2)))));
     assert_eq!(next(&view(behind), &[]), Decision::Do(Step::RecordEnd(None)));
 }
 
@@ -208,15 +211,15 @@ fn cleaning_up() {
     };
     let (old, older) = (job(2, UID, Some("Failed")), job(1, UID, Some("Failed")));
     let last = job(3, UID, Some("Complete"));
-    assert_eq!(next(&recorded("Succeeded", 10), &[old.clone(), last.clone()]), Decision::Do(Step::CleanUp(last.clone())));
+    assert_eq!(next(&recorded("Succeeded", 10), &[old.clone(), last.clone()]), Decision::Do(Step::CleanUp(own(&last))));
     assert_eq!(next(&recorded("Failed", 10), &[old.clone(), last.clone()]), Decision::Nothing);
-    assert_eq!(next(&recorded("Unknown", 2), &[last.clone(), old.clone(), older.clone()]), Decision::Do(Step::DeleteOldest(older)));
-    assert_eq!(next(&recorded("Failed", 0), std::slice::from_ref(&last)), Decision::Do(Step::DeleteOldest(last.clone())));
+    assert_eq!(next(&recorded("Unknown", 2), &[last.clone(), old.clone(), older.clone()]), Decision::Do(Step::DeleteOldest(own(&older))));
+    assert_eq!(next(&recorded("Failed", 0), std::slice::from_ref(&last)), Decision::Do(Step::DeleteOldest(own(&last))));
 
     let mut held = (*last).clone();
     held.record.as_mut().expect("has a record").ttl = Some(60);
     let held = Arc::new(held);
-    assert_eq!(next(&recorded("Failed", 10), std::slice::from_ref(&held)), Decision::Do(Step::ReleaseTtl(Arc::clone(&held))));
+    assert_eq!(next(&recorded("Failed", 10), std::slice::from_ref(&held)), Decision::Do(Step::ReleaseTtl(own(&held))));
     let released = Arc::new(JobView { has_ttl: true, ..(*held).clone() });
     assert_eq!(next(&recorded("Failed", 10), &[released]), Decision::Nothing);
 }
@@ -280,9 +283,10 @@ fn ends_and_versions_of_test_objects_are_as_expected() {
 fn pruning_again_waits_for_its_time_and_for_everything_else() {
     let now = Instant::now();
     let later = now + Duration::from_secs(7);
+    let namespace_here = namespace();
     let ask = |view: &QuarksJobView, at: Instant, namespace: Option<&NamespaceView>, hold: Option<&Hold>| {
         decide(
-            &Snapshot { view, jobs: &[], namespace, started: None, hold, prune_at: Some(at), references: ReferencesSeen::default() },
+            &Snapshot { namespace, hold, pauses: Pauses { prune: Some(at), ..Pauses::default() }, ..snapshot(view, &namespace_here) },
             now,
         )
     };
@@ -412,4 +416,113 @@ fn a_run_waits_for_what_is_missing_and_looks_as_soon_as_it_may_be_there() {
     assert_eq!(ask(&waits("manual"), later), Decision::Do(Step::LookAtReferences));
     assert_eq!(ask(&waits("done"), None), Decision::Do(Step::TakeBaseline), "the one-off counts as having run all the same");
     assert_eq!(next(&waits("manual"), &[]), Decision::Do(Step::Report(Readiness::Ready)), "after a restart it is looked again");
+}
+
+#[test]
+fn a_digest_of_templates_as_they_were_written_is_replaced_and_runs_nothing() {
+    for strategy in ["once", "done"] {
+        let mut upgraded = settled(1, Some("sha256:x"), None);
+        upgraded["spec"] = json!({"trigger": {"strategy": strategy}});
+        assert_eq!(next(&view(upgraded), &[]), Decision::Do(Step::TakeBaseline), "{strategy}");
+    }
+}
+
+#[test]
+fn a_refused_settle_holds_up_its_own_run_and_no_longer_than_it_has_to() {
+    let now = Instant::now();
+    let view = view(json!({"spec": {"trigger": {"strategy": "now"}}}));
+    let ended = job(1, UID, Some("Complete"));
+    let ask = |until: Instant, jobs: &[Arc<JobView>], view: &QuarksJobView| {
+        let pauses = Pauses { settle: Some(until), ..Pauses::default() };
+        decide(&Snapshot { pauses, jobs, ..snapshot(view, &namespace()) }, now)
+    };
+    let later = now + Duration::from_secs(9);
+    assert_eq!(ask(later, std::slice::from_ref(&ended), &view), Decision::Wait(Duration::from_secs(9)), "no second Job, no clean-up");
+    assert_eq!(ask(now, std::slice::from_ref(&ended), &view), Decision::Do(Step::Settle(own(&ended))));
+    assert!(matches!(ask(later, &[job(1, UID, None)], &view), Decision::Do(Step::RecordStart(_))), "it runs again");
+    let mut unsettled = settled(1, None, None);
+    unsettled["status"]["lastRun"]["run"] = json!(2);
+    assert_eq!(ask(later, &[], &self::view(unsettled)), Decision::Wait(Duration::from_secs(9)), "its Job is gone");
+}
+
+#[test]
+fn clean_up_holds_up_nothing() {
+    let now = Instant::now();
+    let recorded = |strategy: &str| {
+        let mut value = settled(3, None, None);
+        value["spec"] = json!({"trigger": {"strategy": strategy}});
+        view(value)
+    };
+    let (last, namespace) = (job(3, UID, Some("Complete")), namespace());
+    let ask = |view: &QuarksJobView, jobs: &[Arc<JobView>], pauses: Pauses<'_>| {
+        decide(&Snapshot { pauses, jobs, ..snapshot(view, &namespace) }, now)
+    };
+    let clean_up = Decision::Do(Step::CleanUp(own(&last)));
+    let jobs = [Arc::clone(&last)];
+    assert!(matches!(ask(&recorded("now"), &jobs, Pauses::default()), Decision::Do(Step::Start(_))), "what starts goes first");
+    assert_eq!(ask(&recorded("manual"), &jobs, Pauses::default()), clean_up);
+    let paused = Pauses { clean_up: Some(now + Duration::from_secs(5)), ..Pauses::default() };
+    assert!(matches!(ask(&recorded("now"), &jobs, paused), Decision::Do(Step::Start(_))));
+    assert_eq!(ask(&recorded("manual"), &jobs, paused), Decision::Wait(Duration::from_secs(5)));
+    assert_eq!(ask(&recorded("manual"), &[], paused), Decision::Nothing, "there is nothing to clean up");
+
+    // The next run is under way.
+    let mut running = recorded("manual");
+    running.active = Some(Box::new(ActiveRun {
+        run: 4,
+        job_name: "q-4".into(),
+        trigger: Trigger::Now,
+        uid: Some(UID.into()),
+        record: None,
+        start_time: None,
+    }));
+    assert_eq!(ask(&running, &[job(4, UID, None), Arc::clone(&last)], Pauses::default()), clean_up);
+    assert_eq!(ask(&running, &[job(4, UID, None), Arc::clone(&last)], paused), Decision::Wait(Duration::from_secs(5)));
+}
+
+#[test]
+fn a_clean_up_that_was_overtaken_is_made_up_for() {
+    let mut value = settled(3, None, None);
+    value["status"]["lastRun"]["outcome"] = json!("Failed");
+    let (view, namespace, now) = (view(value), namespace(), Instant::now());
+    let ask = |jobs: &[Arc<JobView>], kept: &[Uid]| {
+        let pauses = Pauses { kept, ..Pauses::default() };
+        decide(&Snapshot { pauses, jobs, ..snapshot(&view, &namespace) }, now)
+    };
+    let old = job(1, UID, Some("Complete"));
+    assert_eq!(ask(std::slice::from_ref(&old), &[]), Decision::Do(Step::CleanUp(own(&old))));
+    let mut with_output = (*old).clone();
+    with_output.record.as_mut().expect("has a record").output = true;
+    let with_output = Arc::new(with_output);
+    assert_eq!(
+        ask(std::slice::from_ref(&with_output), &[]),
+        Decision::Do(Step::JudgeOld(own(&with_output))),
+        "perhaps its output is invalid"
+    );
+    assert_eq!(ask(std::slice::from_ref(&with_output), std::slice::from_ref(&with_output.uid)), Decision::Nothing, "it is");
+    assert_eq!(ask(&[job(1, UID, Some("Failed"))], &[]), Decision::Nothing);
+}
+
+#[test]
+fn a_request_that_is_too_long_is_said_and_holds_up_nothing_else() {
+    let request = |length: usize| json!({"metadata": {"annotations": {"quarks.cloudfoundry.org/run-requested": "r".repeat(length)}}});
+    assert!(matches!(next(&view(request(1_024)), &[]), Decision::Do(Step::Start(Pending { trigger: Trigger::Request, .. }))));
+    let mut long = request(1_025);
+    assert_eq!(next(&view(long.clone()), &[]), Decision::Do(Step::Report(Readiness::InvalidRequest)));
+    long["spec"] = json!({"trigger": {"strategy": "now"}});
+    let Decision::Do(Step::Start(Pending { trigger, request, .. })) = next(&view(long), &[]) else { panic!("now works on") };
+    assert_eq!((trigger, request), (Trigger::Now, None));
+}
+
+#[test]
+fn a_config_loop_waits_and_other_triggers_do_not() {
+    let now = Instant::now();
+    let pauses = Pauses { config_run: Some(now + Duration::from_secs(20)), ..Pauses::default() };
+    let mut view = uses_config("done", true, Some(CONTENT_A));
+    let seen = config(&view.template_digest, CONTENT_B);
+    let references = ReferencesSeen { config: Some(&seen), ..ReferencesSeen::default() };
+    let ask = |view: &QuarksJobView| decide(&Snapshot { references, pauses, ..snapshot(view, &namespace()) }, now);
+    assert_eq!(ask(&view), Decision::Wait(Duration::from_secs(20)));
+    view.request = Some("r".into());
+    assert!(matches!(ask(&view), Decision::Do(Step::Start(_))));
 }

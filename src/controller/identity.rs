@@ -1,0 +1,216 @@
+//! Whose is it? A name is not an identity: everything that is believed of a QuarksJob was written for its UID. Pure.
+//!
+//! Promises: a status that was restored with another UID counts as empty; a Job is a QuarksJob's only with its owner UID and its namespace;
+//! a Job of ours that lost its annotation is still its run.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::api::{ActiveRun, LastRun, ObjectMeta, QuarksJobStatus, Strategy, Trigger};
+use crate::index::{JobView, QuarksJobView};
+
+use super::decide::{StartedRun, pending};
+use super::names::{job_name, run_of_job_name};
+use super::record::{Marker, RunRecord};
+
+/// The status, as far as it was written for the object with this metadata.
+pub fn own_status<'a>(metadata: &ObjectMeta, status: &'a QuarksJobStatus) -> Cow<'a, QuarksJobStatus> {
+    let settled = status.settled.as_deref().and_then(Marker::uid_in);
+    let is_own_run = |name: &str, run: u64| *name == job_name(&metadata.name, &metadata.uid, run);
+    let is_own_active = status.active.as_ref().is_none_or(|ActiveRun { uid, job_name, run, .. }| match uid {
+        Some(uid) => *uid == metadata.uid,
+        // Written before `active` said its UID: the Job's name does, by a hash.
+        None => is_own_run(job_name, *run),
+    });
+    let is_own_last = status.last_run.as_ref().is_none_or(|LastRun { job_name, run, .. }| is_own_run(job_name, *run));
+    match settled {
+        Some(uid) if uid == metadata.uid && is_own_active => Cow::Borrowed(status),
+        Some(uid) if uid == metadata.uid => Cow::Owned(QuarksJobStatus { active: None, ..status.clone() }),
+        None if is_own_active && is_own_last => Cow::Borrowed(status),
+        Some(_) | None => Cow::Owned(QuarksJobStatus::default()),
+    }
+}
+
+/// A Job of a QuarksJob, and the run that it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OwnJob {
+    /// The Job.
+    pub view: Arc<JobView>,
+    /// Which run it is, and what that consumes.
+    pub record: RunRecord,
+}
+
+/// The run that the Job is of `owner`; `None` for a Job of somebody else. `started` is what this process remembers of its own create.
+pub fn run_of(job: &JobView, owner: &QuarksJobView, started: Option<&StartedRun>) -> Option<RunRecord> {
+    let is_owned = job.owner.as_ref().is_some_and(|(_, uid)| *uid == owner.uid) && job.key.namespace == owner.key.namespace;
+    if !is_owned {
+        return None;
+    }
+    let named = run_of_job_name(&job.key.name).filter(|run| *job.key.name == job_name(&owner.key.name, &owner.uid, *run));
+    match (job.record.as_deref(), named) {
+        (Some(record), None) => Some(record.clone()),
+        (Some(record), Some(run)) if record.run == run => Some(record.clone()),
+        // The annotation is gone, or somebody has changed it: the name tells.
+        (_, Some(run)) => Some(remembered_record(owner, started, run)),
+        (None, None) => None,
+    }
+}
+
+/// What run `run` consumes, if its Job does not say so (any more).
+pub fn remembered_record(owner: &QuarksJobView, started: Option<&StartedRun>, run: u64) -> RunRecord {
+    let of_start = started.map(|started| &started.record).filter(|record| record.run == run).cloned();
+    let in_status = || {
+        let active = owner.active.as_ref().filter(|active| active.run == run)?;
+        let record = active.record.as_deref().and_then(RunRecord::parse).filter(|record| record.run == run);
+        Some(record.unwrap_or_else(|| named_record(owner, active)))
+    };
+    of_start.or_else(in_status).unwrap_or_else(|| guessed_record(owner, run))
+}
+
+/// A run of which status names only the trigger.
+fn named_record(owner: &QuarksJobView, active: &ActiveRun) -> RunRecord {
+    let ActiveRun { run, trigger, .. } = active;
+    let (strategy, request) = match trigger {
+        Trigger::Now => (Some(Strategy::Now), None),
+        Trigger::Once => (Some(Strategy::Once), None),
+        Trigger::Request => (None, owner.request.clone()),
+        Trigger::Config => (None, None),
+    };
+    let template = Some(owner.template_digest.to_string());
+    RunRecord { strategy, request, template, output: owner.has_output, ..RunRecord::of_run(*run, *trigger) }
+}
+
+/// A run that nobody has written down consumes what waits now: its Job is there because of it.
+fn guessed_record(owner: &QuarksJobView, run: u64) -> RunRecord {
+    let mut record = RunRecord::of_run(run, Trigger::Now);
+    record.template = Some(owner.template_digest.to_string());
+    record.output = owner.has_output;
+    // A run that is settled has consumed what it consumed.
+    if let Some(pending) = pending(owner).filter(|_| run > owner.marker.runs) {
+        record.trigger = pending.trigger;
+        record.strategy = pending.strategy;
+        record.request = pending.request;
+    }
+    record
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{QuarksJob, Uid};
+    use serde_json::{Value, json};
+
+    fn object(change: impl FnOnce(&mut Value)) -> QuarksJob {
+        let mut object = json!({
+            "metadata": {"name": "q", "namespace": "ns", "uid": "u1", "generation": 1},
+            "spec": {"trigger": {"strategy": "now"}, "template": {"spec": {"template": {"spec": {"containers": [{"name": "c"}]}}}}},
+        });
+        change(&mut object);
+        serde_json::from_value(object).expect("decodes")
+    }
+
+    fn marker(uid: &str, runs: u64) -> String {
+        Marker { runs, ..Marker::default() }.encode(&Uid::from(uid))
+    }
+
+    fn name(uid: &str, run: u64) -> String {
+        job_name("q", &Uid::from(uid), run)
+    }
+
+    #[test]
+    fn a_status_of_another_uid_is_none() {
+        let last = |job: &str| json!({"run": 5, "jobName": job, "outcome": "Succeeded"});
+        let active = |job: &str, uid: Option<&str>| json!({"run": 5, "jobName": job, "trigger": "now", "uid": uid});
+        let (mine, others) = (name("u1", 5), name("u0", 5));
+        // settled, lastRun, active; what is left of them.
+        let cases = [
+            (Some(marker("u1", 5)), Some(last(&mine)), Some(active(&mine, Some("u1"))), (true, true, true)),
+            (Some(marker("u0", 5)), Some(last(&others)), None, (false, false, false)),
+            (Some(marker("u0", 5)), Some(last(&mine)), Some(active(&mine, Some("u1"))), (false, false, false)),
+            (Some(marker("u0", 5)), None, None, (false, false, false)),
+            (None, Some(last(&others)), None, (false, false, false)),
+            (None, Some(last(&mine)), None, (false, true, false)),
+            (None, None, Some(active(&others, None)), (false, false, false)),
+            (None, None, Some(active(&others, Some("u0"))), (false, false, false)),
+            (None, None, Some(active(&mine, Some("u0"))), (false, false, false)),
+            (None, None, Some(active(&mine, None)), (false, false, true)),
+            (None, None, Some(active("any", Some("u1"))), (false, false, true)),
+            (Some(marker("u1", 4)), Some(last("any")), Some(active(&others, None)), (true, true, false)),
+            (Some("{".to_owned()), Some(last(&mine)), None, (true, true, false)),
+        ];
+        for (settled, last_run, active, left) in cases {
+            let status = json!({"observedGeneration": 1, "settled": settled, "lastRun": last_run, "active": active,
+                "conditions": [{"type": "Ready", "status": "True"}]});
+            let object = object(|object| object["status"] = status.clone());
+            let own = own_status(&object.metadata, &object.status);
+            assert_eq!((own.settled.is_some(), own.last_run.is_some(), own.active.is_some()), left, "{status}");
+            let is_any = left != (false, false, false);
+            assert_eq!((own.observed_generation, own.conditions.len()), if is_any { (1, 1) } else { (0, 0) }, "{status}");
+        }
+    }
+
+    fn job(change: impl FnOnce(&mut Value)) -> JobView {
+        let mut job = json!({"metadata": {"name": name("u1", 3), "namespace": "ns", "uid": "j", "ownerReferences": [{
+            "apiVersion": "quarks.cloudfoundry.org/v1alpha1", "kind": "QuarksJob", "name": "q", "uid": "u1", "controller": true}]}});
+        change(&mut job);
+        JobView::from(serde_json::from_value::<crate::api::Job>(job).expect("decodes"))
+    }
+
+    fn annotate(run: u64) -> impl FnOnce(&mut Value) {
+        move |job| job["metadata"]["annotations"] = json!({crate::api::ANNOTATION_RUN: RunRecord::of_run(run, Trigger::Once).encode()})
+    }
+
+    #[test]
+    fn a_job_is_ours_by_owner_uid_and_namespace_and_its_run_by_annotation_or_name() {
+        let owner = QuarksJobView::from(&object(|_| {}));
+        let of = |change: &dyn Fn(&mut Value)| run_of(&job(|job| change(job)), &owner, None).map(|record| (record.run, record.trigger));
+        let named = |run: u64| move |job: &mut Value| job["metadata"]["name"] = json!(name("u1", run));
+        assert_eq!(of(&|job| annotate(3)(job)), Some((3, Trigger::Once)));
+        assert_eq!(of(&|_| {}), Some((3, Trigger::Now)), "without the annotation");
+        assert_eq!(of(&|job| annotate(9)(job)), Some((3, Trigger::Now)), "with a wrong one");
+        assert_eq!(of(&|job| (named(7)(job), annotate(7)(job)).0), Some((7, Trigger::Once)));
+        let other_name = |job: &mut Value| job["metadata"]["name"] = json!("by-hand");
+        assert_eq!(of(&|job| (other_name(job), annotate(4)(job)).0), Some((4, Trigger::Once)), "§4: owner and annotation");
+        assert_eq!(of(&other_name), None, "the original's Jobs have other names and no annotation");
+        for (pointer, value) in [
+            ("/metadata/namespace", json!("elsewhere")),
+            ("/metadata/ownerReferences/0/uid", json!("u0")),
+            ("/metadata/ownerReferences/0/controller", json!(false)),
+            ("/metadata/ownerReferences/0/kind", json!("Other")),
+            ("/metadata/ownerReferences/0/apiVersion", json!("quarks.cloudfoundry.org.example.com/v1")),
+        ] {
+            let foreign = |job: &mut Value| {
+                annotate(3)(job);
+                *job.pointer_mut(pointer).expect("is there") = value.clone();
+            };
+            assert_eq!(of(&foreign), None, "{pointer}");
+        }
+    }
+
+    #[test]
+    fn what_a_run_consumes_is_remembered_without_its_annotation() {
+        let now = Some(Strategy::Now);
+        let of = |object: &QuarksJob, started: Option<&StartedRun>| {
+            let record = run_of(&job(|_| {}), &QuarksJobView::from(object), started).expect("ours");
+            (record.trigger, record.strategy, record.request)
+        };
+        let record = RunRecord { request: Some("r1".into()), ..RunRecord::of_run(3, Trigger::Request) };
+        let in_status = |record: Option<&str>| {
+            let active = json!({"run": 3, "jobName": name("u1", 3), "trigger": "config", "uid": "u1", "record": record});
+            object(|object| object["status"] = json!({"active": active}))
+        };
+        let text = record.encode();
+        assert_eq!(of(&in_status(Some(&text)), None), (Trigger::Request, None, Some("r1".into())));
+        assert_eq!(of(&in_status(Some("{")), None), (Trigger::Config, None, None), "its trigger");
+        let started = |run| StartedRun {
+            job_name: name("u1", run),
+            record: RunRecord { strategy: Some(Strategy::Once), ..RunRecord::of_run(run, Trigger::Once) },
+            at: std::time::Instant::now(),
+            is_seen: true,
+        };
+        assert_eq!(of(&object(|_| {}), Some(&started(3))), (Trigger::Once, Some(Strategy::Once), None));
+        assert_eq!(of(&object(|_| {}), Some(&started(2))), (Trigger::Now, now, None), "of another run");
+        let settled = object(|object| object["metadata"]["annotations"] = json!({crate::api::ANNOTATION_SETTLED: marker("u1", 3)}));
+        assert_eq!(of(&settled, None), (Trigger::Now, None, None), "a settled run consumes nothing more");
+    }
+}
