@@ -146,7 +146,7 @@ impl Reconciler {
             let (view, jobs, namespace) = {
                 let index = self.index.read();
                 let Some(indexed) = index.quarks_job(key) else { return Next::Done };
-                let jobs = index.jobs_of(&memory.view(&indexed).uid);
+                let jobs = index.jobs_of(&key.namespace, &memory.view(&indexed).uid);
                 memory.observe(&indexed, &jobs, object.is_some());
                 let view = memory.view(&indexed);
                 (view, memory.current_jobs(jobs), index.monitored(&key.namespace).cloned())

@@ -12,6 +12,9 @@ use crate::controller::record::{Marker, RunRecord};
 use crate::controller::references::{self, Reference, ReferenceKind};
 use crate::digest::Digest;
 
+/// Longest annotation `run` that counts, in bytes; ours have a few hundred. It is kept in memory, and anybody may write it.
+const RECORD_MAX: usize = 16 * 1024;
+
 /// Reason of condition `Ready` while something that the template refers to is not there.
 pub const MISSING_REFERENCE: &str = "MissingReference";
 
@@ -175,11 +178,12 @@ pub struct JobView {
 
 impl From<Job> for JobView {
     fn from(job: Job) -> Self {
-        let owner = job.metadata.controller().filter(|owner| owner.kind == KIND && owner.api_version.starts_with(crate::api::GROUP));
+        let owner = job.metadata.controller().filter(|owner| owner.kind == KIND && crate::api::is_our_group(&owner.api_version));
+        let record = job.metadata.annotations.get(ANNOTATION_RUN).filter(|text| text.len() <= RECORD_MAX);
         Self {
             key: job.metadata.key(),
             owner: owner.map(|owner| (owner.name.clone(), owner.uid.clone())),
-            record: job.metadata.annotations.get(ANNOTATION_RUN).and_then(|text| RunRecord::parse(text)).map(Box::new),
+            record: record.and_then(|text| RunRecord::parse(text)).map(Box::new),
             end: job.status.end(),
             succeeded: job.status.succeeded,
             created: job.metadata.creation_timestamp.clone(),

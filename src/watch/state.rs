@@ -77,7 +77,7 @@ pub(crate) enum Failure {
     Interrupted,
     /// Silence for longer than the idle limit.
     Idle,
-    /// The page is larger than the limit.
+    /// The page is larger than what comes in the time for it.
     TooLarge,
     /// What came cannot be understood, or the server refuses the position.
     Garbled,
@@ -178,6 +178,17 @@ impl WatchState {
     /// Every watch starts with a list.
     pub(crate) fn start(page_limit: u32) -> Self {
         Self::Listing(Listing { cursor: Cursor { limit: Some(page_limit.max(1)), token: None }, failures: 0 })
+    }
+
+    /// A fresh list is asked for. A wait goes on, and what was collected of a list is void.
+    pub(crate) fn list_again(self, page_limit: u32) -> Self {
+        let failures = self.failures();
+        let fresh = Cursor { limit: Some(page_limit.max(1)), token: None };
+        match self {
+            Self::Listing(Listing { cursor: cursor @ Cursor { token: None, .. }, failures }) => Self::Listing(Listing { cursor, failures }),
+            Self::Listing(_) | Self::Watching(_) => Self::Listing(Listing { cursor: fresh, failures }),
+            Self::Waiting(Waiting { delay, next: _, failures }) => Self::Waiting(Waiting { delay, next: Next::List(fresh), failures }),
+        }
     }
 
     /// Failures in a row.
