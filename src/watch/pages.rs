@@ -17,7 +17,7 @@ const READ_BUFFER: usize = 8 * 1024;
 pub(super) enum PageError {
     /// The call failed, or the answer is no list.
     Call(Error),
-    /// The answer had begun, but was not over in time: a smaller page may be.
+    /// The answer did not come in time, or not all of it: a smaller page may.
     Slow(Error),
 }
 
@@ -52,7 +52,10 @@ pub(super) fn read_page(
     each: &mut dyn FnMut(Item<'_>) -> Result<(), Error>,
 ) -> Result<(ResourceVersion, Option<String>), PageError> {
     let Request { verb, resource, .. } = *request;
-    let mut body = client.open_page(request).map_err(PageError::Call)?;
+    let mut body = client.open_page(request).map_err(|error| match error {
+        Error::Transport { timed_out: true, sent: true, .. } => PageError::Slow(error),
+        error => PageError::Call(error),
+    })?;
     let refuse = |refused: Refused| {
         PageError::Call(match refused {
             Refused::NoList(reason) => no_list(verb, resource, &reason),

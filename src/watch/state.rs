@@ -6,6 +6,8 @@ use crate::api::ResourceVersion;
 
 use super::WatchTimings;
 
+/// Pages get no smaller than this when one takes too long: it may be the server that does not answer, and not the page.
+const PAGE_MIN: u32 = 20;
 /// From the tenth failure on, only every tenth is told.
 const TELL_EVERY: u32 = 10;
 
@@ -223,7 +225,7 @@ impl Listing {
             // A page token expired: the list took too long in pages, so the next one comes whole.
             Failure::Gone if cursor.token.is_some() => Cursor { limit: None, token: None },
             Failure::TooLarge => {
-                let limit = cursor.limit.map_or(rules.page_limit, |limit| limit / 4).max(1);
+                let limit = cursor.limit.map_or(rules.page_limit, |limit| (limit / 4).max(PAGE_MIN.min(limit))).max(1);
                 Cursor { limit: Some(limit), token: None }
             }
             Failure::Gone | Failure::Missing | Failure::Garbled => rules.fresh(),

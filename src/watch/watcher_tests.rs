@@ -155,7 +155,7 @@ fn a_page_that_fails_is_fetched_again_and_the_others_are_kept() {
     let rig = Rig::start([
         page("7", "t1", &["a", "b"]),
         status(500),
-        Reply::Fail(TransportErrorKind::TimedOut),
+        Reply::Fail(TransportErrorKind::Connect),
         status(429).retry_after("0"),
         page("7", "", &["c"]),
         status(410),
@@ -483,9 +483,10 @@ fn an_object_over_the_limit_does_not_keep_the_others_away() {
 #[test]
 fn a_page_that_is_not_over_in_time_is_asked_for_in_a_smaller_one() {
     let slow = stream([br#"{"items": ["#.to_vec()], Some(Chunk::Fail(io::ErrorKind::TimedOut)));
-    let rig = Rig::start_with([slow, page("1", "", &["a"]), hang()], quick(), |spec| spec.page_limit = 500);
+    let silent = Reply::Fail(TransportErrorKind::TimedOut);
+    let rig = Rig::start_with([slow, silent, page("1", "", &["a"]), hang()], quick(), |spec| spec.page_limit = 500);
     rig.expect(&["list a"]);
-    rig.expect_requests(&["list limit=500", "list limit=125", "watch 1"]);
-    rig.expect_restarts(&["too-large"]);
+    rig.expect_requests(&["list limit=500", "list limit=125", "list limit=31", "watch 1"]);
+    rig.expect_restarts(&["too-large", "too-large"]);
     rig.stop();
 }
