@@ -219,25 +219,26 @@ fn a_create_that_arrives_after_its_run_is_over_is_undone() {
 fn an_operator_whose_watch_is_behind_makes_no_second_run() {
     let scene = Scene::new("behind");
     let _jobs = play::auto_complete(scene.server.api());
-    let namespace = path("namespaces", "", NAMESPACE);
-    let label =
-        |value: Value| scene.server.api().patch(&namespace, &json!({"metadata": {"labels": {"quarks.cloudfoundry.org/monitored": value}}}));
-    label(Value::Null);
     scene.create("q", "now", |_| {});
-    // The one that will be behind sees the trigger, and then nothing more of QuarksJobs.
+    // The one that will be behind sees the trigger, and then nothing more of QuarksJobs. Its own look at it is held up.
+    let gate = Gate::default();
+    scene.server.fault(When::request("GET", "/quarksjobs/q").nth(1), Fault::Hold(gate.clone()));
     let behind = program(&scene.server, &scene.folder);
     behind.start();
-    behind.wait_for("its caches", || behind.log().contains("caches are in").then_some(()));
+    let reads = |is_answered: bool| {
+        let requests = scene.server.requests();
+        requests.iter().filter(|entry| entry.is("GET", "/quarksjobs/q") && entry.status.is_some() == is_answered).count()
+    };
+    behind.wait_for("its look at the QuarksJob", || (reads(false) > 0).then_some(()));
     behind.wait_for("its watch", || (scene.server.command("/quarksjobs", &Command::Silence) > 0).then_some(()));
     behind.signal("STOP");
     scene.operator.start();
-    label(json!("default"));
     scene.wait_settled("q", 1);
     scene.wait_jobs(0);
-    let reads = || scene.server.requests().iter().filter(|entry| entry.is("GET", "/quarksjobs/q")).count();
-    let before = reads();
+    let before = reads(true);
+    gate.open();
     behind.signal("CONT");
-    behind.wait_for("its look at the QuarksJob", || (reads() > before).then_some(()));
+    behind.wait_for("its answer", || (reads(true) > before).then_some(()));
     scene.wait_quiet();
     assert_eq!(scene.created().len(), 1, "{}", behind.log());
     assert_eq!(scene.quarks_job("q")["status"]["runs"], 1);

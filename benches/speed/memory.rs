@@ -26,7 +26,8 @@ impl Memory {
     }
 }
 
-fn megabytes(kib: usize) -> f64 {
+/// As budgets count.
+pub fn megabytes(kib: usize) -> f64 {
     kib as f64 * 1024.0 / 1e6
 }
 

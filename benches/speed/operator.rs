@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -32,12 +32,20 @@ pub struct Memory {
 impl Operator {
     /// Started and with its first lists in.
     pub fn start(arguments: &[&str]) -> Operator {
+        Self::start_at(None, arguments)
+    }
+
+    /// The same, perhaps with another cluster than that of all other measurements.
+    pub fn start_at(kubeconfig: Option<&Path>, arguments: &[&str]) -> Operator {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let log = std::env::temp_dir().join(format!("quarks-job-bench-{}-{number}.log", std::process::id()));
         let file = std::fs::File::create(&log).expect("a log file");
         let mut command = Command::new(binary());
         command.args(["--monitored-id", "bench", "--image", "bench:none"]).args(arguments);
+        if let Some(kubeconfig) = kubeconfig {
+            command.env("KUBECONFIG", kubeconfig);
+        }
         let child = command.stderr(file).stdout(Stdio::null()).spawn().expect("the operator starts");
         let operator = Operator { child, log };
         wait("the operator's caches", || operator.log_line("caches are in").is_some());

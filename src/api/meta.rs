@@ -147,13 +147,6 @@ pub struct OwnerReference {
     pub block_owner_deletion: bool,
 }
 
-impl OwnerReference {
-    /// The API group of the owner's kind; empty for the core group.
-    pub fn group(&self) -> &str {
-        self.api_version.split_once('/').map_or("", |(group, _)| group)
-    }
-}
-
 /// One page of a list, or a whole short one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct List<T> {

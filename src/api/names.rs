@@ -4,6 +4,11 @@
 pub const GROUP: &str = "quarks.cloudfoundry.org";
 /// API version of a QuarksJob.
 pub const API_VERSION: &str = "quarks.cloudfoundry.org/v1alpha1";
+/// True for an `apiVersion` of our group, whatever the version. Another group may begin with the same letters.
+pub fn is_our_group(api_version: &str) -> bool {
+    api_version.split_once('/').is_some_and(|(group, _)| group == GROUP)
+}
+
 /// Kind of a QuarksJob.
 pub const KIND: &str = "QuarksJob";
 

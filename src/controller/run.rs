@@ -12,16 +12,15 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, SendError, Sender, bounded, select};
 use log::{debug, error, info, warn};
-use serde::de::DeserializeOwned;
 
 use crate::api::{ObjectKey, Resource};
-use crate::index::{Change, Index, JobView, SharedIndex};
+use crate::index::{Change, Changed, Index, JobView, SharedIndex};
 use crate::kube::{Client, Error};
 use crate::metrics::{Metrics, Reconciled};
 use crate::queue::{Backoff, Lane, Queue};
 use crate::shutdown::Shutdown;
 use crate::threads::Thread;
-use crate::watch::{self, Jitter, WatchEvent, WatchHandle, WatchSpec};
+use crate::watch::{self, Jitter, OnListed, Relister, WatchEvent, WatchHandle, WatchSpec};
 
 use super::choices::Choices;
 use super::config::{ConfigStore, ConfigWatches};
@@ -86,20 +85,31 @@ impl DirtySender {
             let index = index.read();
             keys.into_iter().partition(|key| has_to_start(&index, key))
         };
-        self.send_lanes(urgent, normal)
+        self.send_lanes(Vec::new(), urgent, normal)
     }
 
-    fn send_lanes(&self, urgent: Vec<ObjectKey>, normal: Vec<ObjectKey>) -> Result<(), SendError<Dirty>> {
+    fn send_lanes(&self, renewed: Vec<ObjectKey>, urgent: Vec<ObjectKey>, normal: Vec<ObjectKey>) -> Result<(), SendError<Dirty>> {
+        if !renewed.is_empty() {
+            self.0.send(Dirty::Renewed(renewed))?;
+        }
         for (keys, lane) in [(urgent, Lane::Urgent), (normal, Lane::Normal)] {
             if !keys.is_empty() {
-                self.0.send((keys, lane))?;
+                self.0.send(Dirty::Changed(keys, lane))?;
             }
         }
         Ok(())
     }
 }
 
-type Dirty = (Vec<ObjectKey>, Lane);
+/// What the controller is told of keys.
+#[derive(Debug)]
+pub(super) enum Dirty {
+    /// They have to be looked at.
+    Changed(Vec<ObjectKey>, Lane),
+    /// They stand for another object now, or for none: nothing that the old one waited for counts.
+    Renewed(Vec<ObjectKey>),
+}
+
 /// With the time since when it waited.
 type Work = (ObjectKey, Lane, Instant);
 type Done = (ObjectKey, Next);
@@ -162,17 +172,7 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
 
     // Watches last: what they feed is there.
     let feed = Feed { client, index: &index, dirty: &dirty, metrics: &metrics };
-    let mut watches = Vec::new();
-    let scopes = if is_fixed {
-        fixed_namespaces
-    } else {
-        watches.push(feed.watch("watch-namespaces", Resource::NAMESPACES, "", Change::Namespace));
-        vec![String::new()]
-    };
-    for scope in &scopes {
-        watches.push(feed.watch("watch-jobs", Resource::JOBS, scope, Change::Job));
-        watches.push(feed.watch("watch-qjobs", Resource::QUARKS_JOBS, scope, Change::QuarksJob));
-    }
+    let watches = if is_fixed { fixed_namespaces.iter().flat_map(|scope| feed.fixed(scope)).collect() } else { feed.all() };
     let (workers, watches) = (Arc::new(workers), Arc::new(watches));
     let health = Health { pulse, workers, watches, index, call_timeout: client.call_timeout() };
     Ok(Operator { client: client.clone(), threads, health })
@@ -211,42 +211,105 @@ struct Feed<'a> {
     metrics: &'a Metrics,
 }
 
+/// How the objects of a kind come into the index.
+struct Intake<T> {
+    /// What is kept of an object; `None` if it is not ours.
+    decode: fn(&SharedIndex, &[u8]) -> serde_json::Result<Option<T>>,
+    wrap: fn(WatchEvent<Arc<T>>) -> Change,
+}
+
+/// The watches that a change may ask for fresh lists, where there are such.
+#[derive(Clone, Default)]
+struct Lists {
+    quarks_jobs: Option<Relister>,
+    jobs: Option<Relister>,
+}
+
 impl Feed<'_> {
-    /// Starts the watch of one kind, in one namespace or, with an empty `scope`, in all.
-    fn watch<T>(&self, name: &'static str, resource: Resource, scope: &str, wrap: fn(WatchEvent<Arc<T>>) -> Change) -> WatchHandle
-    where
-        T: DeserializeOwned + Send + Sync + 'static,
-    {
-        let (index, dirty, namespace) = (self.index.clone(), self.dirty.clone(), scope.to_owned());
-        let spec = WatchSpec {
-            namespace: namespace.clone(),
-            remedy: remedy(&index, scope),
-            on_restart: Some(self.metrics.on_restart()),
-            ..WatchSpec::new(name, resource)
-        };
-        watch::spawn(self.client, spec, move |event| match take_in(&index, &dirty, &namespace, wrap(event)) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
-        })
+    /// The three watches of everything. What is ours of a kind is known by the one before it: first the Namespaces are listed, then the
+    /// QuarksJobs, then the Jobs.
+    fn all(&self) -> Vec<WatchHandle> {
+        let [jobs, quarks_jobs] = self.pair("");
+        let lists = Lists { quarks_jobs: Some(quarks_jobs.relister()), jobs: None };
+        let spec = WatchSpec::new("watch-namespaces", Resource::NAMESPACES);
+        let namespaces = self.watch(spec, Intake { decode: SharedIndex::decode_namespace, wrap: Change::Namespace }, lists);
+        vec![namespaces, jobs, quarks_jobs]
     }
+
+    /// The two watches of a namespace that is given.
+    fn fixed(&self, scope: &str) -> [WatchHandle; 2] {
+        let pair = self.pair(scope);
+        let [_, quarks_jobs] = &pair;
+        quarks_jobs.relister().list_for(1);
+        pair
+    }
+
+    /// The watches of Jobs and QuarksJobs, in one namespace or, with an empty `scope`, in all. Each waits until its list is asked for;
+    /// after each list of QuarksJobs that was asked for, the Jobs are asked for.
+    fn pair(&self, scope: &str) -> [WatchHandle; 2] {
+        let spec = |name, resource| WatchSpec { namespace: scope.to_owned(), is_held: true, ..WatchSpec::new(name, resource) };
+        let (index, dirty) = (self.index.clone(), self.dirty.clone());
+        let jobs_listed: OnListed = Arc::new(move |number| flow(has_listed(&index, &dirty, number)));
+        let jobs = WatchSpec { on_listed: Some(jobs_listed), ..spec("watch-jobs", Resource::JOBS) };
+        let jobs = self.watch(jobs, Intake { decode: SharedIndex::decode_job, wrap: Change::Job }, Lists::default());
+        let (relister, lists) = (jobs.relister(), Lists { quarks_jobs: None, jobs: Some(jobs.relister()) });
+        let listed: OnListed = Arc::new(move |number| {
+            relister.list_for(number);
+            ControlFlow::Continue(())
+        });
+        let quarks_jobs = WatchSpec { on_listed: Some(listed), ..spec("watch-qjobs", Resource::QUARKS_JOBS) };
+        let quarks_jobs = self.watch(quarks_jobs, Intake { decode: SharedIndex::decode_quarks_job, wrap: Change::QuarksJob }, lists);
+        [jobs, quarks_jobs]
+    }
+
+    /// Starts the watch of one kind.
+    fn watch<T: Send + Sync + 'static>(&self, spec: WatchSpec, intake: Intake<T>, lists: Lists) -> WatchHandle {
+        let Intake { decode, wrap } = intake;
+        let (index, dirty, scope) = (self.index.clone(), self.dirty.clone(), spec.namespace.clone());
+        let spec = WatchSpec { remedy: remedy(&index, &scope), on_restart: Some(self.metrics.on_restart()), ..spec };
+        let known = self.index.clone();
+        let decode = move |json: &[u8]| decode(&known, json);
+        watch::spawn_filtered(self.client, spec, decode, move |event| flow(take_in(&index, &dirty, &lists, &scope, wrap(event))))
+    }
+}
+
+/// A watch ends when nobody listens.
+fn flow(sent: Result<(), SendError<Dirty>>) -> ControlFlow<()> {
+    if sent.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
 }
 
 /// Takes a change into the index and tells the controller whom it may matter to. Each kind has one watch, so changes of
 /// one kind and scope come in order.
-fn take_in(index: &SharedIndex, dirty: &DirtySender, scope: &str, change: Change) -> Result<(), SendError<Dirty>> {
-    let (normal, urgent, is_newly_in) = {
+fn take_in(index: &SharedIndex, dirty: &DirtySender, lists: &Lists, scope: &str, change: Change) -> Result<(), SendError<Dirty>> {
+    let (changed, normal, urgent, is_newly_in) = {
         let mut index = index.write();
         let was_in = index.is_in(scope);
-        let (urgent, normal): (Vec<_>, Vec<_>) = index.apply(scope, change).into_iter().partition(|key| has_to_start(&index, key));
-        (normal, urgent, index.is_in(scope) && !was_in)
+        let mut changed = index.apply(scope, change);
+        let keys = std::mem::take(&mut changed.dirty);
+        let (urgent, normal): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| has_to_start(&index, key));
+        (changed, normal, urgent, index.is_in(scope) && !was_in)
     };
     if is_newly_in {
         let (quarks_jobs, jobs) = index.read().sizes();
         info!("caches are in namespace={scope:?} quarksjobs={quarks_jobs} jobs={jobs}");
         // Wakes the controller, whatever the keys.
-        dirty.0.send((Vec::new(), Lane::Normal))?;
+        dirty.0.send(Dirty::Changed(Vec::new(), Lane::Normal))?;
     }
-    dirty.send_lanes(urgent, normal)
+    let Changed { dirty: _, renewed, list_all_for, list_jobs } = changed;
+    if let (Some(number), Some(quarks_jobs)) = (list_all_for, &lists.quarks_jobs) {
+        quarks_jobs.list_for(number);
+    }
+    if let (true, Some(jobs)) = (list_jobs, &lists.jobs) {
+        debug!("Jobs of a new QuarksJob were passed over, they are listed again namespace={scope:?}");
+        jobs.list_again();
+    }
+    dirty.send_lanes(renewed, urgent, normal)
+}
+
+/// QuarksJobs and Jobs of namespaces that have come to be served are in.
+fn has_listed(index: &SharedIndex, dirty: &DirtySender, number: u64) -> Result<(), SendError<Dirty>> {
+    let keys = index.write().has_listed(number);
+    dirty.send(index, keys)
 }
 
 /// True if a trigger waits and no run goes on: somebody waits for a Job.
@@ -329,7 +392,8 @@ impl Controller {
                     Err(_) => return,
                 },
                 recv(self.dirty) -> message => match message {
-                    Ok((keys, lane)) => {
+                    Ok(Dirty::Renewed(keys)) => keys.iter().for_each(|key| self.queue.forget(key)),
+                    Ok(Dirty::Changed(keys, lane)) => {
                         let now = Instant::now();
                         for key in keys {
                             let indexed = index.read().quarks_job(&key);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::api::{
     ANNOTATION_RUN, ANNOTATION_RUN_REQUESTED, ActiveRun, Job, JobEnd, KIND, LABEL_MONITORED, LABEL_SERVICE_ACCOUNT, Namespace, ObjectKey,
-    Outcome, Output, QuarksJob, ResourceVersion, Spec, SpecError, Strategy, Uid,
+    Outcome, Output, QuarksJob, ResourceVersion, Spec, SpecError, Strategy, Uid, is_our_group,
 };
 use crate::controller::identity::own_status;
 use crate::controller::record::{Marker, REQUEST_MAX, RunRecord};
@@ -183,11 +183,12 @@ pub struct JobView {
 
 impl From<Job> for JobView {
     fn from(job: Job) -> Self {
-        let owner = job.metadata.controller().filter(|owner| owner.kind == KIND && owner.group() == crate::api::GROUP);
+        let owner = job.metadata.controller().filter(|owner| owner.kind == KIND && is_our_group(&owner.api_version));
+        let record = job.metadata.annotations.get(ANNOTATION_RUN);
         Self {
             key: job.metadata.key(),
             owner: owner.map(|owner| (owner.name.clone(), owner.uid.clone())),
-            record: job.metadata.annotations.get(ANNOTATION_RUN).and_then(|text| RunRecord::parse(text)).map(Box::new),
+            record: record.and_then(|text| RunRecord::parse(text)).map(Box::new),
             end: job.status.end(),
             succeeded: job.status.succeeded,
             created: job.metadata.creation_timestamp.clone(),

@@ -1,10 +1,11 @@
-//! What the watches say, kept as small extracts: one writer (the index thread), many readers.
+//! What the watches say, kept as small extracts: each watch writes its kind, many read. What is not ours is never kept (`admit`).
 //!
 //! The index may be behind the API server. It is enough to decide that there is nothing to do; before a write the
 //! object itself is read, or the write carries the resourceVersion it was decided on.
 
+mod admit;
 mod extract;
 mod store;
 
 pub use extract::{JobView, MISSING_REFERENCE, NamespaceView, QuarksJobView, ReadyView};
-pub use store::{Change, Index, SharedIndex};
+pub use store::{Change, Changed, ConfigNeed, Index, SharedIndex};

@@ -1,8 +1,9 @@
-//! The store. Each change returns the keys of the QuarksJobs that must be looked at.
+//! The store. Each change says which QuarksJobs must be looked at, and which lists must be made again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::admit::PassedOver;
 use super::{JobView, NamespaceView, QuarksJobView};
 use crate::api::{ObjectKey, Uid};
 use crate::controller::references::{Reference, ReferenceKind};
@@ -19,6 +20,22 @@ pub enum Change {
     /// From the watch of Namespaces.
     Namespace(WatchEvent<Arc<NamespaceView>>),
 }
+
+/// What a change of the index means for others.
+#[derive(Debug, Default, PartialEq)]
+pub struct Changed {
+    /// QuarksJobs that it may matter to, some perhaps twice.
+    pub dirty: Vec<ObjectKey>,
+    /// Keys of QuarksJobs that now stand for another object, or for none.
+    pub renewed: Vec<ObjectKey>,
+    /// QuarksJobs, and then Jobs, have to be listed for this number: a namespace is served from now on, whose objects were passed over.
+    pub list_all_for: Option<u64>,
+    /// Jobs have to be listed again: a QuarksJob has come whose Jobs were passed over.
+    pub list_jobs: bool,
+}
+
+/// Where ConfigMaps or Secrets have to be watched.
+pub type ConfigNeed = (Arc<str>, ReferenceKind);
 
 /// The kinds that nothing can be decided without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,11 +55,16 @@ pub struct Index {
     jobs_by_owner: HashMap<Uid, Vec<ObjectKey>>,
     namespaces: BTreeMap<Arc<str>, Arc<NamespaceView>>,
     /// How many QuarksJobs of a namespace need a watch of ConfigMaps, and of Secrets; without entries of zero.
-    config_needs: BTreeMap<(Arc<str>, ReferenceKind), usize>,
-    /// Counts the changes that `config_needs()` may differ after.
-    needs_version: u64,
+    config_needs: BTreeMap<ConfigNeed, usize>,
+    /// Where that may have changed since it was last asked.
+    needs_changed: BTreeSet<ConfigNeed>,
     /// First complete lists that have not come yet: kind and scope, which is a namespace, or empty for all of them.
     missing: Vec<(Kind, Arc<str>)>,
+    /// Namespaces that are served since the first lists, until their own objects are listed: the number that this takes.
+    awaited: BTreeMap<Arc<str>, u64>,
+    /// The highest number that lists were asked for.
+    number: u64,
+    pub(super) passed_over: PassedOver,
     is_fixed: bool,
 }
 
@@ -56,8 +78,11 @@ impl Index {
             jobs_by_owner: HashMap::new(),
             namespaces: BTreeMap::new(),
             config_needs: BTreeMap::new(),
-            needs_version: 0,
+            needs_changed: BTreeSet::new(),
             missing: [Kind::QuarksJobs, Kind::Jobs, Kind::Namespaces].map(|kind| (kind, Arc::from(""))).into(),
+            awaited: BTreeMap::new(),
+            number: 0,
+            passed_over: PassedOver::default(),
             is_fixed: false,
         }
     }
@@ -87,7 +112,7 @@ impl Index {
 
     /// True once all is in that decisions in this scope rest on. Nothing may be written there before.
     pub fn is_in(&self, scope: &str) -> bool {
-        !self.missing.iter().any(|(_, missing)| missing.is_empty() || **missing == *scope)
+        !self.missing.iter().any(|(_, missing)| missing.is_empty() || **missing == *scope) && !self.awaited.contains_key(scope)
     }
 
     /// True once there is a scope in which something may be done.
@@ -100,16 +125,39 @@ impl Index {
         self.quarks_jobs.get(key).cloned()
     }
 
-    /// The Jobs of a namespace whose controller is the QuarksJob with this UID, ours or not.
+    /// The Job of this key.
+    pub(super) fn job(&self, key: &ObjectKey) -> Option<&JobView> {
+        self.jobs.get(key).map(|job| &**job)
+    }
+
+    /// The Jobs whose controller is the QuarksJob with this UID in this namespace. Jobs elsewhere are not its own, whatever they claim.
     pub fn jobs_of(&self, namespace: &str, owner: &Uid) -> Vec<Arc<JobView>> {
-        let keys = self.jobs_by_owner.get(owner);
-        keys.into_iter().flatten().filter(|key| *key.namespace == *namespace).filter_map(|key| self.jobs.get(key).cloned()).collect()
+        let keys = self.jobs_by_owner.get(owner).into_iter().flatten().filter(|key| *key.namespace == *namespace);
+        keys.filter_map(|key| self.jobs.get(key).cloned()).collect()
+    }
+
+    pub(super) fn passed_over(&self) -> &PassedOver {
+        &self.passed_over
+    }
+
+    /// True if this operator serves the namespace, as far as its label says. [`Self::monitored`] tells whether it may work there.
+    pub(super) fn is_served(&self, namespace: &str) -> bool {
+        self.namespaces.get(namespace).is_some_and(|found| self.is_ours(found))
+    }
+
+    fn is_ours(&self, namespace: &NamespaceView) -> bool {
+        namespace.monitored.as_ref() == Some(&self.monitored_id)
+    }
+
+    /// Namespaces that we serve, and those that we know already: what is left in one that has lost its label is still looked after.
+    pub(super) fn admits_namespace(&self, view: &NamespaceView) -> bool {
+        self.is_ours(view) || self.namespaces.contains_key(view.name.as_str())
     }
 
     /// The namespace, if this operator serves it and all is in that decisions there rest on.
     pub fn monitored(&self, namespace: &str) -> Option<&NamespaceView> {
         let found = self.namespaces.get(namespace).filter(|_| self.is_in(namespace))?;
-        (found.monitored.as_ref() == Some(&self.monitored_id) && !found.is_being_deleted).then_some(found)
+        (self.is_ours(found) && !found.is_being_deleted).then_some(found)
     }
 
     /// True if the namespace is gone or going, or another operator serves it: what is left there is not for us.
@@ -139,48 +187,81 @@ impl Index {
         (self.quarks_jobs.len(), self.jobs.len())
     }
 
-    /// Takes a change in and names the QuarksJobs that it may matter to, some perhaps twice. `scope` is what the watch
-    /// looks at: a namespace, or empty for all. A fresh list replaces what is in its scope and nothing else.
-    pub fn apply(&mut self, scope: &str, change: Change) -> Vec<ObjectKey> {
+    /// Takes a change in and says what follows. `scope` is what the watch looks at: a namespace, or empty for all. A fresh list
+    /// replaces what is in its scope and nothing else.
+    pub fn apply(&mut self, scope: &str, change: Change) -> Changed {
         let was_in = self.is_in(scope);
-        let mut dirty = match change {
+        let mut changed = match change {
             Change::QuarksJob(event) => self.apply_quarks_job(scope, event),
-            Change::Job(event) => self.apply_job(scope, event),
+            Change::Job(event) => Changed { dirty: self.apply_job(scope, event), ..Changed::default() },
             Change::Namespace(event) => self.apply_namespace(event),
         };
-        // What was looked at before, while other namespaces were in already, was left alone.
-        if !was_in && !scope.is_empty() && self.is_in(scope) {
-            dirty.extend(self.keys_in(scope));
+        if !was_in && self.is_in(scope) {
+            // What was looked at before, while other namespaces were in already, was left alone.
+            if !scope.is_empty() {
+                changed.dirty.extend(self.keys_in(scope));
+            }
+            self.needs_may_differ(scope);
         }
-        dirty
+        changed
+    }
+
+    /// Lists of QuarksJobs and then of Jobs that were begun for `number` are in. Names the QuarksJobs of namespaces that waited for this.
+    pub fn has_listed(&mut self, number: u64) -> Vec<ObjectKey> {
+        let (waiting, listed): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.awaited).into_iter().partition(|(_, awaited)| *awaited > number);
+        self.awaited = waiting;
+        listed.keys().for_each(|namespace| self.needs_may_differ(namespace));
+        listed.keys().flat_map(|namespace| self.keys_in(namespace)).collect()
     }
 
     fn has_come(&mut self, kind: Kind, scope: &str) {
         self.missing.retain(|(missing, of)| *missing != kind || **of != *scope);
     }
 
-    fn apply_quarks_job(&mut self, scope: &str, event: WatchEvent<Arc<QuarksJobView>>) -> Vec<ObjectKey> {
+    fn apply_quarks_job(&mut self, scope: &str, event: WatchEvent<Arc<QuarksJobView>>) -> Changed {
+        let mut changed = Changed::default();
         match event {
             WatchEvent::Replaced(views) => {
-                let mut dirty = self.keys_in(scope);
-                for key in &dirty {
+                let old: Vec<_> = self.in_scope(scope).map(|(key, view)| (key.clone(), view.uid.clone())).collect();
+                for (key, _) in &old {
                     self.remove_quarks_job(key);
                 }
                 for view in views {
                     self.insert_quarks_job(view);
                 }
                 self.has_come(Kind::QuarksJobs, scope);
-                dirty.extend(self.keys_in(scope));
-                dirty
+                let uid = |key: &ObjectKey| self.quarks_jobs.get(key).map(|view| &view.uid);
+                let is_renewed = |(key, old): &&(ObjectKey, Uid)| uid(key) != Some(old);
+                changed.renewed = old.iter().filter(is_renewed).map(|(key, _)| key.clone()).collect();
+                let known: HashMap<&ObjectKey, &Uid> = old.iter().map(|(key, uid)| (key, uid)).collect();
+                let fresh: Vec<(ObjectKey, Uid)> = self
+                    .in_scope(scope)
+                    .filter(|(key, view)| known.get(key) != Some(&&view.uid))
+                    .map(|(key, view)| (key.clone(), view.uid.clone()))
+                    .collect();
+                // Each asks, so that none is asked for a second time by what comes later.
+                changed.list_jobs = fresh.iter().filter(|(key, uid)| self.passed_over.take(&key.namespace, uid.as_str())).count() > 0;
+                changed.dirty = old.into_iter().map(|(key, _)| key).collect();
+                changed.dirty.extend(self.keys_in(scope));
             }
             WatchEvent::Applied(view) => {
-                vec![self.insert_quarks_job(view)]
+                let uid = view.uid.clone();
+                let known = self.quarks_jobs.get(&view.key).map(|known| known.uid.clone());
+                let key = self.insert_quarks_job(view);
+                if known.as_ref() != Some(&uid) {
+                    changed.list_jobs = self.passed_over.take(&key.namespace, uid.as_str());
+                    changed.renewed.extend(known.is_some().then(|| key.clone()));
+                }
+                changed.dirty.push(key);
             }
-            WatchEvent::Deleted(view) => {
-                self.remove_quarks_job(&view.key);
-                vec![view.key.clone()]
+            WatchEvent::Deleted(key) => {
+                self.remove_quarks_job(&key);
+                changed.renewed.push(key.clone());
+                changed.dirty.push(key);
             }
         }
+        changed
     }
 
     fn insert_quarks_job(&mut self, mut view: Arc<QuarksJobView>) -> ObjectKey {
@@ -215,23 +296,33 @@ impl Index {
                 match (*count, is_added) {
                     (0, _) => {
                         self.config_needs.remove(&id);
-                        self.needs_version += 1;
+                        self.needs_changed.insert(id);
                     }
-                    (1, true) => self.needs_version += 1,
+                    (1, true) => _ = self.needs_changed.insert(id),
                     _ => {}
                 }
             }
         }
     }
 
-    /// As long as this stays the same, [`Self::config_needs`] does too.
-    pub fn needs_version(&self) -> u64 {
-        self.needs_version
+    /// Whether a watch is needed may be another answer than before somewhere in this scope.
+    fn needs_may_differ(&mut self, scope: &str) {
+        let from = (Arc::from(scope), ReferenceKind::ConfigMap);
+        let changed =
+            self.config_needs.range(from..).map(|(id, _)| id).take_while(|(namespace, _)| scope.is_empty() || **namespace == *scope);
+        self.needs_changed.extend(changed.cloned());
     }
 
-    /// Where ConfigMaps or Secrets have to be watched.
-    pub fn config_needs(&self) -> Vec<(Arc<str>, ReferenceKind)> {
-        self.config_needs.keys().filter(|(namespace, _)| self.monitored(namespace).is_some()).cloned().collect()
+    /// True if [`Self::take_changed_needs`] has something to say.
+    pub fn has_changed_needs(&self) -> bool {
+        !self.needs_changed.is_empty()
+    }
+
+    /// Where it may have changed since this was last asked whether ConfigMaps or Secrets have to be watched, and whether they have to be.
+    pub fn take_changed_needs(&mut self) -> Vec<(ConfigNeed, bool)> {
+        let changed = std::mem::take(&mut self.needs_changed);
+        let is_needed = |need: &ConfigNeed| self.config_needs.contains_key(need) && self.monitored(&need.0).is_some();
+        changed.into_iter().map(|need| (need.clone(), is_needed(&need))).collect()
     }
 
     /// The QuarksJobs of a namespace that have to look when the object of this name changes, or any object of this kind.
@@ -265,11 +356,7 @@ impl Index {
                 self.insert_job(view);
                 dirty
             }
-            WatchEvent::Deleted(view) => {
-                let mut dirty: Vec<_> = self.remove_job(&view.key).into_iter().collect();
-                dirty.extend(owner_key(&view));
-                dirty
-            }
+            WatchEvent::Deleted(key) => self.remove_job(&key).into_iter().collect(),
         }
     }
 
@@ -300,28 +387,51 @@ impl Index {
         owner_key(&job)
     }
 
-    fn apply_namespace(&mut self, event: WatchEvent<Arc<NamespaceView>>) -> Vec<ObjectKey> {
-        self.needs_version += 1;
-        let changed: Vec<Arc<str>> = match event {
+    fn apply_namespace(&mut self, event: WatchEvent<Arc<NamespaceView>>) -> Changed {
+        let is_first = self.missing.iter().any(|(kind, _)| *kind == Kind::Namespaces);
+        let old: BTreeMap<Arc<str>, Option<Arc<NamespaceView>>> = match event {
             WatchEvent::Replaced(views) => {
                 let old = std::mem::take(&mut self.namespaces);
                 self.namespaces.extend(views.into_iter().map(|view| (Arc::from(view.name.as_str()), view)));
                 self.has_come(Kind::Namespaces, "");
-                let gone = old.keys().filter(|name| !self.namespaces.contains_key(*name));
-                let differs = |name: &&Arc<str>| old.get(*name) != self.namespaces.get(*name);
-                self.namespaces.keys().filter(differs).chain(gone).cloned().collect()
+                let added = self.namespaces.keys().filter(|name| !old.contains_key(*name)).map(|name| (Arc::clone(name), None));
+                let added: Vec<_> = added.collect();
+                old.into_iter().map(|(name, view)| (name, Some(view))).chain(added).collect()
             }
             WatchEvent::Applied(view) => {
                 let name: Arc<str> = Arc::from(view.name.as_str());
                 let old = self.namespaces.insert(Arc::clone(&name), view);
-                if old.as_ref() == self.namespaces.get(&name) { Vec::new() } else { vec![name] }
+                [(name, old)].into()
             }
-            WatchEvent::Deleted(view) => {
-                self.namespaces.remove(view.name.as_str());
-                vec![Arc::from(view.name.as_str())]
+            WatchEvent::Deleted(key) => {
+                let old = self.namespaces.remove(&*key.name);
+                [(key.name, old)].into()
             }
         };
-        changed.iter().flat_map(|namespace| self.keys_in(namespace)).collect()
+        let mut changed = Changed::default();
+        let mut is_served_anew = is_first;
+        for (name, old) in &old {
+            if self.namespaces.get(name) == old.as_ref() {
+                continue;
+            }
+            let was_served = old.as_ref().is_some_and(|old| self.is_ours(old));
+            match self.is_served(name) {
+                // The first lists are still to come, or have them all.
+                true if !was_served && !is_first => {
+                    self.awaited.insert(Arc::clone(name), self.number + 1);
+                    is_served_anew = true;
+                }
+                true => {}
+                false => _ = self.awaited.remove(name),
+            }
+            self.needs_may_differ(name);
+            changed.dirty.extend(self.keys_in(name));
+        }
+        if is_served_anew {
+            self.number += 1;
+            changed.list_all_for = Some(self.number);
+        }
+        changed
     }
 
     /// Keys of the QuarksJobs of a scope.

@@ -173,6 +173,11 @@ impl Client {
         self.exchange(request, limit).map(|response| response.body)
     }
 
+    /// Sends the request and gives the body to be read bit by bit, under the call's limit on the whole exchange.
+    pub(crate) fn open_page(&self, request: &Request) -> Result<Box<dyn Read + Send>> {
+        self.exchange(request, Limit::Call).map(|response| response.body)
+    }
+
     /// Ends all calls of this client and its clones, and refuses further ones.
     pub fn shutdown(&self) {
         self.inner.closed.store(true, Ordering::Release);

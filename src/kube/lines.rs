@@ -1,7 +1,7 @@
 //! Newline framing of a byte stream, with a limit on a line's length. Pure: no I/O.
 
-/// Bytes kept allocated between lines; above that, memory is given back after a long line.
-const KEEP_CAPACITY: usize = 64 * 1024;
+/// Bytes kept allocated between lines: a bookmark fits. What longer lines have needed is given back as soon as nothing is left over.
+const KEEP_CAPACITY: usize = 1024;
 
 /// A line is longer than the limit. The stream cannot be used further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +31,6 @@ impl Lines {
             self.buffer.drain(..self.start);
             self.searched -= self.start;
             self.start = 0;
-            if self.buffer.len() < KEEP_CAPACITY && self.buffer.capacity() > KEEP_CAPACITY {
-                self.buffer.shrink_to(KEEP_CAPACITY);
-            }
         }
         self.buffer.extend_from_slice(bytes);
     }
@@ -43,6 +40,9 @@ impl Lines {
         loop {
             let Some(offset) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') else {
                 self.searched = self.buffer.len();
+                if self.start == self.buffer.len() && self.buffer.capacity() > KEEP_CAPACITY {
+                    (self.buffer, self.start, self.searched) = (Vec::new(), 0, 0);
+                }
                 return if self.searched - self.start > self.limit { Err(LineTooLong) } else { Ok(None) };
             };
             let (start, end) = (self.start, self.searched + offset);
@@ -103,8 +103,9 @@ mod tests {
         lines.push(&vec![b'x'; 1 << 19]);
         lines.push(b"\n");
         assert!(lines.next_line().expect("within the limit").is_some());
+        assert!(lines.next_line().expect("within the limit").is_none());
+        assert!(lines.buffer.capacity() <= KEEP_CAPACITY, "at once: the next line may be hours away");
         lines.push(b"a\n");
-        assert!(lines.buffer.capacity() <= KEEP_CAPACITY);
         assert_eq!(collect(&mut lines), ["a"]);
     }
 }

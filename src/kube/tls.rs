@@ -13,7 +13,14 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, StreamOwned};
 use ureq::unversioned::transport::time::Instant;
-use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport, TransportAdapter};
+use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, Either, NextTimeout, Transport, TransportAdapter};
+
+/// Most that is held of an answer before it is taken, and of a request before it is sent; also the longest head of both.
+const BUFFER: usize = 16 * 1024;
+/// Bytes taken at once from what has come in.
+const PIECE: usize = 4 * 1024;
+/// What the HTTP client wants as room for the next piece of a body that it sends.
+const BODY_PIECE: usize = 10 * 1024;
 
 /// Whom to trust, and who we are.
 pub(crate) enum Trust {
@@ -26,8 +33,8 @@ pub(crate) enum Trust {
 /// The client's certificates, and the key of the first.
 pub(crate) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-/// Puts TLS over connections to servers that want it.
-#[derive(Debug)]
+/// Puts TLS over connections to servers that want it. Clones share what was read from certificates, and the server's tickets.
+#[derive(Clone, Debug)]
 pub(crate) struct TlsConnector {
     config: Arc<ClientConfig>,
 }
@@ -68,8 +75,7 @@ impl<In: Transport> Connector<In> for TlsConnector {
         let mut sock = TransportAdapter::new(transport.boxed(), Arc::clone(&details.current_time));
         sock.set_timeout(left(details));
         conn.complete_io(&mut sock)?;
-        let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
-        Ok(Some(Either::B(TlsTransport { buffers, stream: StreamOwned { conn, sock } })))
+        Ok(Some(Either::B(TlsTransport { buffers: Passing::default(), stream: StreamOwned { conn, sock } })))
     }
 }
 
@@ -86,7 +92,7 @@ fn left(details: &ConnectionDetails<'_>) -> NextTimeout {
 
 /// A connection under TLS.
 pub(crate) struct TlsTransport {
-    buffers: LazyBuffers,
+    buffers: Passing,
     stream: StreamOwned<ClientConnection, TransportAdapter>,
 }
 
@@ -103,13 +109,17 @@ impl Transport for TlsTransport {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
         self.stream.get_mut().set_timeout(timeout);
-        Ok(self.stream.write_all(&self.buffers.output()[..amount])?)
+        let output = std::mem::take(&mut self.buffers.output);
+        Ok(self.stream.write_all(&output[..amount])?)
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
         self.stream.get_mut().set_timeout(timeout);
-        let amount = self.stream.read(self.buffers.input_append_buf())?;
-        self.buffers.input_appended(amount);
+        // Not into the buffers: they need not be there while nothing comes in.
+        let mut piece = [0; PIECE];
+        let free = BUFFER.saturating_sub(self.buffers.input().len()).min(PIECE);
+        let amount = self.stream.read(&mut piece[..free])?;
+        self.buffers.append(&piece[..amount]);
         Ok(amount > 0)
     }
 
@@ -119,6 +129,73 @@ impl Transport for TlsTransport {
 
     fn is_tls(&self) -> bool {
         true
+    }
+}
+
+/// Buffers that are there only while something is in them. Most connections of an operator wait for hours.
+#[derive(Debug, Default)]
+struct Passing {
+    /// From `start` to `end` is what has come in and was not taken.
+    input: Vec<u8>,
+    start: usize,
+    end: usize,
+    output: Vec<u8>,
+    /// The last that was taken was more than nothing.
+    has_progressed: bool,
+}
+
+impl Passing {
+    fn append(&mut self, piece: &[u8]) {
+        self.make_room(piece.len());
+        self.input[self.end..self.end + piece.len()].copy_from_slice(piece);
+        self.end += piece.len();
+    }
+
+    /// At least so many bytes after `end`.
+    fn make_room(&mut self, amount: usize) {
+        self.input.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        if self.input.len() < self.end + amount {
+            self.input.resize(self.end + amount, 0);
+        }
+    }
+}
+
+impl Buffers for Passing {
+    fn output(&mut self) -> &mut [u8] {
+        self.output.resize(BUFFER, 0);
+        &mut self.output
+    }
+
+    fn input(&self) -> &[u8] {
+        &self.input[self.start..self.end]
+    }
+
+    fn input_append_buf(&mut self) -> &mut [u8] {
+        self.make_room(BUFFER.saturating_sub(self.end - self.start));
+        &mut self.input[self.end..]
+    }
+
+    fn input_appended(&mut self, amount: usize) {
+        self.end += amount;
+    }
+
+    fn input_consume(&mut self, amount: usize) {
+        self.has_progressed = amount > 0;
+        self.start += amount;
+        if self.start == self.end {
+            (self.input, self.start, self.end) = (Vec::new(), 0, 0);
+        }
+    }
+
+    fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {
+        self.make_room(BODY_PIECE);
+        self.output.resize(BUFFER, 0);
+        (&mut self.input[self.end..], &mut self.output)
+    }
+
+    fn can_use_input(&self) -> bool {
+        self.start < self.end && self.has_progressed
     }
 }
 
@@ -187,6 +264,30 @@ fn read_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String>
 mod tests {
     use super::*;
     use crate::kube::scripted::testdata;
+
+    #[test]
+    fn buffers_pass_everything_on_and_keep_nothing() {
+        let mut buffers = Passing::default();
+        buffers.append(b"abc");
+        assert!(!buffers.can_use_input(), "nothing of it was taken yet");
+        buffers.input_consume(0);
+        assert!(!buffers.can_use_input());
+        buffers.input_consume(1);
+        assert!(buffers.can_use_input());
+        buffers.append(b"def");
+        assert_eq!(buffers.input(), b"bcdef");
+        let free = buffers.input_append_buf();
+        assert_eq!(free.len(), BUFFER - 5);
+        free[0] = b'g';
+        buffers.input_appended(1);
+        assert_eq!(buffers.output().len(), BUFFER);
+        assert_eq!(buffers.input(), b"bcdefg");
+        let (piece, output) = buffers.tmp_and_output();
+        assert!(piece.len() >= BODY_PIECE && output.len() == BUFFER);
+        assert_eq!(buffers.input(), b"bcdefg");
+        buffers.input_consume(6);
+        assert_eq!((buffers.input.capacity(), buffers.input().len(), buffers.can_use_input()), (0, 0, false));
+    }
 
     #[test]
     fn roots_and_identities_are_checked() {

@@ -21,8 +21,10 @@ use super::tls::{self, TlsConnector, Trust};
 
 /// Time for connecting, TLS included. Three SYNs, and a slow machine's handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Buffers of a connection, each way. ureq's 128 KiB would be most of the memory of an idle operator.
+/// Buffers of a connection, each way, and the longest head of an answer. ureq's 128 KiB would be most of the memory of an idle operator.
 const BUFFER: usize = 16 * 1024;
+/// What comes in and goes out under TLS at once. `tls` holds what it means, but only while there is something.
+const BUFFER_UNDER_TLS: usize = 2 * 1024;
 /// Idle connections older than this are not used again; the API server drops them after 90 s.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(60);
 /// Time for which a name's addresses are kept: every request would ask for them.
@@ -135,10 +137,12 @@ struct Settings {
 
 struct Current {
     agent: ureq::Agent,
+    /// What was made of both of these, to be shared with forks.
+    tls: TlsConnector,
     /// Content of the CA that the agent was built with.
-    ca: Vec<u8>,
+    ca: Arc<[u8]>,
     /// Client certificate that it was built with.
-    identity: Option<ClientCertPem>,
+    identity: Arc<Option<ClientCertPem>>,
     closed: bool,
 }
 
@@ -148,8 +152,9 @@ impl HttpTransport {
         let settings = Settings { config: config.clone(), user_agent: user_agent.to_owned(), call_timeout, max_connections };
         let ca = read_ca(config)?;
         let identity = settings.identity()?;
-        let agent = build_agent(&settings, &ca, identity.as_ref())?;
-        Ok(Self { settings: Arc::new(settings), agent: Mutex::new(Current { agent, ca, identity, closed: false }) })
+        let tls = build_tls(config, &ca, identity.as_ref())?;
+        let current = Current { agent: build_agent(&settings, &tls), tls, ca, identity: Arc::new(identity), closed: false };
+        Ok(Self { settings: Arc::new(settings), agent: Mutex::new(current) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Current> {
@@ -165,9 +170,10 @@ impl HttpTransport {
             return false;
         }
         // A half-written file keeps the last good one.
-        let Ok(agent) = build_agent(&self.settings, &ca, current.identity.as_ref()) else { return false };
+        let Ok(tls) = build_tls(&self.settings.config, &ca, (*current.identity).as_ref()) else { return false };
         log::info!("CA file changed, read again");
-        current.agent = agent;
+        current.agent = build_agent(&self.settings, &tls);
+        current.tls = tls;
         current.ca = ca;
         true
     }
@@ -180,11 +186,12 @@ impl HttpTransport {
         let Ok(identity) = self.settings.identity() else { return };
         let mut current = self.lock();
         if !current.closed
-            && current.identity != identity
-            && let Ok(agent) = build_agent(&self.settings, &current.ca, identity.as_ref())
+            && *current.identity != identity
+            && let Ok(tls) = build_tls(&self.settings.config, &current.ca, identity.as_ref())
         {
-            current.agent = agent;
-            current.identity = identity;
+            current.agent = build_agent(&self.settings, &tls);
+            current.tls = tls;
+            current.identity = Arc::new(identity);
         }
     }
 
@@ -252,12 +259,10 @@ impl Transport for HttpTransport {
     }
 
     fn fork(&self) -> Arc<dyn Transport> {
-        let (ca, identity) = {
-            let current = self.lock();
-            (current.ca.clone(), current.identity.clone())
-        };
-        let agent = build_agent(&self.settings, &ca, identity.as_ref()).expect("the same certificates were accepted before");
-        Arc::new(Self { settings: Arc::clone(&self.settings), agent: Mutex::new(Current { agent, ca, identity, closed: false }) })
+        let current = self.lock();
+        let (tls, ca, identity) = (current.tls.clone(), Arc::clone(&current.ca), Arc::clone(&current.identity));
+        let current = Current { agent: build_agent(&self.settings, &tls), tls, ca, identity, closed: false };
+        Arc::new(Self { settings: Arc::clone(&self.settings), agent: Mutex::new(current) })
     }
 
     fn shutdown(&self) {
@@ -334,13 +339,13 @@ fn classify_tls(error: &rustls::Error) -> TransportErrorKind {
     }
 }
 
-fn read_ca(config: &Config) -> Result<Vec<u8>, ConfigError> {
+fn read_ca(config: &Config) -> Result<Arc<[u8]>, ConfigError> {
     match &config.ca {
-        None => Ok(Vec::new()),
-        Some(Ca::Pem(pem)) => Ok(pem.clone()),
-        Some(Ca::File(path)) => {
-            std::fs::read(path).map_err(|error| ConfigError::new(path.display(), "certificate authority", error, "check the path"))
-        }
+        None => Ok(Arc::from([])),
+        Some(Ca::Pem(pem)) => Ok(Arc::from(pem.as_slice())),
+        Some(Ca::File(path)) => std::fs::read(path)
+            .map(Arc::from)
+            .map_err(|error| ConfigError::new(path.display(), "certificate authority", error, "check the path")),
     }
 }
 
@@ -354,9 +359,10 @@ impl Settings {
     }
 }
 
-fn build_agent(settings: &Settings, ca: &[u8], identity: Option<&ClientCertPem>) -> Result<ureq::Agent, ConfigError> {
+fn build_agent(settings: &Settings, tls: &TlsConnector) -> ureq::Agent {
     let Settings { config, user_agent, call_timeout, max_connections } = settings;
     let Server { https, .. } = config.server;
+    let buffer = if https { BUFFER_UNDER_TLS } else { BUFFER };
     let agent_config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .https_only(https)
@@ -365,8 +371,8 @@ fn build_agent(settings: &Settings, ca: &[u8], identity: Option<&ClientCertPem>)
         .max_redirects_will_error(false)
         .user_agent(AutoHeaderValue::Provided(Arc::new(user_agent.clone())))
         .accept_encoding(AutoHeaderValue::None)
-        .input_buffer_size(BUFFER)
-        .output_buffer_size(BUFFER)
+        .input_buffer_size(buffer)
+        .output_buffer_size(buffer)
         .max_response_header_size(BUFFER)
         .max_idle_connections(*max_connections)
         .max_idle_connections_per_host(*max_connections)
@@ -375,8 +381,8 @@ fn build_agent(settings: &Settings, ca: &[u8], identity: Option<&ClientCertPem>)
         .timeout_global(Some(*call_timeout))
         .build();
     let resolver = ServerResolver { server: config.server.clone(), known: Mutex::new(None), system: DefaultResolver::default() };
-    let connector = ().chain(TcpConnector::default()).chain(build_tls(config, ca, identity)?);
-    Ok(ureq::Agent::with_parts(agent_config, connector, resolver))
+    let connector = ().chain(TcpConnector::default()).chain(tls.clone());
+    ureq::Agent::with_parts(agent_config, connector, resolver)
 }
 
 fn build_tls(config: &Config, ca: &[u8], identity: Option<&ClientCertPem>) -> Result<TlsConnector, ConfigError> {

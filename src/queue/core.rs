@@ -51,6 +51,8 @@ struct InWork {
     lane: Lane,
     /// It became dirty again meanwhile.
     again: Option<Lane>,
+    /// It has come to stand for another object meanwhile: how the work on the old one ends means nothing.
+    is_forgotten: bool,
 }
 
 impl Queue {
@@ -127,7 +129,7 @@ impl Queue {
             // Nobody waits, so all that is left in the deques has moved since.
             (self.waiting, self.urgent, self.normal) = Default::default();
         }
-        self.processing.insert(key.clone(), InWork { lane, again: None });
+        self.processing.insert(key.clone(), InWork { lane, again: None, is_forgotten: false });
         (key, lane, since)
     }
 
@@ -137,8 +139,21 @@ impl Queue {
         self.release(key, now);
     }
 
+    /// `key` stands for another object from now on, or for none: nothing of what the old one has failed at or waited for is left.
+    pub fn forget(&mut self, key: &ObjectKey) {
+        self.failures.remove(key);
+        // Its entry among those that are due is passed over.
+        self.due_of.remove(key);
+        if let Some(work) = self.processing.get_mut(key) {
+            work.is_forgotten = true;
+        }
+    }
+
     /// The worker is through with `key` for now and wants to see it again at `at`, or earlier if it becomes dirty.
     pub fn done_until(&mut self, key: &ObjectKey, at: Instant, now: Instant) {
+        if self.is_forgotten(key) {
+            return self.release(key, now);
+        }
         self.failures.remove(key);
         self.release(key, now);
         self.schedule(key, at);
@@ -147,6 +162,9 @@ impl Queue {
     /// The worker failed: `key` comes back after its backoff, or after `at_least` if that is longer.
     /// Changes meanwhile do not make it come back sooner than the backoff; they are seen then.
     pub fn failed(&mut self, key: &ObjectKey, at_least: Option<Duration>, jitter: f64, now: Instant) {
+        if self.is_forgotten(key) {
+            return self.release(key, now);
+        }
         let failures = self.failures.entry(key.clone()).or_insert(0);
         *failures = failures.saturating_add(1);
         let delay = self.backoff.delay(*failures, jitter).max(at_least.unwrap_or_default());
@@ -174,6 +192,10 @@ impl Queue {
     /// Number of keys that workers have.
     pub fn in_work(&self) -> usize {
         self.processing.len()
+    }
+
+    fn is_forgotten(&self, key: &ObjectKey) -> bool {
+        self.processing.get(key).is_some_and(|work| work.is_forgotten)
     }
 
     fn release(&mut self, key: &ObjectKey, now: Instant) {
@@ -321,6 +343,36 @@ mod tests {
         assert!(take(&mut queue, now).is_some());
         queue.failed(&key("a"), Some(Duration::from_secs(30)), 0.0, now);
         assert_eq!(queue.next_due(), Some(now + Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn a_new_object_under_an_old_name_has_no_failures_and_waits_for_nothing() {
+        let (mut queue, now) = queue();
+        let later = |minutes| now + Duration::from_secs(60) * minutes;
+        // What has failed, or is due later: it is worked on at once, and fails for the first time.
+        queue.add(key("a"), Lane::Normal, now);
+        for minute in 1..5 {
+            assert!(take(&mut queue, later(minute)).is_some());
+            queue.failed(&key("a"), None, 0.0, later(minute));
+        }
+        queue.forget(&key("a"));
+        assert_eq!(take(&mut queue, later(9)), None, "nothing is due any more");
+        queue.add(key("a"), Lane::Normal, now);
+        assert_eq!(take(&mut queue, now).as_deref(), Some("a"));
+        queue.failed(&key("a"), None, 0.0, now);
+        assert_eq!(queue.next_due(), Some(now + Duration::from_secs(1)), "the first delay");
+        // In work meanwhile: how that ends is not the new one's.
+        for end in
+            [|queue: &mut Queue, at| queue.failed(&key("b"), None, 0.0, at), |queue: &mut Queue, at| queue.done_until(&key("b"), at, at)]
+        {
+            queue.add(key("b"), Lane::Urgent, now);
+            assert_eq!(take(&mut queue, now).as_deref(), Some("b"));
+            queue.forget(&key("b"));
+            queue.add(key("b"), Lane::Urgent, now);
+            end(&mut queue, now);
+            assert_eq!(take(&mut queue, now).as_deref(), Some("b"));
+            queue.done(&key("b"), now);
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! What the server sends: pages of a list and frames of a watch, decoded object by object. Pure.
+//! What the server sends: objects and frames of a watch, decoded. Pure.
 //!
-//! One object that cannot be decoded is passed over and named, it does not break the rest.
+//! One object that cannot be decoded is passed over and named, it does not break the rest. One that is not ours goes at once; in a
+//! watch it means that it is to be removed, if it was ours before.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -8,7 +9,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::api::{ObjectKey, Resource, ResourceVersion, Status};
@@ -29,22 +29,13 @@ impl fmt::Display for Skipped {
     }
 }
 
-/// A page of a list.
-#[derive(Debug)]
-pub(crate) struct Page<T> {
-    pub(crate) version: ResourceVersion,
-    pub(crate) token: Option<String>,
-    pub(crate) items: Vec<T>,
-    pub(crate) skipped: Vec<Skipped>,
-}
-
 /// A frame of a watch.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Frame<T> {
     /// `ADDED` or `MODIFIED`.
     Applied(T, Option<ResourceVersion>),
-    /// `DELETED`.
-    Deleted(T, Option<ResourceVersion>),
+    /// `DELETED`, or an object that is not ours, perhaps no longer.
+    Deleted(ObjectKey, Option<ResourceVersion>),
     /// `BOOKMARK`.
     Bookmark(Option<ResourceVersion>),
     /// `ERROR`.
@@ -55,21 +46,12 @@ pub(crate) enum Frame<T> {
     Unknown(String),
 }
 
-/// A page of a list, its objects not yet decoded.
-#[derive(Deserialize)]
-pub(crate) struct RawPage<'a> {
-    #[serde(default)]
-    pub(crate) metadata: PageMeta,
-    #[serde(borrow, default)]
-    pub(crate) items: Option<Vec<&'a RawValue>>,
-}
-
 /// `metadata` of a list.
-#[derive(Default, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PageMeta {
     #[serde(default)]
-    resource_version: ResourceVersion,
+    pub(crate) resource_version: ResourceVersion,
     #[serde(default, rename = "continue")]
     pub(crate) token: Option<String>,
 }
@@ -103,58 +85,62 @@ struct AnyMeta {
 /// An object of the kind that is watched. The machinery of a watch is compiled once for all kinds, and an object stays
 /// where it was decoded.
 pub(crate) type Object = Arc<dyn Any + Send + Sync>;
-/// Decodes an object of one kind from its JSON.
-pub(crate) type Decode<T> = fn(&[u8]) -> serde_json::Result<T>;
+/// Decodes an object of one kind from its JSON; `None` if it is not ours to keep.
+pub(crate) type Decode<T> = Box<dyn Fn(&[u8]) -> serde_json::Result<Option<T>> + Send>;
 
-/// The [`Decode`] of a kind whose objects are shared.
-pub(crate) fn decode_shared<T: DeserializeOwned + Send + Sync + 'static>(json: &[u8]) -> serde_json::Result<Object> {
-    crate::json::from_slice::<T>(json).map(|object| Arc::new(object) as Object)
+/// What became of an object.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Decoded<T> {
+    Ours(T),
+    NotOurs,
+    Skipped(Skipped),
 }
 
-/// Decodes a page. An error means that the page as a whole is no list.
-pub(crate) fn parse_page<T>(body: &[u8], resource: Resource, decode: Decode<T>) -> Result<Page<T>, String> {
-    let RawPage { metadata, items } = crate::json::from_slice(body).map_err(|error| one_line(&describe_decode(&error), 300))?;
-    let mut page = Page { version: metadata.resource_version, token: metadata.token, items: Vec::new(), skipped: Vec::new() };
-    for raw in items.unwrap_or_default() {
-        match parse_object(raw, resource, decode) {
-            Ok(item) => page.items.push(item),
-            Err(skipped) => page.skipped.push(skipped),
-        }
+/// Decodes an item of a list. An error means that the list as a whole is none.
+pub(crate) fn parse_item<T>(json: &[u8], resource: Resource, decode: &Decode<T>) -> serde_json::Result<Decoded<T>> {
+    match decode(json) {
+        Ok(Some(object)) => Ok(Decoded::Ours(object)),
+        Ok(None) => Ok(Decoded::NotOurs),
+        // Its brackets match, and yet it is no JSON: who wrote the rest of the page?
+        Err(error) if !error.is_data() => Err(error),
+        Err(error) => Ok(Decoded::Skipped(skipped(json, resource, &error))),
     }
-    Ok(page)
 }
 
 /// Decodes a frame. An error means that the line is no frame.
-pub(crate) fn parse_frame<T>(line: &[u8], resource: Resource, decode: Decode<T>) -> Result<Frame<T>, String> {
+pub(crate) fn parse_frame<T>(line: &[u8], resource: Resource, decode: &Decode<T>) -> Result<Frame<T>, String> {
     let describe = |error: serde_json::Error| one_line(&describe_decode(&error), 300);
     let RawFrame { kind, object } = crate::json::from_slice(line).map_err(describe)?;
     let Some(object) = object else { return Err(format!("{} without object", one_line(&kind, 40))) };
-    let version = || read_any(object).metadata.resource_version;
+    let json = object.get().as_bytes();
+    let version = || read_any(json).metadata.resource_version;
     Ok(match &*kind {
-        "ADDED" | "MODIFIED" => match parse_object(object, resource, decode) {
-            Ok(item) => Frame::Applied(item, version()),
-            Err(skipped) => Frame::Skipped(skipped, version()),
+        "ADDED" | "MODIFIED" => match decode(json) {
+            Ok(Some(item)) => Frame::Applied(item, version()),
+            Ok(None) => Frame::Deleted(key_of(json), version()),
+            Err(error) => Frame::Skipped(skipped(json, resource, &error), version()),
         },
-        "DELETED" => match parse_object(object, resource, decode) {
-            Ok(item) => Frame::Deleted(item, version()),
-            Err(skipped) => Frame::Skipped(skipped, version()),
-        },
+        // Its last state does not matter, nor whether it can be decoded.
+        "DELETED" => Frame::Deleted(key_of(json), version()),
         "BOOKMARK" => Frame::Bookmark(version()),
-        "ERROR" => Frame::Error(crate::json::from_slice(object.get().as_bytes()).map_err(describe)?),
+        "ERROR" => Frame::Error(crate::json::from_slice(json).map_err(describe)?),
         other => Frame::Unknown(one_line(other, 40)),
     })
 }
 
-fn parse_object<T>(raw: &RawValue, resource: Resource, decode: Decode<T>) -> Result<T, Skipped> {
-    decode(raw.get().as_bytes()).map_err(|error| {
-        let AnyMeta { name, namespace, resource_version: _ } = read_any(raw).metadata;
-        let reason = if resource == Resource::SECRETS { "not as expected".to_owned() } else { one_line(&describe_decode(&error), 300) };
-        Skipped { key: ObjectKey::new(namespace.unwrap_or_default(), name.unwrap_or_default()), reason }
-    })
+fn skipped(json: &[u8], resource: Resource, error: &serde_json::Error) -> Skipped {
+    let reason = if resource == Resource::SECRETS { "not as expected".to_owned() } else { one_line(&describe_decode(error), 300) };
+    Skipped { key: key_of(json), reason }
 }
 
-fn read_any(raw: &RawValue) -> AnyObject {
-    crate::json::from_slice(raw.get().as_bytes()).unwrap_or_default()
+/// Empty if not even that can be read.
+fn key_of(json: &[u8]) -> ObjectKey {
+    let AnyMeta { name, namespace, resource_version: _ } = read_any(json).metadata;
+    ObjectKey::new(namespace.unwrap_or_default(), name.unwrap_or_default())
+}
+
+fn read_any(json: &[u8]) -> AnyObject {
+    crate::json::from_slice(json).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -164,30 +150,29 @@ mod tests {
 
     const JOBS: Resource = Resource::JOBS;
 
-    #[test]
-    fn a_page_passes_over_objects_that_cannot_be_decoded() {
-        let body = br#"{"kind": "JobList", "metadata": {"resourceVersion": "9", "continue": "t", "remainingItemCount": 3}, "items": [
-            {"metadata": {"name": "a"}},
-            {"metadata": {"name": "b", "namespace": "ns"}, "status": {"conditions": "canary"}},
-            "canary",
-            {"metadata": {"name": "c"}, "status": {"conditions": null}}]}"#;
-        let page = parse_page(body, JOBS, |json| serde_json::from_slice::<Job>(json)).expect("a page");
-        assert_eq!((page.version.as_str(), page.token.as_deref()), ("9", Some("t")));
-        assert_eq!(page.items.iter().map(|job| job.metadata.name.as_str()).collect::<Vec<_>>(), ["a", "c"]);
-        let told: Vec<_> = page.skipped.iter().map(ToString::to_string).collect();
-        assert!(told[0].starts_with("object=ns/b reason=\"invalid type: string (hidden), expected a sequence"), "{told:?}");
-        assert!(told.len() == 2 && told[1].starts_with("object= reason="), "{told:?}");
-        assert!(!told.concat().contains("canary"));
+    fn job_decoder() -> Decode<Job> {
+        Box::new(|json| serde_json::from_slice::<Job>(json).map(|job| (job.metadata.name != "foreign").then_some(job)))
     }
 
     #[test]
-    fn pages_of_nothing() {
-        for (body, version) in [(r#"{"metadata": {"resourceVersion": "1"}, "items": null}"#, "1"), (r#"{"items": []}"#, ""), ("{}", "")] {
-            let page = parse_page(body.as_bytes(), JOBS, |json| serde_json::from_slice::<Job>(json)).expect(body);
-            assert_eq!((page.version.as_str(), page.token, page.items.len()), (version, None, 0));
+    fn an_item_is_ours_or_not_or_passed_over_and_what_is_no_json_spoils_the_list() {
+        let parse = |json: &str| parse_item(json.as_bytes(), JOBS, &job_decoder()).map_err(|_| ());
+        assert!(
+            matches!(parse(r#"{"metadata": {"name": "a"}, "status": {"conditions": null}}"#), Ok(Decoded::Ours(job)) if job.metadata.name == "a")
+        );
+        assert_eq!(parse(r#"{"metadata": {"name": "foreign"}}"#), Ok(Decoded::NotOurs));
+        for (json, told) in [
+            (
+                r#"{"metadata": {"name": "b", "namespace": "ns"}, "status": {"conditions": "canary"}}"#,
+                "object=ns/b reason=\"invalid type: string (hidden), expected a sequence",
+            ),
+            (r#""canary""#, "object= reason="),
+        ] {
+            let Ok(Decoded::Skipped(skipped)) = parse(json) else { panic!("{json}") };
+            assert!(skipped.to_string().starts_with(told) && !skipped.to_string().contains("canary"), "{skipped}");
         }
-        for body in ["", "[", "<html>", r#"{"items": {}}"#, r#"{"items": [{}"#] {
-            assert!(parse_page(body.as_bytes(), JOBS, |json| serde_json::from_slice::<Job>(json)).is_err(), "{body}");
+        for json in ["", "{", r#"{"a":}"#, r#"{"a" 1}"#] {
+            assert_eq!(parse(json), Err(()), "{json}");
         }
     }
 
@@ -204,7 +189,18 @@ mod tests {
         let cases = [
             (r#"{"type":"ADDED","object":{"metadata":{"name":"a","resourceVersion":"9"}}}"#, Frame::Applied(job("a"), version.clone())),
             (r#"{"object":{"metadata":{"name":"a","resourceVersion":"9"}},"type":"MODIFIED"}"#, Frame::Applied(job("a"), version.clone())),
-            (r#"{"type":"DELETED","object":{"metadata":{"name":"a","resourceVersion":"9"}}}"#, Frame::Deleted(job("a"), version.clone())),
+            (
+                r#"{"type":"DELETED","object":{"metadata":{"name":"a","resourceVersion":"9"}}}"#,
+                Frame::Deleted(ObjectKey::new("", "a"), version.clone()),
+            ),
+            (
+                r#"{"type":"DELETED","object":{"metadata":{"name":"a","namespace":"n","resourceVersion":"9"},"status":7}}"#,
+                Frame::Deleted(ObjectKey::new("n", "a"), version.clone()),
+            ),
+            (
+                r#"{"type":"MODIFIED","object":{"metadata":{"name":"foreign","namespace":"n","resourceVersion":"9"}}}"#,
+                Frame::Deleted(ObjectKey::new("n", "foreign"), version.clone()),
+            ),
             (r#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"9"}}}"#, Frame::Bookmark(version.clone())),
             (r#"{"type":"ERROR","object":{"code":410,"reason":"Expired"}}"#, Frame::Error(Box::new(status))),
             (r#"{"type":"NEWS","object":{}}"#, Frame::Unknown("NEWS".to_owned())),
@@ -220,10 +216,10 @@ mod tests {
             ),
         ];
         for (line, expected) in cases {
-            assert_eq!(parse_frame(line.as_bytes(), JOBS, |json| serde_json::from_slice::<Job>(json)).expect(line), expected);
+            assert_eq!(parse_frame(line.as_bytes(), JOBS, &job_decoder()).expect(line), expected);
         }
         for line in ["x", "{}", r#"{"type":"ADDED"}"#, r#"{"type":"ERROR","object":7}"#] {
-            assert!(parse_frame(line.as_bytes(), JOBS, |json| serde_json::from_slice::<Job>(json)).is_err(), "{line}");
+            assert!(parse_frame(line.as_bytes(), JOBS, &job_decoder()).is_err(), "{line}");
         }
     }
 }

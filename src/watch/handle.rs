@@ -8,24 +8,48 @@ use std::time::{Duration, Instant};
 
 use crate::kube::Client;
 
-use super::WatchHealth;
+use super::{OnEnd, WatchHealth};
 
 /// A running watch. Dropping the handle stops the watch.
 #[must_use = "dropping the handle stops the watch"]
 #[derive(Debug)]
 pub struct WatchHandle {
-    pub(super) client: Client,
     pub(super) shared: Arc<Shared>,
     pub(super) thread: Option<JoinHandle<()>>,
     pub(super) name: &'static str,
     pub(super) namespace: String,
 }
 
+/// Asks a watch for fresh lists. Does not keep it running.
+#[derive(Clone, Debug)]
+pub struct Relister(Arc<Shared>);
+
+impl Relister {
+    /// A list that begins after this, whatever the watch is at: a blocked read ends at once, and so does a list that has begun.
+    /// Asked for several times before that list begins it is the same one. A wait after a failure goes on.
+    pub fn list_again(&self) {
+        self.0.ask(|control| !std::mem::replace(&mut control.is_asked, true));
+    }
+
+    /// The same, unless a list that counts for this number or a higher one has begun or was asked for.
+    pub fn list_for(&self, number: u64) {
+        self.0.ask(|control| {
+            let is_news = control.number < number;
+            control.number = control.number.max(number);
+            is_news && !std::mem::replace(&mut control.is_asked, true)
+        });
+    }
+}
+
 impl WatchHandle {
     /// Ends the watch: a blocked read or a wait ends at once.
     pub fn stop(&self) {
         self.shared.stop();
-        self.client.shutdown();
+    }
+
+    /// To ask for fresh lists.
+    pub fn relister(&self) -> Relister {
+        Relister(Arc::clone(&self.shared))
     }
 
     /// Waits until the thread has ended. Does not stop it.
@@ -69,7 +93,7 @@ impl Drop for WatchHandle {
 /// What handle and thread share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    stopped: Mutex<bool>,
+    control: Mutex<Control>,
     wake: Condvar,
     progress: Mutex<Instant>,
     pub(super) synced: AtomicBool,
@@ -78,10 +102,22 @@ pub(super) struct Shared {
     pub(super) failures: AtomicU32,
 }
 
+/// What others want of the thread.
+#[derive(Debug)]
+struct Control {
+    stopped: bool,
+    /// The client to use. One that was shut down to free a blocked read is replaced.
+    client: Client,
+    /// A list has to begin.
+    is_asked: bool,
+    /// The highest number that lists were asked for.
+    number: u64,
+}
+
 impl Shared {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(client: Client) -> Self {
         Self {
-            stopped: Mutex::new(false),
+            control: Mutex::new(Control { stopped: false, client, is_asked: false, number: 0 }),
             wake: Condvar::new(),
             progress: Mutex::new(Instant::now()),
             synced: AtomicBool::new(false),
@@ -91,9 +127,9 @@ impl Shared {
         }
     }
 
-    fn lock_stopped(&self) -> MutexGuard<'_, bool> {
-        // Plain values: a panic elsewhere does not spoil them.
-        self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Control> {
+        // Every change is one step: a panic elsewhere leaves nothing half done.
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_progress(&self) -> MutexGuard<'_, Instant> {
@@ -105,27 +141,73 @@ impl Shared {
     }
 
     fn stop(&self) {
-        *self.lock_stopped() = true;
+        let client = {
+            let mut control = self.lock();
+            control.stopped = true;
+            control.client.clone()
+        };
         self.wake.notify_all();
+        client.shutdown();
+    }
+
+    /// Frees the thread if `change` says that there is something new for it.
+    fn ask(&self, change: impl FnOnce(&mut Control) -> bool) {
+        let old = {
+            let mut control = self.lock();
+            if control.stopped || !change(&mut control) {
+                return;
+            }
+            let fresh = control.client.fork();
+            std::mem::replace(&mut control.client, fresh)
+        };
+        self.wake.notify_all();
+        old.shutdown();
+    }
+
+    /// The client to use for the next request.
+    pub(super) fn client(&self) -> Client {
+        self.lock().client.clone()
+    }
+
+    /// A list begins: what it was asked for. Whoever asks from now on gets another one.
+    pub(super) fn begin_list(&self) -> u64 {
+        let mut control = self.lock();
+        control.is_asked = false;
+        control.number
+    }
+
+    /// True if a list has to begin.
+    pub(super) fn is_asked(&self) -> bool {
+        self.lock().is_asked
+    }
+
+    /// Until a list is asked for. Break if stopped.
+    pub(super) fn wait_asked(&self) -> ControlFlow<()> {
+        let control =
+            self.wake.wait_while(self.lock(), |control| !control.stopped && !control.is_asked).unwrap_or_else(PoisonError::into_inner);
+        if control.stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     /// Break if stopped, before or during the wait.
     pub(super) fn wait(&self, delay: Duration) -> ControlFlow<()> {
-        let (stopped, _) =
-            self.wake.wait_timeout_while(self.lock_stopped(), delay, |stopped| !*stopped).unwrap_or_else(PoisonError::into_inner);
-        if *stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        let (control, _) =
+            self.wake.wait_timeout_while(self.lock(), delay, |control| !control.stopped).unwrap_or_else(PoisonError::into_inner);
+        if control.stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     pub(super) fn check(&self) -> ControlFlow<()> {
-        if *self.lock_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if self.lock().stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }
 
 /// Tells, also after a panic, that the thread has ended.
-pub(super) struct AliveGuard(pub(super) Arc<Shared>);
+pub(super) struct AliveGuard(pub(super) Arc<Shared>, pub(super) Option<OnEnd>);
 
 impl Drop for AliveGuard {
     fn drop(&mut self) {
         self.0.alive.store(false, Ordering::Release);
+        if let Some(on_end) = &self.1 {
+            on_end();
+        }
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! One function for all kinds: what becomes of an object is the caller's.
 
-use super::frame::RawPage;
+use super::items::Item;
+use super::pages::{PageError, read_page};
 use crate::kube::error::{describe_decode, one_line};
 use crate::kube::{Client, Error, Request, Result};
 
-/// Largest page in bytes.
-const PAGE_MAX: usize = 32 * 1024 * 1024;
+/// Longest object in bytes. The API server stores at most 1.5 MiB; JSON escapes can make it longer.
+const OBJECT_MAX: usize = 8 * 1024 * 1024;
 /// How often a list begins anew because a page token has expired. Servers keep tokens for minutes.
 const RESTARTS: u32 = 3;
 
@@ -20,7 +21,8 @@ pub enum Listed<'a> {
     Object(&'a [u8]),
 }
 
-/// Tells every object of the list that `request` asks for. An object that `tell` cannot decode ends it.
+/// Tells every object of the list that `request` asks for, one after the other as they come in. An object that `tell` cannot decode
+/// ends it.
 pub fn list_all(client: &Client, mut request: Request, tell: &mut dyn FnMut(Listed<'_>) -> serde_json::Result<()>) -> Result<()> {
     let Request { verb, resource, .. } = request;
     let undecodable = |error: serde_json::Error| {
@@ -30,15 +32,13 @@ pub fn list_all(client: &Client, mut request: Request, tell: &mut dyn FnMut(List
     let mut restarts = 0;
     tell(Listed::Begin).map_err(undecodable)?;
     loop {
-        match client.call_text(&request, PAGE_MAX) {
-            Ok(body) => {
-                let RawPage { metadata, items } = crate::json::from_slice(&body).map_err(undecodable)?;
-                for item in items.into_iter().flatten() {
-                    tell(Listed::Object(item.get().as_bytes())).map_err(undecodable)?;
-                }
-                let Some(token) = metadata.token.filter(|token| !token.is_empty()) else { return Ok(()) };
-                request = request.first_page().continue_token(&token);
-            }
+        let page = read_page(client, &request, OBJECT_MAX, &mut |item| match item {
+            Item::Json(json) => tell(Listed::Object(json)).map_err(undecodable),
+            Item::TooLong => Err(Error::TooLarge { verb, resource, limit: OBJECT_MAX }),
+        });
+        match page.map_err(PageError::into_error) {
+            Ok((_, None)) => return Ok(()),
+            Ok((_, Some(token))) => request = request.first_page().continue_token(&token),
             Err(error) if error.is_gone() && restarts < RESTARTS => {
                 restarts += 1;
                 request = request.first_page();

@@ -6,6 +6,8 @@ use crate::api::ResourceVersion;
 
 use super::WatchTimings;
 
+/// Pages get no smaller than this when one takes too long: it may be the server that does not answer, and not the page.
+const PAGE_MIN: u32 = 20;
 /// From the tenth failure on, only every tenth is told.
 const TELL_EVERY: u32 = 10;
 
@@ -77,7 +79,7 @@ pub(crate) enum Failure {
     Interrupted,
     /// Silence for longer than the idle limit.
     Idle,
-    /// The page is larger than the limit.
+    /// The page is larger than what comes in the time for it.
     TooLarge,
     /// What came cannot be understood, or the server refuses the position.
     Garbled,
@@ -180,6 +182,17 @@ impl WatchState {
         Self::Listing(Listing { cursor: Cursor { limit: Some(page_limit.max(1)), token: None }, failures: 0 })
     }
 
+    /// A fresh list is asked for. A wait goes on, and what was collected of a list is void.
+    pub(crate) fn list_again(self, page_limit: u32) -> Self {
+        let failures = self.failures();
+        let fresh = Cursor { limit: Some(page_limit.max(1)), token: None };
+        match self {
+            Self::Listing(Listing { cursor: cursor @ Cursor { token: None, .. }, failures }) => Self::Listing(Listing { cursor, failures }),
+            Self::Listing(_) | Self::Watching(_) => Self::Listing(Listing { cursor: fresh, failures }),
+            Self::Waiting(Waiting { delay, next: _, failures }) => Self::Waiting(Waiting { delay, next: Next::List(fresh), failures }),
+        }
+    }
+
     /// Failures in a row.
     pub(crate) fn failures(&self) -> u32 {
         match self {
@@ -212,7 +225,7 @@ impl Listing {
             // A page token expired: the list took too long in pages, so the next one comes whole.
             Failure::Gone if cursor.token.is_some() => Cursor { limit: None, token: None },
             Failure::TooLarge => {
-                let limit = cursor.limit.map_or(rules.page_limit, |limit| limit / 4).max(1);
+                let limit = cursor.limit.map_or(rules.page_limit, |limit| (limit / 4).max(PAGE_MIN.min(limit))).max(1);
                 Cursor { limit: Some(limit), token: None }
             }
             Failure::Gone | Failure::Missing | Failure::Garbled => rules.fresh(),

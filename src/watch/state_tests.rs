@@ -51,7 +51,9 @@ fn a_list_that_fails_goes_on_where_it_can() {
         (Failure::Gone, (Some(250), Some("t")), 800, (None, None)),
         (Failure::Gone, (None, None), 800, (Some(250), None)),
         (Failure::TooLarge, (Some(250), Some("t")), 800, (Some(62), None)),
-        (Failure::TooLarge, (Some(2), None), 800, (Some(1), None)),
+        (Failure::TooLarge, (Some(62), Some("t")), 800, (Some(20), None)),
+        (Failure::TooLarge, (Some(20), None), 800, (Some(20), None)),
+        (Failure::TooLarge, (Some(2), None), 800, (Some(2), None)),
         (Failure::TooLarge, (None, None), 800, (Some(250), None)),
         (Failure::Garbled, (Some(250), Some("t")), 800, (Some(250), None)),
         (Failure::Missing, (Some(250), Some("t")), 800, (Some(250), None)),
@@ -173,4 +175,21 @@ fn a_server_that_lists_but_never_watches_is_asked_ever_less() {
         };
     }
     assert_eq!(delays, [800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000]);
+}
+
+#[test]
+fn a_list_that_is_asked_for_begins_anew_but_skips_no_wait() {
+    let fresh = || WatchState::Listing(listing(Some(250), None, 3));
+    for (state, expected) in [
+        (WatchState::Watching(watching(true, 3)), fresh()),
+        (WatchState::Listing(listing(Some(250), Some("t"), 3)), fresh()),
+        // It has not begun. What was learned of its size stays true.
+        (WatchState::Listing(listing(Some(62), None, 3)), WatchState::Listing(listing(Some(62), None, 3))),
+    ] {
+        assert_eq!(state.list_again(250), expected);
+    }
+    let timings = WatchTimings::default();
+    let waiting = watching(true, 0).failed(Failure::Interrupted, LONG, rules(&timings)).state.list_again(250);
+    let WatchState::Waiting(waiting) = waiting else { panic!("{waiting:?}") };
+    assert_eq!((waiting.delay.as_millis(), waiting.waited()), (800, WatchState::Listing(listing(Some(250), None, 1))));
 }

@@ -10,21 +10,23 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 use crate::api::{Resource, ResourceVersion, Status};
-use crate::kube::error::{is_too_large_resource_version, one_line};
+use crate::kube::error::{describe_decode, is_too_large_resource_version, one_line};
 use crate::kube::headers::bounded_seconds;
 use crate::kube::lines::{LineTooLong, Lines};
 use crate::kube::{Client, Error, Request};
 
-use super::frame::{Decode, Frame, Object, Skipped, decode_shared, parse_frame, parse_page};
+use super::frame::{Decode, Decoded, Frame, Object, Skipped, parse_frame, parse_item};
 use super::handle::{AliveGuard, Shared, WatchHandle};
+use super::items::Item;
 use super::jitter::Jitter;
+use super::pages::{PageError, no_list, read_page};
 use super::state::{Cursor, Failure, Notice, Rules, Step, WatchState, Watching};
 use super::{WatchEvent, WatchSpec, WatchTimings};
 
-/// Bytes read at once; a frame of an ordinary object fits.
-const READ_BUFFER: usize = 8 * 1024;
-/// Largest page of a list.
-const PAGE_MAX: usize = 32 * 1024 * 1024;
+/// Bytes read at once from a watch. The connection has a buffer of its own; this one is there while nothing happens.
+const READ_BUFFER: usize = 1024;
+/// Stack in bytes. Only what is touched costs memory; decoding JSON is the deepest that we go.
+const STACK: usize = 512 * 1024;
 
 /// Starts a watch with the usual limits. `deliver` runs on the watch's thread; `Break` ends the watch.
 pub fn spawn<T, F>(client: &Client, spec: WatchSpec, deliver: F) -> WatchHandle
@@ -36,38 +38,53 @@ where
 }
 
 /// Starts a watch with other limits.
-pub fn spawn_with<T, F>(client: &Client, spec: WatchSpec, timings: WatchTimings, mut deliver: F) -> WatchHandle
+pub fn spawn_with<T, F>(client: &Client, spec: WatchSpec, timings: WatchTimings, deliver: F) -> WatchHandle
 where
     T: DeserializeOwned + Send + Sync + 'static,
     F: FnMut(WatchEvent<Arc<T>>) -> ControlFlow<()> + Send + 'static,
 {
-    start(client, spec, timings, decode_shared::<T>, Box::new(move |event| deliver(event.map(of_kind::<T>))))
+    start(client, spec, timings, Box::new(|json| crate::json::from_slice::<T>(json).map(shared)), of_kinds(deliver))
 }
 
-/// The object that [`decode_shared`] of the same kind made.
-fn of_kind<T: Send + Sync + 'static>(object: Object) -> Arc<T> {
-    object.downcast().expect("decode_shared::<T> makes a T")
+/// Starts a watch that keeps only what `decode` makes something of. Nothing is left of an object for which it answers `None`; if one
+/// changes so that it does, it counts as deleted.
+pub fn spawn_filtered<T, D, F>(client: &Client, spec: WatchSpec, decode: D, deliver: F) -> WatchHandle
+where
+    T: Send + Sync + 'static,
+    D: Fn(&[u8]) -> serde_json::Result<Option<T>> + Send + 'static,
+    F: FnMut(WatchEvent<Arc<T>>) -> ControlFlow<()> + Send + 'static,
+{
+    let decode: Decode<Object> = Box::new(move |json| decode(json).map(|object| object.and_then(shared)));
+    start(client, spec, WatchTimings::default(), decode, of_kinds(deliver))
+}
+
+/// The machinery of a watch is compiled once for all kinds.
+fn shared<T: Send + Sync + 'static>(object: T) -> Option<Object> {
+    Some(Arc::new(object))
+}
+
+fn of_kinds<T: Send + Sync + 'static>(mut deliver: impl FnMut(WatchEvent<Arc<T>>) -> ControlFlow<()> + Send + 'static) -> Deliver {
+    Box::new(move |event| deliver(event.map(|object| object.downcast().expect("the same watch decoded it as a T"))))
 }
 
 type Deliver = Box<dyn FnMut(WatchEvent<Object>) -> ControlFlow<()> + Send>;
 
 fn start(client: &Client, spec: WatchSpec, timings: WatchTimings, decode: Decode<Object>, deliver: Deliver) -> WatchHandle {
-    let client = client.fork();
-    let shared = Arc::new(Shared::new());
+    let shared = Arc::new(Shared::new(client.fork()));
     let (name, namespace) = (spec.name, spec.namespace.clone());
+    let guard = AliveGuard(Arc::clone(&shared), spec.on_end.clone());
     let mut watcher = Watcher {
-        client: client.clone(),
         spec,
         timings,
         decode,
         deliver,
         shared: Arc::clone(&shared),
         jitter: Jitter::from_entropy(),
+        begun_for: 0,
         items: Vec::new(),
         detail: String::new(),
     };
-    let guard = AliveGuard(Arc::clone(&shared));
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+    let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(move || {
         let _guard = guard;
         // Break is how the loop says that it was stopped.
         let ControlFlow::Break(()) = watcher.run();
@@ -80,17 +97,18 @@ fn start(client: &Client, spec: WatchSpec, timings: WatchTimings, decode: Decode
             None
         }
     };
-    WatchHandle { client, shared, thread, name, namespace }
+    WatchHandle { shared, thread, name, namespace }
 }
 
 struct Watcher {
-    client: Client,
     spec: WatchSpec,
     timings: WatchTimings,
     decode: Decode<Object>,
     deliver: Deliver,
     shared: Arc<Shared>,
     jitter: Jitter,
+    /// The number that the newest list was begun for.
+    begun_for: u64,
     /// Objects of the pages that are in; void when a list starts again.
     items: Vec<Object>,
     /// What the last failure was, for the log.
@@ -106,18 +124,30 @@ enum End {
 impl Watcher {
     /// Never comes back but with Break: stopped, or nobody listens.
     fn run(&mut self) -> ControlFlow<(), Infallible> {
+        if self.spec.changes_only {
+            // The version is all that is wanted of a list, and the first page tells it.
+            self.spec.page_limit = 1;
+        }
+        if self.spec.is_held {
+            self.shared.wait_asked()?;
+        }
         let mut state = WatchState::start(self.spec.page_limit);
         loop {
             self.shared.check()?;
+            if self.shared.is_asked() {
+                state = state.list_again(self.spec.page_limit);
+            }
             state = match state {
                 WatchState::Listing(listing) => {
                     let result = self.list_page(&listing.cursor);
+                    self.shared.check()?;
                     let step = match result {
                         Ok((version, token)) => listing.page(version, token, self.rules()),
-                        Err(failure) => {
-                            self.shared.check()?;
-                            listing.failed(failure, self.rules())
+                        Err(_) if self.shared.is_asked() => {
+                            state = WatchState::Listing(listing);
+                            continue;
                         }
+                        Err(failure) => listing.failed(failure, self.rules()),
                     };
                     self.report(step)?
                 }
@@ -125,6 +155,12 @@ impl Watcher {
                     let (watching, end) = self.watch(watching)?;
                     self.shared.check()?;
                     let step = match end {
+                        // It was ended so that a list can begin.
+                        End::Failed(..) if self.shared.is_asked() => {
+                            log::debug!("list is asked for: watch={} namespace={:?}", self.spec.name, self.spec.namespace);
+                            state = WatchState::Watching(watching);
+                            continue;
+                        }
                         End::Clean(lived) => watching.ended(lived, self.rules()),
                         End::Failed(failure, lived) => watching.failed(failure, lived, self.rules()),
                     };
@@ -151,6 +187,9 @@ impl Watcher {
             log::debug!("list complete: watch={} namespace={:?} objects={}", self.spec.name, self.spec.namespace, items.len());
             (self.deliver)(WatchEvent::Replaced(items))?;
             self.shared.synced.store(true, Ordering::Release);
+            if let Some(on_listed) = &self.spec.on_listed {
+                on_listed(self.begun_for)?;
+            }
         }
         if let Some(reason) = restart {
             if reason != "ended" {
@@ -194,6 +233,7 @@ impl Watcher {
     fn list_page(&mut self, cursor: &Cursor) -> Result<(ResourceVersion, Option<String>), Failure> {
         if cursor.token.is_none() {
             self.items = Vec::new();
+            self.begun_for = self.shared.begin_list();
         }
         let mut request = self.select(Request::list(self.spec.resource, &self.spec.namespace));
         if let Some(limit) = cursor.limit {
@@ -202,17 +242,41 @@ impl Watcher {
         if let Some(token) = &cursor.token {
             request = request.continue_token(token);
         }
-        let body = self.client.call_text(&request, PAGE_MAX).map_err(|error| self.note(&error))?;
+        let client = self.shared.client();
+        let mut items = std::mem::take(&mut self.items);
+        let page = read_page(&client, &request, self.timings.line_max, &mut |item| self.take_item(item, &mut items));
         self.shared.touch();
-        let page = parse_page(&body, self.spec.resource, self.decode).map_err(|reason| {
-            self.detail = reason;
-            Failure::Garbled
-        })?;
-        for skipped in &page.skipped {
-            self.warn_skipped(skipped);
+        self.items = items;
+        match page {
+            Ok((version, _)) if self.spec.changes_only => Ok((version, None)),
+            Ok(page) => Ok(page),
+            Err(PageError::Call(error)) => Err(self.note(&error)),
+            Err(PageError::Slow(error)) => {
+                self.detail = error.to_string();
+                Err(Failure::TooLarge)
+            }
         }
-        self.items.extend(page.items);
-        Ok((page.version, page.token))
+    }
+
+    /// One item of a page.
+    fn take_item(&self, item: Item<'_>, items: &mut Vec<Object>) -> Result<(), Error> {
+        let WatchSpec { name, resource, .. } = self.spec;
+        let json = match item {
+            Item::Json(_) if self.spec.changes_only => return Ok(()),
+            Item::Json(json) => json,
+            Item::TooLong => {
+                let limit = self.timings.line_max;
+                log::warn!("object passed over: watch={name} resource={} reason=\"longer than {limit} bytes\"", resource.plural);
+                return Ok(());
+            }
+        };
+        match parse_item(json, resource, &self.decode) {
+            Ok(Decoded::Ours(object)) => items.push(object),
+            Ok(Decoded::NotOurs) => {}
+            Ok(Decoded::Skipped(skipped)) => self.warn_skipped(&skipped),
+            Err(error) => return Err(no_list("list", resource, &describe_decode(&error))),
+        }
+        Ok(())
     }
 
     /// Opens a watch and reads it to its end. Break: nobody listens.
@@ -222,7 +286,8 @@ impl Watcher {
         // The span is within u32, so the conversion only cuts the fraction.
         let timeout_seconds = low.saturating_add(span as u32);
         let request = self.select(Request::watch(self.spec.resource, &self.spec.namespace, &state.version, timeout_seconds));
-        let mut reader = match self.client.open(&request, self.timings.idle) {
+        let client = self.shared.client();
+        let mut reader = match client.open(&request, self.timings.idle) {
             Ok(reader) => reader,
             Err(error) => {
                 let failure = self.note(&error);
@@ -245,6 +310,10 @@ impl Watcher {
                 }
             };
             self.shared.touch();
+            if self.shared.is_asked() {
+                // Events that come in without a pause must not put the list off.
+                return ControlFlow::Continue((state, End::Failed(Failure::Interrupted, start.elapsed())));
+            }
             lines.push(&buffer[..amount]);
             loop {
                 let line = match lines.next_line() {
@@ -273,7 +342,7 @@ impl Watcher {
 
     /// Delivers one frame; gives the position after it.
     fn frame(&mut self, line: &[u8]) -> ControlFlow<(), Result<Option<ResourceVersion>, Failure>> {
-        let frame = match parse_frame(line, self.spec.resource, self.decode) {
+        let frame = match parse_frame(line, self.spec.resource, &self.decode) {
             Ok(frame) => frame,
             Err(reason) => {
                 self.detail = format!("frame not understood: {reason}");
@@ -285,8 +354,8 @@ impl Watcher {
                 (self.deliver)(WatchEvent::Applied(item))?;
                 version
             }
-            Frame::Deleted(item, version) => {
-                (self.deliver)(WatchEvent::Deleted(item))?;
+            Frame::Deleted(key, version) => {
+                (self.deliver)(WatchEvent::Deleted(key))?;
                 version
             }
             Frame::Bookmark(version) => version,

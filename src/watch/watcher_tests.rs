@@ -44,7 +44,7 @@ impl Rig {
                     format!("list {}", names.join(" "))
                 }
                 WatchEvent::Applied(job) => format!("+{}", job.metadata.name),
-                WatchEvent::Deleted(job) => format!("-{}", job.metadata.name),
+                WatchEvent::Deleted(key) => format!("-{}", key.name),
             };
             if sender.send(text).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
@@ -155,7 +155,7 @@ fn a_page_that_fails_is_fetched_again_and_the_others_are_kept() {
     let rig = Rig::start([
         page("7", "t1", &["a", "b"]),
         status(500),
-        Reply::Fail(TransportErrorKind::TimedOut),
+        Reply::Fail(TransportErrorKind::Connect),
         status(429).retry_after("0"),
         page("7", "", &["c"]),
         status(410),
@@ -340,4 +340,153 @@ fn health_tells_of_a_panic() {
     let handle = spawn_with(&client, spec, quick(), |_: WatchEvent<Arc<Job>>| panic!("as intended by the test"));
     wait_until("the thread has ended", || !handle.health().alive);
     handle.join();
+}
+
+/// A page of which the first bytes come, and then nothing more.
+fn stalled() -> Reply {
+    stream([br#"{"metadata": {"resourceVersion": "7"}, "items": [{"metadata": {"name": "a"}}, "#.to_vec()], Some(Chunk::Hang))
+}
+
+#[test]
+fn a_list_that_is_asked_for_ends_whatever_the_watch_is_at() {
+    // Blocked in a watch's body, in its headers, in a list's body after a page, in its headers.
+    let cases: [(Vec<Reply>, usize, &[&str]); 4] = [
+        (vec![page("1", "", &["a"]), hang()], 2, &["list limit=2", "watch 1", "list limit=2"]),
+        (vec![page("1", "", &["a"])], 2, &["list limit=2", "watch 1", "list limit=2"]),
+        (vec![page("1", "t", &["a", "b"]), stalled()], 2, &["list limit=2", "list limit=2 continue=t", "list limit=2"]),
+        (vec![], 1, &["list limit=2", "list limit=2"]),
+    ];
+    for (replies, requests, expected) in cases {
+        let slow = WatchTimings { backoff_min: WAIT, backoff_max: WAIT, ..quick() };
+        let rig = Rig::start_with(replies, slow, |_| {});
+        rig.script.wait_for(requests);
+        let has_listed = expected[1] == "watch 1";
+        if has_listed {
+            rig.expect(&["list a"]);
+        }
+        rig.handle.relister().list_again();
+        rig.script.wait_for(requests + 1);
+        rig.script.extend([page("9", "", &["z"]), hang()]);
+        rig.expect(&["list z"]);
+        let paths = rig.paths();
+        assert_eq!(paths[..expected.len()], *expected);
+        assert_eq!((rig.handle.health().failures, rig.handle.health().restarts), (0, 0), "no failure, and no wait");
+        rig.stop();
+    }
+}
+
+#[test]
+fn requests_while_something_is_under_way_lead_to_exactly_one_more_list() {
+    let script = Script::new([page("1", "", &["a"]), page("2", "", &["b"]), hang()]);
+    let client = Client::with_transport(Arc::new(script.clone()), &Auth::None, ClientOptions::default());
+    // The first delivery lasts until the test says so.
+    let (sender, events) = unbounded();
+    let (go, gate) = unbounded::<()>();
+    let handle = spawn_with(&client, WatchSpec::new("watch-test", Resource::JOBS), quick(), move |event: WatchEvent<Arc<Job>>| {
+        let WatchEvent::Replaced(jobs) = event else { panic!("{event:?}") };
+        let _ = sender.send(jobs[0].metadata.name.clone());
+        let _ = gate.recv_timeout(WAIT);
+        ControlFlow::Continue(())
+    });
+    assert_eq!(events.recv_timeout(WAIT).as_deref(), Ok("a"));
+    let relister = handle.relister();
+    (0..3).for_each(|_| relister.list_again());
+    (0..2).for_each(|_| go.send(()).expect("the watch listens"));
+    assert_eq!(events.recv_timeout(WAIT).as_deref(), Ok("b"));
+    let paths: Vec<_> = script.wait_for(3).iter().map(|path| brief(path)).collect();
+    assert_eq!(paths, ["list limit=500", "list limit=500", "watch 2"]);
+    handle.stop();
+    handle.join();
+}
+
+#[test]
+fn a_held_watch_lists_when_it_is_asked_and_says_for_what() {
+    let (sender, listed) = unbounded();
+    let rig = Rig::start_with([], quick(), move |spec| {
+        spec.is_held = true;
+        spec.on_listed = Some(Arc::new(move |number| {
+            let _ = sender.send(number);
+            ControlFlow::Continue(())
+        }));
+    });
+    let relister = rig.handle.relister();
+    relister.list_for(0);
+    assert!(rig.paths().is_empty() && rig.handle.health().alive && !rig.handle.health().synced);
+    rig.script.extend([page("1", "", &["a"]), hang()]);
+    relister.list_for(3);
+    rig.expect(&["list a"]);
+    assert_eq!(listed.recv_timeout(WAIT), Ok(3));
+    rig.script.wait_for(2);
+    // What was asked for already needs no other list.
+    relister.list_for(2);
+    relister.list_for(3);
+    rig.script.extend([page("2", "", &["b"]), hang()]);
+    relister.list_for(4);
+    rig.expect(&["list b"]);
+    assert_eq!(listed.recv_timeout(WAIT), Ok(4));
+    rig.expect_requests(&["list limit=2", "watch 1", "list limit=2", "watch 2"]);
+    // A fresh list for another reason counts for the same.
+    rig.script.extend([page("3", "", &["c"]), hang()]);
+    relister.list_again();
+    rig.expect(&["list c"]);
+    assert_eq!(listed.recv_timeout(WAIT), Ok(4));
+    rig.stop();
+    // One that was never asked can be stopped.
+    let rig = Rig::start_with([], quick(), |spec| spec.is_held = true);
+    rig.stop();
+}
+
+#[test]
+fn where_only_changes_matter_one_object_is_listed_and_none_is_delivered() {
+    let rig = Rig::start_with([page("1", "more", &["a"]), stream([frame("ADDED", "b", "2")], None), hang()], quick(), |spec| {
+        spec.changes_only = true;
+    });
+    rig.expect(&["list ", "+b"]);
+    rig.expect_requests(&["list limit=1", "watch 1", "watch 2"]);
+    rig.stop();
+}
+
+#[test]
+fn what_is_not_ours_is_not_delivered_and_counts_as_gone_when_it_changes() {
+    let script = Script::new([
+        page("1", "", &["a", "foreign"]),
+        stream([frame("ADDED", "foreign", "2"), frame("MODIFIED", "a", "3")], None),
+        hang(),
+    ]);
+    let client = Client::with_transport(Arc::new(script), &Auth::None, ClientOptions::default());
+    let (sender, events) = unbounded();
+    let decode = |json: &[u8]| serde_json::from_slice::<Job>(json).map(|job| (job.metadata.name != "foreign").then_some(job));
+    let handle = spawn_filtered(&client, WatchSpec::new("watch-test", Resource::JOBS), decode, move |event: WatchEvent<Arc<Job>>| {
+        let _ = sender.send(match event {
+            WatchEvent::Replaced(jobs) => format!("list {}", jobs.len()),
+            WatchEvent::Applied(job) => format!("+{}", job.metadata.name),
+            WatchEvent::Deleted(key) => format!("-{}", key.name),
+        });
+        ControlFlow::Continue(())
+    });
+    for event in ["list 1", "-foreign", "+a"] {
+        assert_eq!(events.recv_timeout(WAIT).as_deref(), Ok(event));
+    }
+    handle.stop();
+    handle.join();
+}
+
+#[test]
+fn an_object_over_the_limit_does_not_keep_the_others_away() {
+    let long = json!({"metadata": {"name": "x".repeat(1_000)}});
+    let list = json!({"metadata": {"resourceVersion": "1"}, "items": [{"metadata": {"name": "a"}}, long, {"metadata": {"name": "b"}}]});
+    let rig = Rig::start([Reply::json(200, &list), hang()]);
+    rig.expect(&["list a b"]);
+    rig.stop();
+}
+
+#[test]
+fn a_page_that_is_not_over_in_time_is_asked_for_in_a_smaller_one() {
+    let slow = stream([br#"{"items": ["#.to_vec()], Some(Chunk::Fail(io::ErrorKind::TimedOut)));
+    let silent = Reply::Fail(TransportErrorKind::TimedOut);
+    let rig = Rig::start_with([slow, silent, page("1", "", &["a"]), hang()], quick(), |spec| spec.page_limit = 500);
+    rig.expect(&["list a"]);
+    rig.expect_requests(&["list limit=500", "list limit=125", "list limit=31", "watch 1"]);
+    rig.expect_restarts(&["too-large", "too-large"]);
+    rig.stop();
 }

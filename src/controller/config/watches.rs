@@ -1,7 +1,11 @@
 //! Watches of ConfigMaps and Secrets: metadata only, one a namespace and kind, there only while some QuarksJob needs it.
+//!
+//! What `adjust` does grows with the watches that have changed, not with those that are there.
 
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use log::{debug, error};
@@ -11,18 +15,15 @@ use crate::api::{CONFIG_KEY_SECRET, Resource, ResourceVersion};
 use crate::controller::references::ReferenceKind;
 use crate::controller::run::DirtySender;
 use crate::controller::trouble::remedy;
-use crate::index::SharedIndex;
+use crate::index::{ConfigNeed, SharedIndex};
 use crate::kube::Client;
 use crate::metrics::Metrics;
-use crate::watch::{self, WatchEvent, WatchHandle, WatchSpec};
+use crate::watch::{self, OnEnd, WatchEvent, WatchHandle, WatchSpec};
 
 use super::store::ConfigStore;
 
 /// A watch that nobody needs any more goes after this long: a QuarksJob that is made anew would bring it back at once.
 const LINGER: Duration = Duration::from_secs(10);
-
-/// How often it is looked, in memory, what can go or has died.
-const RECHECK: Duration = Duration::from_secs(2);
 
 /// All such watches; owned by the controller thread.
 #[derive(Debug)]
@@ -32,18 +33,33 @@ pub struct ConfigWatches {
     store: Arc<ConfigStore>,
     dirty: DirtySender,
     metrics: Metrics,
-    running: Vec<Running>,
-    /// What the needs were when it was last looked, and when to look again in any case.
-    seen: Option<(u64, Instant)>,
+    running: HashMap<ConfigNeed, WatchHandle>,
+    unneeded: Unneeded,
+    /// Some watch has ended by itself.
+    has_ended: Arc<AtomicBool>,
 }
 
-#[derive(Debug)]
-struct Running {
-    namespace: Arc<str>,
-    kind: ReferenceKind,
-    handle: WatchHandle,
-    /// Since when nobody needs it.
-    unneeded: Option<Instant>,
+/// Watches that nobody needs, and when they go.
+#[derive(Debug, Default)]
+struct Unneeded(BTreeMap<ConfigNeed, Instant>);
+
+impl Unneeded {
+    /// Nobody needs this one since `now`, if that is news.
+    fn add(&mut self, need: ConfigNeed, now: Instant) {
+        self.0.entry(need).or_insert(now + LINGER);
+    }
+
+    /// Somebody needs it again.
+    fn remove(&mut self, need: &ConfigNeed) {
+        self.0.remove(need);
+    }
+
+    /// Those that go now.
+    fn take(&mut self, now: Instant) -> Vec<ConfigNeed> {
+        let due: Vec<ConfigNeed> = self.0.iter().filter(|(_, at)| **at <= now).map(|(need, _)| need.clone()).collect();
+        due.iter().for_each(|need| self.remove(need));
+        due
+    }
 }
 
 /// What is kept of an object's metadata.
@@ -62,54 +78,71 @@ struct Metadata {
 impl ConfigWatches {
     /// None yet.
     pub fn new(client: Client, index: SharedIndex, store: Arc<ConfigStore>, dirty: DirtySender, metrics: Metrics) -> Self {
-        Self { client, index, store, dirty, metrics, running: Vec::new(), seen: None }
+        let (running, unneeded, has_ended) = (HashMap::new(), Unneeded::default(), Arc::default());
+        Self { client, index, store, dirty, metrics, running, unneeded, has_ended }
     }
 
     /// Starts what has come to be needed, and ends what has not been for a while.
     pub fn adjust(&mut self, now: Instant) {
-        let needed = {
-            let index = self.index.read();
-            let version = index.needs_version();
-            if self.seen.is_some_and(|(seen, until)| seen == version && now < until) {
-                return;
+        // Asked first, since the answer costs the writers of the index something.
+        if self.index.read().has_changed_needs() {
+            let changed = self.index.write().take_changed_needs();
+            for (need, is_needed) in changed {
+                match (is_needed, self.running.contains_key(&need)) {
+                    (true, true) => self.unneeded.remove(&need),
+                    (true, false) => self.start(need),
+                    (false, true) => self.unneeded.add(need, now),
+                    (false, false) => {}
+                }
             }
-            self.seen = Some((version, now + RECHECK));
-            index.config_needs()
-        };
-        let Self { running, store, .. } = self;
-        running.retain_mut(|watch| {
-            let is_needed = needed.iter().any(|(namespace, kind)| *namespace == watch.namespace && *kind == watch.kind);
-            watch.unneeded = if is_needed { None } else { watch.unneeded.or(Some(now)) };
-            let is_dead = !watch.handle.health().alive;
-            if is_dead {
-                error!("watch has ended and is started again namespace={} kind={:?}", watch.namespace, watch.kind);
-            }
-            let is_kept = !is_dead && watch.unneeded.is_none_or(|since| now < since + LINGER);
-            if !is_kept {
-                debug!("config watch ends namespace={} kind={:?}", watch.namespace, watch.kind);
-                store.unwatched(&watch.namespace, watch.kind);
-            }
-            is_kept
-        });
-        for (namespace, kind) in needed {
-            if !self.running.iter().any(|watch| watch.namespace == namespace && watch.kind == kind) {
-                debug!("config watch starts namespace={namespace} kind={kind:?}");
-                let handle = self.start(&namespace, kind);
-                self.running.push(Running { namespace, kind, handle, unneeded: None });
+        }
+        for need in self.unneeded.take(now) {
+            self.end(&need);
+        }
+        if self.has_ended.swap(false, Ordering::AcqRel) {
+            self.revive();
+        }
+    }
+
+    fn start(&mut self, need: ConfigNeed) {
+        debug!("config watch starts namespace={} kind={:?}", need.0, need.1);
+        let handle = self.spawn(&need.0, need.1);
+        self.running.insert(need, handle);
+    }
+
+    fn end(&mut self, need: &ConfigNeed) {
+        if self.running.remove(need).is_some() {
+            debug!("config watch ends namespace={} kind={:?}", need.0, need.1);
+            self.store.unwatched(&need.0, need.1);
+        }
+    }
+
+    /// Starts those that have died again.
+    fn revive(&mut self) {
+        let dead: Vec<_> = self.running.iter().filter(|(_, handle)| !handle.health().alive).map(|(need, _)| need.clone()).collect();
+        for need in dead {
+            error!("watch has ended and is started again namespace={} kind={:?}", need.0, need.1);
+            self.end(&need);
+            if !self.unneeded.0.contains_key(&need) {
+                self.start(need);
             }
         }
     }
 
-    fn start(&self, namespace: &Arc<str>, kind: ReferenceKind) -> WatchHandle {
+    fn spawn(&self, namespace: &Arc<str>, kind: ReferenceKind) -> WatchHandle {
         let (name, resource) = match kind {
             ReferenceKind::ConfigMap => ("watch-configmaps", Resource::CONFIG_MAPS),
             ReferenceKind::Secret => ("watch-secrets", Resource::SECRETS),
         };
+        let has_ended = Arc::clone(&self.has_ended);
+        let on_end: OnEnd = Arc::new(move || has_ended.store(true, Ordering::Release));
         let spec = WatchSpec {
             namespace: namespace.to_string(),
             metadata_only: true,
+            changes_only: true,
             remedy: remedy(&self.index, namespace),
             on_restart: Some(self.metrics.on_restart()),
+            on_end: Some(on_end),
             ..WatchSpec::new(name, resource)
         };
         let (index, store, dirty, namespace) = (self.index.clone(), Arc::clone(&self.store), self.dirty.clone(), Arc::clone(namespace));
@@ -125,7 +158,7 @@ impl ConfigWatches {
                 WatchEvent::Applied(object) => {
                     changed(&index, &store, &namespace, kind, &object.metadata.name, Some(&object.metadata.resource_version), now)
                 }
-                WatchEvent::Deleted(object) => changed(&index, &store, &namespace, kind, &object.metadata.name, None, now),
+                WatchEvent::Deleted(key) => changed(&index, &store, &namespace, kind, &key.name, None, now),
             };
             match dirty.send(&index, users) {
                 Ok(()) => ControlFlow::Continue(()),
@@ -159,4 +192,24 @@ fn changed(
     let users = index.read().config_users(namespace, kind, Some(name));
     users.iter().for_each(|key| store.mark(key, now));
     users
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_that_nobody_needs_goes_after_a_while_unless_it_is_needed_again() {
+        let need = |name: &str| (Arc::from(name), ReferenceKind::Secret);
+        let (mut unneeded, start) = (Unneeded::default(), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        unneeded.add(need("a"), start);
+        unneeded.add(need("b"), start);
+        // Said again, it is no news.
+        unneeded.add(need("a"), after(9));
+        unneeded.remove(&need("b"));
+        assert!(unneeded.take(after(9)).is_empty());
+        assert_eq!(unneeded.take(after(10)), [need("a")]);
+        assert!(unneeded.take(after(100)).is_empty());
+    }
 }

@@ -1,0 +1,154 @@
+//! What of the cluster is ours to keep. Asked of each object before more of it is decoded than says whose it is.
+//!
+//! Promise: of what is not admitted nothing stays, but for a number of Jobs whose owner was not known, and these as a hash. What was
+//! admitted once and is still in the index stays admitted: a run under way ends well although its namespace's label is gone.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::{Mutex, PoisonError};
+
+use serde::Deserialize;
+
+use super::store::{Index, SharedIndex};
+use super::{JobView, NamespaceView, QuarksJobView};
+use crate::api::{KIND, ObjectKey, is_our_group};
+
+/// Owners of Jobs that are remembered as not known. More than appear in the moment between an owner and its Job.
+const PASSED_OVER: usize = 1_024;
+
+/// What every object says of itself first. All else is not even looked at.
+#[derive(Debug, Default, Deserialize)]
+struct Head<'a> {
+    #[serde(borrow, default)]
+    metadata: HeadMeta<'a>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct HeadMeta<'a> {
+    #[serde(borrow, default)]
+    name: Cow<'a, str>,
+    #[serde(borrow, default)]
+    namespace: Cow<'a, str>,
+    #[serde(borrow, default)]
+    uid: Cow<'a, str>,
+    #[serde(borrow, default)]
+    owner_references: Option<Vec<HeadOwner<'a>>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct HeadOwner<'a> {
+    #[serde(borrow, default)]
+    api_version: Cow<'a, str>,
+    #[serde(borrow, default)]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    name: Cow<'a, str>,
+    #[serde(borrow, default)]
+    uid: Cow<'a, str>,
+    #[serde(default)]
+    controller: bool,
+}
+
+impl HeadMeta<'_> {
+    /// Its controller, if that is a QuarksJob.
+    fn owner(&self) -> Option<&HeadOwner<'_>> {
+        let controller = self.owner_references.iter().flatten().find(|owner| owner.controller)?;
+        (controller.kind == KIND && is_our_group(&controller.api_version)).then_some(controller)
+    }
+
+    fn key(&self) -> ObjectKey {
+        ObjectKey::new(&*self.namespace, &*self.name)
+    }
+}
+
+/// Hashes of what was passed over, the newest of them.
+#[derive(Debug, Default)]
+pub(super) struct PassedOver {
+    hashes: Mutex<VecDeque<u64>>,
+    hasher: RandomState,
+}
+
+impl PassedOver {
+    /// A Job of this owner was not kept.
+    fn note(&self, namespace: &str, owner: &str) {
+        let hash = self.hasher.hash_one((namespace, owner));
+        let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        if hashes.contains(&hash) {
+            return;
+        }
+        if hashes.len() == PASSED_OVER {
+            hashes.pop_front();
+        }
+        hashes.push_back(hash);
+    }
+
+    /// True if Jobs of this owner were not kept since this was last asked.
+    pub(super) fn take(&mut self, namespace: &str, owner: &str) -> bool {
+        let hashes = self.hashes.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if hashes.is_empty() {
+            return false;
+        }
+        let hash = self.hasher.hash_one((namespace, owner));
+        let before = hashes.len();
+        hashes.retain(|other| *other != hash);
+        hashes.len() < before
+    }
+}
+
+impl Index {
+    /// QuarksJobs of a namespace that we serve, and those that we know already.
+    fn admits_quarks_job(&self, head: &HeadMeta<'_>) -> bool {
+        self.is_served(&head.namespace) || self.quarks_job(&head.key()).is_some_and(|known| known.uid.as_str() == head.uid)
+    }
+
+    /// Jobs whose controller is a QuarksJob that we know in the same namespace. A Job of one that is not known, though it might be ours,
+    /// is noted: the two watches do not wait for each other. The index is not written meanwhile, so nobody misses the note.
+    fn admits_job(&self, head: &HeadMeta<'_>) -> bool {
+        let Some(owner) = head.owner() else { return false };
+        let is_served = self.is_served(&head.namespace);
+        if !is_served && !self.job(&head.key()).is_some_and(|known| known.uid.as_str() == head.uid) {
+            return false;
+        }
+        // The cluster's garbage collector asks for name and UID, too.
+        let known = self.quarks_job(&ObjectKey::new(&*head.namespace, &*owner.name));
+        let is_known = known.is_some_and(|known| known.uid.as_str() == owner.uid);
+        if !is_known && is_served {
+            self.passed_over().note(&head.namespace, &owner.uid);
+        }
+        is_known
+    }
+}
+
+impl SharedIndex {
+    /// The QuarksJob, if it is ours to serve.
+    pub fn decode_quarks_job(&self, json: &[u8]) -> serde_json::Result<Option<QuarksJobView>> {
+        let Head { metadata } = crate::json::from_slice(json)?;
+        if !self.read().admits_quarks_job(&metadata) {
+            return Ok(None);
+        }
+        crate::json::from_slice(json).map(Some)
+    }
+
+    /// The Job, if it is of a QuarksJob that we serve.
+    pub fn decode_job(&self, json: &[u8]) -> serde_json::Result<Option<JobView>> {
+        let Head { metadata } = crate::json::from_slice(json)?;
+        if !self.read().admits_job(&metadata) {
+            return Ok(None);
+        }
+        crate::json::from_slice(json).map(Some)
+    }
+
+    /// The Namespace, if we serve it, or did.
+    pub fn decode_namespace(&self, json: &[u8]) -> serde_json::Result<Option<NamespaceView>> {
+        let view: NamespaceView = crate::json::from_slice(json)?;
+        Ok(self.read().admits_namespace(&view).then_some(view))
+    }
+}
+
+#[cfg(test)]
+#[path = "admit_tests.rs"]
+mod tests;

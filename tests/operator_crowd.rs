@@ -1,0 +1,131 @@
+//! The real operator against the scripted API server, where others do what they like: Jobs that are not ours cost nothing, whatever they
+//! claim, and a namespace that is labelled late gets all that it had before.
+#![forbid(unsafe_code)]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::play::{self, End, path};
+use support::scene::{NAMESPACE, Scene, condition};
+use support::{Fault, Gate, Operator, When};
+
+/// More may not be resident at any time than without hostile objects, in KiB.
+const PEAK_MORE: usize = 8_000_000 / 1024;
+/// As long as the API server takes them.
+const LONG: usize = 250 * 1024;
+
+/// The most that was ever resident, in KiB.
+fn peak(operator: &Operator) -> usize {
+    let pid = operator.pid().expect("running");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("Linux says so");
+    line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
+}
+
+/// A Job with a record as long as it may be. It claims to belong to `q`: from elsewhere, by an unknown UID, rightly.
+fn hostile_job(scene: &Scene, number: usize) {
+    let q = scene.quarks_job("q");
+    let (namespace, uid) = match number % 3 {
+        0 => ("foreign", q["metadata"]["uid"].clone()),
+        1 => (NAMESPACE, json!(format!("unknown-{number}"))),
+        _ => (NAMESPACE, q["metadata"]["uid"].clone()),
+    };
+    let record = json!({"run": 9, "trigger": "request", "request": "x".repeat(LONG)}).to_string();
+    let owner =
+        json!([{"apiVersion": "quarks.cloudfoundry.org/v1alpha1", "kind": "QuarksJob", "name": "q", "uid": uid, "controller": true}]);
+    let metadata =
+        json!({"name": format!("hostile-{number}"), "annotations": {"quarks.cloudfoundry.org/run": record}, "ownerReferences": owner});
+    scene.server.api().create(&path("jobs", namespace, ""), json!({"metadata": metadata, "spec": {"suspend": true}}));
+}
+
+fn label(scene: &Scene, value: Value) {
+    let labels = json!({"metadata": {"labels": {"quarks.cloudfoundry.org/monitored": value}}});
+    scene.server.api().patch(&path("namespaces", "", NAMESPACE), &labels);
+}
+
+fn wait_caches(operator: &Operator) {
+    operator.wait_for("its caches", || operator.log().contains("caches are in").then_some(()));
+}
+
+#[test]
+fn hostile_jobs_cost_no_memory_and_hold_up_nobody() {
+    let scene = Scene::new("hostile");
+    play::namespace(scene.server.api(), "foreign", &json!({}));
+    scene.create("q", "manual", |_| {});
+    let run = |number: u64| {
+        scene.patch("q", json!({"spec": {"trigger": {"strategy": "now"}}}));
+        let is_ours = |job: &Value| !job["metadata"]["name"].as_str().is_some_and(|name| name.starts_with("hostile"));
+        let job = scene.operator.wait_for("the Job", || scene.jobs().into_iter().find(|job| is_ours(job)));
+        play::finish_job(scene.server.api(), NAMESPACE, job["metadata"]["name"].as_str().expect("a name"), End::Complete);
+        let object = scene.wait_settled("q", number);
+        assert_eq!(object["status"]["lastRun"]["outcome"], "Succeeded");
+        scene.operator.wait_for("its Job gone", || (!scene.jobs().iter().any(is_ours)).then_some(()));
+    };
+    scene.operator.start();
+    run(1);
+    let before = peak(&scene.operator);
+    scene.operator.kill9();
+
+    (0..300).for_each(|number| hostile_job(&scene, number));
+    scene.operator.start();
+    run(2);
+    // And while it watches.
+    (300..360).for_each(|number| hostile_job(&scene, number));
+    run(3);
+    let after = peak(&scene.operator);
+    assert!(after <= before + PEAK_MORE, "{before} KiB without hostile Jobs, {after} KiB with them");
+    assert_eq!(scene.created().len(), 3);
+    let harmed = scene.server.mutations().into_iter().filter(|entry| entry.request.path.contains("hostile")).count();
+    assert_eq!(harmed, 0, "none of them was touched");
+}
+
+#[test]
+fn a_namespace_that_is_labelled_late_gets_its_quarks_jobs_and_a_run_under_way_goes_on() {
+    let scene = Scene::new("late");
+    scene.create("q", "once", |_| {});
+    scene.operator.start();
+    let job = scene.wait_jobs(1).remove(0);
+    scene.operator.wait_for("the run in status", || (scene.quarks_job("q")["status"]["active"]["run"] == 1).then_some(()));
+    scene.operator.kill9();
+
+    // One that starts while the label is gone knows nothing of it, and then all.
+    label(&scene, Value::Null);
+    scene.create("new", "manual", |_| {});
+    scene.operator.start();
+    wait_caches(&scene.operator);
+    label(&scene, json!("default"));
+    scene.operator.wait_for("a look at the new one", || (condition(&scene.quarks_job("new"), "Ready") == "True").then_some(()));
+    play::finish_job(scene.server.api(), NAMESPACE, job["metadata"]["name"].as_str().expect("a name"), End::Complete);
+    assert_eq!(scene.wait_settled("q", 1)["status"]["lastRun"]["outcome"], "Succeeded");
+    scene.wait_quiet();
+    assert_eq!(scene.created().len(), 1, "{}", scene.operator.log());
+
+    // The same while it runs, away and back.
+    scene.patch("q", json!({"spec": {"trigger": {"strategy": "now"}}}));
+    let job = scene.wait_jobs(1).remove(0);
+    label(&scene, Value::Null);
+    label(&scene, json!("default"));
+    play::finish_job(scene.server.api(), NAMESPACE, job["metadata"]["name"].as_str().expect("a name"), End::Complete);
+    assert_eq!(scene.wait_settled("q", 2)["status"]["lastRun"]["outcome"], "Succeeded");
+    scene.wait_quiet();
+    assert_eq!(scene.created().len(), 2, "{}", scene.operator.log());
+}
+
+#[test]
+fn what_decides_whose_an_object_is_is_listed_before_it() {
+    let scene = Scene::new("order");
+    let first_list = |plural: &str| {
+        let is_list = |path: &str| path.ends_with(plural);
+        scene.server.requests().iter().find(|entry| !entry.request.is_watch() && is_list(&entry.request.path)).cloned()
+    };
+    let gate = Gate::default();
+    scene.server.fault(When::request("GET", "/quarksjobs").nth(1), Fault::HoldReply(gate.clone()));
+    scene.create("q", "once", |_| {});
+    scene.operator.start();
+    scene.operator.wait_for("the QuarksJobs asked for", || first_list("/quarksjobs"));
+    assert!(first_list("/namespaces").is_some_and(|entry| entry.status == Some(200)));
+    assert!(first_list("/jobs").is_none(), "Jobs wait for the QuarksJobs");
+    gate.open();
+    scene.wait_jobs(1);
+    assert!(first_list("/jobs").expect("asked for").seq > first_list("/quarksjobs").expect("asked for").seq);
+}
