@@ -19,6 +19,7 @@ pub mod clock;
 pub mod digest;
 pub mod json;
 pub mod log;
+pub mod moment;
 pub mod shutdown;
 pub mod threads;
 pub mod until;
