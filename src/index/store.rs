@@ -1,6 +1,6 @@
 //! The store. Each change returns the keys of the QuarksJobs that must be looked at.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{JobView, NamespaceView, QuarksJobView};
@@ -117,15 +117,6 @@ impl Index {
         let is_anothers = |found: &Arc<NamespaceView>| found.monitored.as_ref().is_some_and(|id| *id != self.monitored_id);
         let found = self.namespaces.get(namespace);
         self.is_in(namespace) && found.is_none_or(|found| found.is_being_deleted || is_anothers(found))
-    }
-
-    /// True if some Job with a sidecar in the namespace has not ended.
-    pub fn has_unfinished_output(&self, namespace: &str) -> bool {
-        let from = ObjectKey::new(namespace, "");
-        self.jobs
-            .range(from..)
-            .take_while(|(key, _)| *key.namespace == *namespace)
-            .any(|(_, job)| job.end.is_none() && job.record.as_ref().is_some_and(|record| record.output))
     }
 
     /// Names of the namespaces that this operator serves and that name an account, with that account.
@@ -331,6 +322,19 @@ impl Index {
 
     fn in_scope<'a>(&'a self, scope: &'a str) -> impl Iterator<Item = (&'a ObjectKey, &'a Arc<QuarksJobView>)> {
         self.quarks_jobs.range(ObjectKey::new(scope, "")..).take_while(|(key, _)| is_of_scope(key, scope))
+    }
+
+    /// Namespaces with a Job that has a sidecar and has not ended, or has and its run is not settled.
+    pub fn running_output(&self) -> BTreeSet<Arc<str>> {
+        let is_settled = |job: &JobView, run: u64| {
+            let owner = owner_key(job).and_then(|key| self.quarks_jobs.get(&key));
+            owner.is_none_or(|view| job.record_of(&view.uid).is_none() || run <= view.marker.runs)
+        };
+        let has_output = |job: &JobView| job.record.as_ref().is_some_and(|record| record.output);
+        let is_running = |job: &JobView| {
+            has_output(job) && (job.end.is_none() || job.record.as_ref().is_some_and(|record| !is_settled(job, record.run)))
+        };
+        self.jobs.values().filter(|job| is_running(job)).map(|job| Arc::clone(&job.key.namespace)).collect()
     }
 }
 
