@@ -345,7 +345,7 @@ impl State {
             Known::Foreign(_) => Step::Look,
             Known::Empty(secret) | Known::Held { secret, .. } if !is_in_use => match self.clear_until {
                 Some(until) if now < until => Step::Delete(secret.clone()),
-                Some(_) | None => wait(now + LOOK),
+                Some(_) | None => Step::Wait(list_at.unwrap_or(now + LOOK)),
             },
             Known::Empty(secret) => request(secret),
             Known::Held { secret, account, renew_at, seen } => {
