@@ -295,3 +295,6 @@ fn log_failure(namespace: &str, error: &CredentialError) {
         CredentialError::NotReady(message) => warn!("token not renewed, will be tried again namespace={namespace} message={message:?}"),
     }
 }
+
+#[cfg(test)]
+mod model_tests;

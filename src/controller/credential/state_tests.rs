@@ -290,7 +290,7 @@ fn a_deletion_without_an_answer_is_looked_into_and_listed_for_again() {
     play.wait(40, 42);
     play.answer(42, Step::Look, found("s", Some("a")));
     play.answer(42, Step::ListJobs, Answer::Failed);
-    play.wait(43, 49);
+    play.wait(43, 72);
     assert_eq!(play.quiet_until(43, 72), None, "a list that fails deletes nothing");
     play.answer(72, Step::ListJobs, Answer::Jobs(vec![]));
     play.step(72, Step::Delete(Uid::from("s")));
