@@ -96,14 +96,19 @@ impl Credentials {
         let namespace = &*run.quarks_job.namespace;
         let deadline = Instant::now() + client.call_timeout() * CALLS;
         let mut all = self.lock();
-        let entry = all.entry(namespace);
+        let limit = client.call_timeout();
+        let entry = all.entry(namespace, limit);
         entry.state.need(run.clone(), account, Moment::now());
         let failures = entry.failures;
         loop {
             let now = Moment::now();
-            let entry = all.entry(namespace);
+            let entry = all.entry(namespace, limit);
             match entry.state.readiness(account, now) {
-                Readiness::Ready => return Ok(()),
+                Readiness::Ready => {
+                    // It may have taken long; the Job's create comes now.
+                    entry.state.need(run.clone(), account, now);
+                    return Ok(());
+                }
                 Readiness::Foreign => {
                     let key = ObjectKey::new(namespace, TOKEN_SECRET);
                     return Err(CredentialError::NotReady(format!(
@@ -138,7 +143,7 @@ impl Credentials {
     /// Renews, makes anew and removes; runs on threads of its own until the shutdown.
     pub fn run(&self, client: &Client, index: &SharedIndex, shutdown: &Shutdown) {
         while !shutdown.wait(TICK) {
-            for namespace in self.observe(index) {
+            for namespace in self.observe(index, client.call_timeout()) {
                 while let Some(claimed) = self.claim(&namespace) {
                     if let Some(error) = self.carry(client, index, &namespace, claimed) {
                         log_failure(&namespace, &error);
@@ -149,13 +154,13 @@ impl Credentials {
     }
 
     /// Asks the index who needs a token. Gives all namespaces that have something to do with one.
-    fn observe(&self, index: &SharedIndex) -> Vec<String> {
+    fn observe(&self, index: &SharedIndex, call: Duration) -> Vec<String> {
         let now = Moment::now();
         let mut all = self.lock();
         // Once for all threads.
         if all.observed.is_none_or(|observed| now - observed >= TICK / 2) {
             all.observed = Some(now);
-            all.take_in(&index.read(), now);
+            all.take_in(&index.read(), call, now);
         }
         all.entries.keys().cloned().collect()
     }
@@ -219,22 +224,22 @@ impl Credentials {
 }
 
 impl All {
-    fn entry(&mut self, namespace: &str) -> &mut Entry {
+    fn entry(&mut self, namespace: &str, call: Duration) -> &mut Entry {
         let jitter = &mut self.jitter;
         self.entries.entry(namespace.to_owned()).or_insert_with(|| Entry {
-            state: State::new(jitter.next_factor(), Moment::now()),
+            state: State::new(jitter.next_factor(), call, Moment::now()),
             failure: None,
             failures: 0,
             is_slow: false,
         })
     }
 
-    fn take_in(&mut self, index: &Index, now: Moment) {
+    fn take_in(&mut self, index: &Index, call: Duration, now: Moment) {
         let running = index.running_output();
         for namespace in running.iter().filter(|namespace| index.monitored(namespace).is_some()) {
-            self.entry(namespace);
+            self.entry(namespace, call);
         }
-        self.sweep(index);
+        self.sweep(index, call);
         self.entries.retain(|namespace, entry| {
             if index.is_out_of_reach(namespace) {
                 debug!("token left alone namespace={namespace}");
@@ -252,11 +257,11 @@ impl All {
 
     /// One namespace more to look at for what an earlier process left there, each time it becomes ours. Where a run goes on it is
     /// looked at once; elsewhere there is time.
-    fn sweep(&mut self, index: &Index) {
+    fn sweep(&mut self, index: &Index, call: Duration) {
         let namespaces = index.monitored_with_account();
         self.swept.retain(|swept| namespaces.binary_search_by(|(namespace, _)| namespace.cmp(swept)).is_ok());
         if let Some((namespace, _)) = namespaces.into_iter().find(|(namespace, _)| !self.swept.contains(namespace)) {
-            self.entry(&namespace);
+            self.entry(&namespace, call);
             self.swept.insert(namespace);
         }
     }

@@ -7,7 +7,7 @@ use crate::moment::Moment;
 use crate::watch::Jitter;
 use std::time::Duration;
 
-const SEQUENCES: u64 = 1_000;
+const SEQUENCES: u64 = 500;
 /// Ticks of a sequence, of two seconds each.
 const TICKS: u64 = 1_500;
 const TICK: u64 = 2;
@@ -35,8 +35,12 @@ struct Secret {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Life {
-    /// Its create is to come, or was refused.
+    /// Its start is to come, or was refused.
     NotThere,
+    /// A worker waits for the token.
+    Waiting,
+    /// A worker has the token, and its create is on the way, until then.
+    Creating(u64),
     Running,
     Ended,
     /// And settled.
@@ -78,7 +82,16 @@ impl World {
     }
 
     fn is_in_use(&self) -> bool {
-        self.jobs.iter().any(|job| job.life == Life::Running)
+        self.jobs.iter().any(|job| matches!(job.life, Life::Creating(_) | Life::Running))
+    }
+
+    /// A worker comes to start one of the runs.
+    fn need(&mut self, state: &mut State, random: &mut Random) {
+        let at = self.at();
+        if let Some(job) = self.jobs.iter_mut().find(|job| job.is_own && job.life == Life::NotThere && random.one_in(2)) {
+            state.need(job.run.clone(), "a", at);
+            job.life = Life::Waiting;
+        }
     }
 
     fn new_secret(&mut self, is_ours: bool) -> u64 {
@@ -154,7 +167,7 @@ impl World {
                 _ => Answer::Changed,
             },
             Step::ListJobs => {
-                let there = self.jobs.iter().filter(|job| !matches!(job.life, Life::NotThere | Life::Gone));
+                let there = self.jobs.iter().filter(|job| matches!(job.life, Life::Running | Life::Ended | Life::Judged));
                 let listed = |job: &Job| ListedJob {
                     name: job.run.job.clone(),
                     owner: job.run.owner.clone(),
@@ -181,6 +194,7 @@ impl World {
 
     /// Carries out what is due; calls take time now and then.
     fn drive(&mut self, state: &mut State, random: &mut Random) -> bool {
+        let mut is_slow = false;
         for _ in 0..20 {
             let step = state.step(self.at());
             match step {
@@ -194,8 +208,13 @@ impl World {
             }
             let sent = self.at();
             let answer = self.serve(&step, random);
-            if random.one_in(10) {
+            if !is_slow && random.one_in(10) {
+                is_slow = true;
                 self.now += 1;
+                self.need(state, random);
+                if matches!(step, Step::Delete(_)) {
+                    assert_ne!(state.readiness("a", self.at()), Readiness::Ready, "it is about to be deleted");
+                }
             }
             state.take_in(answer, sent, self.at());
         }
@@ -213,15 +232,12 @@ impl World {
         for at in 0..self.jobs.len() {
             let job = &mut self.jobs[at];
             match job.life {
-                // It is tried, once a minute or so, and refused now and then.
-                Life::NotThere if job.is_own && random.one_in(15) => {
-                    let run = job.run.clone();
-                    state.need(run, "a", self.at());
-                    self.drive(state, random);
-                    if state.readiness("a", self.at()) == Readiness::Ready && !random.one_in(4) {
-                        self.jobs[at].life = Life::Running;
-                    }
+                Life::Waiting if state.readiness("a", Moment::after_boot(Duration::from_secs(self.now))) == Readiness::Ready => {
+                    state.need(job.run.clone(), "a", Moment::after_boot(Duration::from_secs(self.now)));
+                    job.life = Life::Creating(self.now + random.below(90));
                 }
+                Life::Waiting if random.one_in(5) => job.life = Life::NotThere,
+                Life::Creating(until) if self.now >= until => job.life = if random.one_in(3) { Life::NotThere } else { Life::Running },
                 Life::Running if random.one_in(60) => job.life = Life::Ended,
                 Life::Running if random.one_in(500) => job.life = Life::Gone,
                 Life::NotThere | Life::Ended if random.one_in(300) => {
@@ -235,9 +251,13 @@ impl World {
                 _ => {}
             }
         }
+        if random.one_in(15) {
+            self.need(state, random);
+        }
         if random.one_in(150) && self.secret.as_ref().is_some_and(|secret| secret.is_ours) {
             self.secret = None;
             self.reasons += 1;
+            self.missing_since = self.is_in_use().then_some(self.now);
         }
         if random.one_in(400) {
             self.is_silent = !self.is_silent;
@@ -249,6 +269,8 @@ impl World {
             // The machine sleeps; nobody does anything meanwhile.
             self.now += random.below(10_000);
             self.started = self.now;
+            // No connection lives that long.
+            self.jobs.iter_mut().filter(|job| matches!(job.life, Life::Creating(_))).for_each(|job| job.life = Life::NotThere);
         }
     }
 
@@ -284,23 +306,33 @@ fn play(seed: u64) {
         world.new_secret(true);
     }
     let begin = world.now;
-    let mut state = State::new(0.5, world.at());
+    let mut state = Some(State::new(0.5, Duration::from_secs(30), world.at()));
     let mut failures = 0;
     for _ in 0..TICKS {
         world.now += TICK;
         if random.one_in(400) {
             // Restarted: nothing is remembered, and the lists are fresh.
-            state = State::new(0.5, world.at());
+            state = None;
             (world.is_silent, world.started) = (false, world.now);
-            world.jobs.iter_mut().for_each(|job| job.is_own &= job.life != Life::NotThere);
-            world.reasons += 1;
+            for job in &mut world.jobs {
+                job.is_own &= matches!(job.life, Life::NotThere | Life::Running | Life::Ended);
+                job.life = if matches!(job.life, Life::Waiting | Life::Creating(_)) { Life::Gone } else { job.life };
+            }
         }
-        world.happen(&mut state, &mut random);
-        world.observe(&mut state);
-        if !world.drive(&mut state, &mut random) {
-            state = State::new(0.5, world.at());
-            world.reasons += 1;
-        }
+        // As the threads do: made for a start, for what the index shows, and now and then for what may be left.
+        world.watch();
+        let is_shown = world.shown.iter().any(|(life, _)| *life == Life::Running);
+        let mut current = match state.take() {
+            Some(current) => current,
+            None if is_shown || world.jobs.iter().any(|job| job.life == Life::NotThere) || random.one_in(10) => {
+                world.reasons += 1;
+                State::new(0.5, Duration::from_secs(30), world.at())
+            }
+            None => continue,
+        };
+        world.happen(&mut current, &mut random);
+        world.observe(&mut current);
+        state = world.drive(&mut current, &mut random).then_some(current);
         failures += u64::from(world.is_failing);
         world.check();
     }
@@ -309,10 +341,8 @@ fn play(seed: u64) {
     assert!(world.requests <= most, "{} tokens where {most} have a reason", world.requests);
     // All ends, and nothing is left.
     (world.is_failing, world.is_silent) = (false, false);
-    world
-        .jobs
-        .iter_mut()
-        .for_each(|job| (job.life, job.has_owner) = (if job.life == Life::NotThere { job.life } else { Life::Judged }, false));
+    world.jobs.iter_mut().for_each(|job| (job.life, job.has_owner, job.is_own) = (Life::Judged, false, false));
+    let mut state = state.unwrap_or_else(|| State::new(0.5, Duration::from_secs(30), world.at()));
     for _ in 0..1_000 {
         world.now += TICK;
         world.observe(&mut state);

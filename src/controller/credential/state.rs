@@ -22,9 +22,9 @@ pub const LOOK: Duration = Duration::from_secs(6);
 const TRUST: Duration = Duration::from_secs(60);
 /// A namespace without runs with output loses its token after this long.
 pub const IDLE: Duration = Duration::from_secs(30);
-/// So long after a start that the index does not show, and that was not tried again, a list may say that its Job is not there.
-/// Longer than the longest pause between two tries, and than a create can be on its way.
-pub const ABANDONED: Duration = Duration::from_secs(120);
+/// So long after a start that the index does not show, and that was not tried again, a list may say that its Job is not there; the limit on
+/// a call comes on top. Longer than the longest pause between two tries, and than the API server works on a create that nobody waits for.
+pub const ABANDONED: Duration = Duration::from_secs(90);
 /// A list that allows a deletion is worth nothing after this long.
 const CLEAR: Duration = Duration::from_secs(10);
 /// Starts that come so soon after a failure share it instead of asking again.
@@ -226,12 +226,15 @@ pub struct State {
     failed: Option<Moment>,
     failures: u32,
     jitter: f64,
+    /// When a start that shows nothing counts as abandoned.
+    abandoned: Duration,
     in_flight: Option<Step>,
 }
 
 impl State {
-    /// Nothing is known. `jitter`, from 0 to 1, keeps namespaces that fail together from coming back together.
-    pub fn new(jitter: f64, now: Moment) -> Self {
+    /// Nothing is known. `jitter`, from 0 to 1, keeps namespaces that fail together from coming back together; `call` is the limit on a
+    /// call to the API server.
+    pub fn new(jitter: f64, call: Duration, now: Moment) -> Self {
         Self {
             known: Known::Unknown,
             account: None,
@@ -247,11 +250,12 @@ impl State {
             failed: None,
             failures: 0,
             jitter,
+            abandoned: ABANDONED + call,
             in_flight: None,
         }
     }
 
-    /// A run is about to start: from now on, until it is known to have ended and was judged, the token is in use.
+    /// A run is about to start, or about to create its Job: from now on, until it is known to have ended and was judged, the token is in use.
     pub fn need(&mut self, run: Run, account: &str, now: Moment) {
         match self.uses.iter_mut().find(|known| known.run == run) {
             Some(known) => known.touched = now,
@@ -366,7 +370,7 @@ impl State {
             return None;
         }
         let is_ours = matches!(self.known, Known::Empty(_) | Known::Held { .. });
-        let due = match self.uses.iter().map(|known| known.touched + ABANDONED).max() {
+        let due = match self.uses.iter().map(|known| known.touched + self.abandoned).max() {
             Some(abandoned) => abandoned,
             None if self.is_listed => self.list_at,
             None if is_ours => self.used + IDLE,
@@ -433,7 +437,7 @@ impl State {
     fn listed(&mut self, jobs: &[ListedJob], sent: Moment, now: Moment) {
         self.is_listed = jobs.iter().any(|job| !job.has_ended && !job.is_without_output);
         self.uses.retain(|known| {
-            let is_abandoned = known.touched + ABANDONED <= sent;
+            let is_abandoned = known.touched + self.abandoned <= sent;
             let job = jobs.iter().find(|job| job.name == known.run.job && job.owner == known.run.owner);
             // A Job that has ended and was not judged is waited for, unless there is nobody left to judge it for.
             !is_abandoned || job.is_some_and(|job| !job.has_ended || !known.is_ownerless)

@@ -18,7 +18,7 @@ struct Play {
 
 impl Play {
     fn new() -> Self {
-        Self { state: State::new(0.0, START) }
+        Self { state: State::new(0.0, Duration::from_secs(30), START) }
     }
 
     /// With the Secret `s` and a token of account `a` that was asked for at 0 s and lives for an hour.
