@@ -1,4 +1,5 @@
-//! Wall-clock time as Kubernetes writes it. Everything that measures a duration uses `std::time::Instant` instead.
+//! Wall-clock time as Kubernetes writes it. Everything that measures a duration uses `std::time::Instant` instead, or
+//! `moment::Moment` where the duration goes on while the machine sleeps.
 
 use std::time::SystemTime;
 

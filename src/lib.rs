@@ -20,6 +20,7 @@ pub mod clock;
 pub mod digest;
 pub mod json;
 pub mod log;
+pub mod moment;
 pub mod shutdown;
 pub mod threads;
 pub mod until;

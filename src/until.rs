@@ -2,27 +2,22 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Cheap to clone; clones share the moment. The clock goes on while the process is stopped (SIGSTOP), so what it
-/// guards is over when the process continues too late.
-#[derive(Clone, Debug)]
+use crate::moment::Moment;
+
+/// Cheap to clone; clones share the moment. The clock goes on while the process is stopped (SIGSTOP) and while the machine sleeps, so what
+/// it guards is over when the process continues too late.
+#[derive(Clone, Debug, Default)]
 pub struct Until {
-    start: Instant,
-    /// Nanoseconds from `start`; 0 is past.
+    /// Nanoseconds since the machine was started; 0 is past.
     moment: Arc<AtomicU64>,
-}
-
-impl Default for Until {
-    fn default() -> Self {
-        Self { start: Instant::now(), moment: Arc::default() }
-    }
 }
 
 impl Until {
     /// From now on it holds until `moment`, which may also be sooner than before.
-    pub fn set(&self, moment: Instant) {
-        self.moment.store(self.nanos(moment), Ordering::SeqCst);
+    pub fn set(&self, moment: Moment) {
+        self.moment.store(nanos(moment), Ordering::SeqCst);
     }
 
     /// It holds no longer.
@@ -37,12 +32,13 @@ impl Until {
 
     /// Time left; zero if it is past.
     pub fn left(&self) -> Duration {
-        Duration::from_nanos(self.moment.load(Ordering::SeqCst).saturating_sub(self.nanos(Instant::now())))
+        Duration::from_nanos(self.moment.load(Ordering::SeqCst).saturating_sub(nanos(Moment::now())))
     }
+}
 
-    fn nanos(&self, moment: Instant) -> u64 {
-        u64::try_from(moment.saturating_duration_since(self.start).as_nanos()).unwrap_or(u64::MAX)
-    }
+/// They fit for 584 years.
+fn nanos(moment: Moment) -> u64 {
+    u64::try_from(moment.since_boot().as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -55,11 +51,11 @@ mod tests {
         let until = Until::default();
         let clone = until.clone();
         assert!(!clone.holds(), "nothing holds that was not set");
-        until.set(Instant::now() + hour);
+        until.set(Moment::now() + hour);
         assert!(clone.holds() && clone.left() > hour / 2 && clone.left() <= hour);
         clone.end();
         assert!(!until.holds());
-        until.set(Instant::now());
+        until.set(Moment::now());
         assert!(!until.holds(), "the moment itself is past");
     }
 }

@@ -286,7 +286,7 @@ fn threads_are_started_in_known_places() {
 
 #[test]
 fn pure_files_ask_no_clock_and_write_no_log() {
-    let words = ["Instant::now", "SystemTime", "clock", "log::", "elapsed", "std::env", "std::fs", "Client"];
+    let words = ["Instant::now", "Moment::now", "SystemTime", "clock", "log::", "elapsed", "std::env", "std::fs", "Client"];
     let found = places(&words, |name| PURE.contains(&name));
     assert_none("a pure file that is not", &found);
     let code = code();

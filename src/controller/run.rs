@@ -24,7 +24,7 @@ use crate::watch::{self, Jitter, OnListed, Relister, WatchEvent, WatchHandle, Wa
 
 use super::choices::Choices;
 use super::config::{ConfigStore, ConfigWatches};
-use super::credential::Credentials;
+use super::credential::{self, Credentials};
 use super::decide::pending;
 use super::events;
 use super::health::{Health, Pulse};
@@ -166,9 +166,10 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
 
     let (event_client, event_shutdown) = (client.clone(), shutdown.clone());
     threads.push(Thread::spawn("events", panics, move || poster.run(&event_client, &event_shutdown))?);
-    let (token_client, token_shutdown) = (client.clone(), shutdown.clone());
-    let token_index = index.clone();
-    threads.push(Thread::spawn("credentials", panics, move || credentials.run(&token_client, &token_index, &token_shutdown))?);
+    for _ in 0..credential::THREADS {
+        let (credentials, client, index, shutdown) = (Arc::clone(&credentials), client.clone(), index.clone(), shutdown.clone());
+        threads.push(Thread::spawn("credentials", panics, move || credentials.run(&client, &index, &shutdown))?);
+    }
 
     // Watches last: what they feed is there.
     let feed = Feed { client, index: &index, dirty: &dirty, metrics: &metrics };

@@ -11,7 +11,7 @@ use crate::kube::{Answer, Error};
 
 use super::action::Action;
 use super::config::{Compared, compare};
-use super::credential::CredentialError;
+use super::credential::{CredentialError, Run};
 use super::decide::{Hold, Pending, StartedRun};
 use super::events::Note;
 use super::identity::run_of;
@@ -66,9 +66,11 @@ impl Reconciler {
             output: spec.has_output(),
             delete_pods: has_delete_pod_label(&spec.template),
         };
+        let name = job_name(&key.name, &view.uid, record.run);
+        let run = Run { quarks_job: (*key).clone(), owner: view.uid.clone(), number: record.run, job: name.clone() };
         if record.output
             && let Some(account) = context.namespace.and_then(|namespace| namespace.service_account.as_deref())
-            && let Err(error) = self.credentials.ensure(&self.client, &self.index, &key.namespace, account)
+            && let Err(error) = self.credentials.ensure(&self.client, &self.index, &run, account)
         {
             return match error {
                 CredentialError::Api(error) if error.answer() == Answer::Refused => {
@@ -79,7 +81,6 @@ impl Reconciler {
                 CredentialError::NotReady(message) => self.refuse(context, memory, "NamespaceNotReady", &message, None),
             };
         }
-        let name = job_name(&key.name, &view.uid, record.run);
         let job = build_job(key, &view.uid, &name, &spec, &record, &self.sidecar);
         let action = Action::CreateJob { namespace: &key.namespace, job: &job };
         match self.client.call_with_warnings::<Job>(&action.request()) {

@@ -1,12 +1,14 @@
 //! When to read, take and renew a Lease, and when it is lost. Pure: the time is an argument, and nothing is sent from here.
 //!
 //! Times as in Kubernetes' own components: another's Lease is over when it has not changed for its duration on our own
-//! clock. Clocks of different machines are never compared.
+//! clock, which goes on while the machine sleeps. Clocks of different machines are never compared.
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
+
+use crate::moment::Moment;
 
 /// Limits of an election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,22 +137,22 @@ pub(super) struct Elector {
     poll: Duration,
     known: Known,
     /// The last record and when we first saw it so.
-    seen: Option<(Record, Instant)>,
+    seen: Option<(Record, Moment)>,
     /// Nothing is sent before this.
-    due: Instant,
+    due: Moment,
     /// Until when we lead; `None` if we do not.
-    until: Option<Instant>,
+    until: Option<Moment>,
 }
 
 impl Elector {
     /// `jitter` keeps several candidates from asking at the same moments.
-    pub(super) fn new(identity: String, timing: Timing, jitter: Duration, now: Instant) -> Self {
+    pub(super) fn new(identity: String, timing: Timing, jitter: Duration, now: Moment) -> Self {
         let poll = timing.retry / 2 + jitter;
         Self { identity, timing, poll, known: Known::Nothing, seen: None, due: now, until: None }
     }
 
     /// Until when we may work; `None` if we do not lead.
-    pub(super) fn until(&self) -> Option<Instant> {
+    pub(super) fn until(&self) -> Option<Moment> {
         self.until
     }
 
@@ -165,7 +167,7 @@ impl Elector {
     }
 
     /// What to do at `now`. Its answer goes to [`Elector::take_in`], if it has one.
-    pub(super) fn step(&mut self, now: Instant) -> Step {
+    pub(super) fn step(&mut self, now: Moment) -> Step {
         if self.until.is_some_and(|until| now >= until) {
             return Step::Lost(Lost::Deadline(self.timing.renew));
         }
@@ -177,7 +179,7 @@ impl Elector {
             (Known::Nothing, _) | (Known::Seen, None) => Step::Read,
             (Known::Absent, _) => Step::Create,
             (Known::Seen, Some((record, since))) => {
-                let is_over = now.saturating_duration_since(*since) >= record.duration.unwrap_or(self.timing.lease);
+                let is_over = now - *since >= record.duration.unwrap_or(self.timing.lease);
                 if record.holder == self.identity {
                     Step::Write
                 } else if self.until.is_some() {
@@ -194,7 +196,7 @@ impl Elector {
     }
 
     /// Takes in what came of a request sent at `sent`.
-    pub(super) fn take_in(&mut self, answer: Answer, sent: Instant, now: Instant) {
+    pub(super) fn take_in(&mut self, answer: Answer, sent: Moment, now: Moment) {
         match answer {
             Answer::Absent => self.known = Known::Absent,
             Answer::Found(record) => self.see(record, now),
@@ -221,7 +223,7 @@ impl Elector {
         }
     }
 
-    fn see(&mut self, record: Record, now: Instant) {
+    fn see(&mut self, record: Record, now: Moment) {
         if self.seen.as_ref().is_none_or(|(before, _)| *before != record) {
             self.seen = Some((record, now));
         }

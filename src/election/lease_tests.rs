@@ -10,16 +10,16 @@ fn record(holder: &str, renewed: &str) -> Record {
 /// An elector named `me` and its clock, in seconds from its start.
 struct Play {
     elector: Elector,
-    start: Instant,
+    start: Moment,
 }
 
 impl Play {
     fn new() -> Self {
-        let start = Instant::now();
+        let start = Moment::now();
         Self { elector: Elector::new("me".to_owned(), TIMING, Duration::ZERO, start), start }
     }
 
-    fn at(&self, seconds: f64) -> Instant {
+    fn at(&self, seconds: f64) -> Moment {
         self.start + Duration::from_secs_f64(seconds)
     }
 

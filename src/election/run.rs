@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::api::{ObjectKey, Resource};
 use crate::clock;
 use crate::kube::{Client, Error, Request};
+use crate::moment::Moment;
 use crate::shutdown::{self, Shutdown, ShutdownGuard};
 use crate::threads::Thread;
 use crate::until::Until;
@@ -92,14 +93,14 @@ pub fn start(client: Client, candidacy: Candidacy, fence: Until, panics: &Sender
     let Candidacy { lease, identity, timing } = candidacy;
     info!("leader election starts lease={lease} identity={identity}");
     let leadership = Leadership { lease, fence, alive: Until::default(), answered: Until::default(), lost: Arc::default() };
-    leadership.alive.set(Instant::now() + STUCK);
+    leadership.alive.set(Moment::now() + STUCK);
     let (stop, stopped) = shutdown::pair();
     // It leads once and loses once.
     let (turn, turns) = bounded(2);
     // A tenth is enough to come apart, and a Lease that is given back is seen within 3 s.
     let jitter = Duration::from_millis(RandomState::new().build_hasher().finish() % (timing.retry.as_millis() as u64 / 10).max(1));
     let candidate = Candidate {
-        elector: Elector::new(identity.clone(), timing, jitter, Instant::now()),
+        elector: Elector::new(identity.clone(), timing, jitter, Moment::now()),
         client,
         leadership: leadership.clone(),
         identity,
@@ -155,7 +156,7 @@ struct Candidate {
 impl Candidate {
     fn run(mut self, stop: &Shutdown, turn: &Sender<()>) {
         loop {
-            let now = Instant::now();
+            let now = Moment::now();
             self.leadership.alive.set(now + STUCK);
             let wait = match self.elector.step(now) {
                 Step::Wait(duration) => duration,
@@ -201,9 +202,9 @@ impl Candidate {
     }
 
     /// Sends it and takes in what comes of it; what follows is decided at once.
-    fn send(&mut self, request: &Request, sent: Instant) -> Duration {
+    fn send(&mut self, request: &Request, sent: Moment) -> Duration {
         let result = self.client.call_text(request, LEASE_MAX);
-        let now = Instant::now();
+        let now = Moment::now();
         let answer = match result {
             Ok(body) => {
                 self.object = serde_json::from_slice(&body).unwrap_or_default();
@@ -238,7 +239,7 @@ impl Candidate {
         Duration::ZERO
     }
 
-    fn good(&mut self, now: Instant) {
+    fn good(&mut self, now: Moment) {
         self.leadership.answered.set(now + self.timing.lease);
         self.is_failing = false;
     }
@@ -269,7 +270,7 @@ impl Candidate {
         let lease = self.leadership.lease.clone();
         if !self.elector.is_ours() {
             // A renewal that got no answer: the version may be another one now.
-            self.send(&Request::get(Resource::LEASES, &lease), Instant::now());
+            self.send(&Request::get(Resource::LEASES, &lease), Moment::now());
         }
         if !self.elector.is_ours() {
             return;

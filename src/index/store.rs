@@ -6,6 +6,7 @@ use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use super::admit::PassedOver;
 use super::{JobView, NamespaceView, QuarksJobView};
 use crate::api::{ObjectKey, Uid};
+use crate::controller::identity::run_of;
 use crate::controller::references::{Reference, ReferenceKind};
 use crate::controller::versions::may_be_version_of;
 use crate::watch::WatchEvent;
@@ -165,15 +166,6 @@ impl Index {
         let is_anothers = |found: &Arc<NamespaceView>| found.monitored.as_ref().is_some_and(|id| *id != self.monitored_id);
         let found = self.namespaces.get(namespace);
         self.is_in(namespace) && found.is_none_or(|found| found.is_being_deleted || is_anothers(found))
-    }
-
-    /// True if some Job with a sidecar in the namespace has not ended.
-    pub fn has_unfinished_output(&self, namespace: &str) -> bool {
-        let from = ObjectKey::new(namespace, "");
-        self.jobs
-            .range(from..)
-            .take_while(|(key, _)| *key.namespace == *namespace)
-            .any(|(_, job)| job.end.is_none() && job.record.as_ref().is_some_and(|record| record.output))
     }
 
     /// Names of the namespaces that this operator serves and that name an account, with that account.
@@ -441,6 +433,19 @@ impl Index {
 
     fn in_scope<'a>(&'a self, scope: &'a str) -> impl Iterator<Item = (&'a ObjectKey, &'a Arc<QuarksJobView>)> {
         self.quarks_jobs.range(ObjectKey::new(scope, "")..).take_while(|(key, _)| is_of_scope(key, scope))
+    }
+
+    /// Namespaces with a Job that has a sidecar and has not ended, or has and its run is not settled.
+    pub fn running_output(&self) -> BTreeSet<Arc<str>> {
+        let is_running = |job: &JobView| {
+            let owner = owner_key(job).and_then(|key| self.quarks_jobs.get(&key));
+            let Some(view) = owner.filter(|view| job.owner.as_ref().is_some_and(|(_, uid)| *uid == view.uid)) else {
+                // Its QuarksJob is gone: whatever ends it ends its use.
+                return job.end.is_none() && job.record.as_ref().is_some_and(|record| record.output);
+            };
+            run_of(job, view, None).is_some_and(|record| record.output && (job.end.is_none() || record.run > view.marker.runs))
+        };
+        self.jobs.values().filter(|job| is_running(job)).map(|job| Arc::clone(&job.key.namespace)).collect()
     }
 }
 

@@ -231,7 +231,7 @@ fn behind_a_fence_only_reads_leave() {
     }
     assert!(client.call_unit(&delete()).is_err() && script.seen().is_empty(), "nothing was sent");
     client.call_unit(&get()).expect("a read");
-    fence.set(Instant::now() + Duration::from_secs(3600));
+    fence.set(crate::moment::Moment::now() + Duration::from_secs(3600));
     client.call_unit(&create()).expect("a write");
     fence.end();
     assert!(client.call_unit(&create()).is_err());
@@ -244,7 +244,7 @@ fn a_write_is_not_repeated_with_a_new_token_after_the_fence_has_come_down() {
     let path = dir.write("token", "one");
     let script = Script::new([Reply::json(200, &json!({}))]);
     let fence = Until::default();
-    fence.set(Instant::now() + Duration::from_secs(3600));
+    fence.set(crate::moment::Moment::now() + Duration::from_secs(3600));
     let observer: Observer = Arc::new({
         let (fence, path) = (fence.clone(), path.clone());
         // While the write is on its way.

@@ -119,8 +119,10 @@ impl State {
         let mut reply = asked.clone();
         reply["kind"] = "TokenRequest".into();
         reply["apiVersion"] = "authentication.k8s.io/v1".into();
-        reply["status"] = json!({"token": token,
-            "expirationTimestamp": time_after(Duration::from_secs(self.settings.token_seconds.unwrap_or(seconds)))});
+        // The server says how long it lives in the spec, whatever was asked for.
+        let life = self.settings.token_seconds.unwrap_or(seconds);
+        reply["spec"]["expirationSeconds"] = life.into();
+        reply["status"] = json!({"token": token, "expirationTimestamp": time_after(Duration::from_secs(life))});
         Ok(Response::json(201, &reply))
     }
 }

@@ -1,0 +1,362 @@
+//! The state against a small model of the API server and of time: sequences of starts, ends, deletions by hand, silent watches, failures,
+//! lost replies, restarts and sleep, from a seed that a failure names.
+
+use super::state::*;
+use crate::api::{ObjectKey, Uid};
+use crate::moment::Moment;
+use crate::watch::Jitter;
+use std::time::Duration;
+
+const SEQUENCES: u64 = 500;
+/// Ticks of a sequence, of two seconds each.
+const TICKS: u64 = 1_500;
+const TICK: u64 = 2;
+/// Failures make pauses: so long after the last one they are over.
+const RECOVERED: u64 = 80;
+
+struct Random(Jitter);
+
+impl Random {
+    fn one_in(&mut self, number: u64) -> bool {
+        self.below(number) == 0
+    }
+
+    fn below(&mut self, number: u64) -> u64 {
+        (self.0.next_factor() * number as f64) as u64
+    }
+}
+
+struct Secret {
+    uid: u64,
+    is_ours: bool,
+    /// When its token ends, if it has one.
+    ends: Option<u64>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Life {
+    /// Its start is to come, or was refused.
+    NotThere,
+    /// A worker waits for the token.
+    Waiting,
+    /// A worker has the token, and its create is on the way, until then.
+    Creating(u64),
+    Running,
+    Ended,
+    /// And settled.
+    Judged,
+    /// Deleted by somebody, or with its QuarksJob.
+    Gone,
+}
+
+struct Job {
+    run: Run,
+    life: Life,
+    /// Who made it knows of it in memory.
+    is_own: bool,
+    has_owner: bool,
+}
+
+/// All that is true, and what the watches have shown of it.
+struct World {
+    now: u64,
+    secret: Option<Secret>,
+    jobs: Vec<Job>,
+    next_uid: u64,
+    /// What the index shows: for each Job its life, and whether it has an owner.
+    shown: Vec<(Life, bool)>,
+    is_silent: bool,
+    is_failing: bool,
+    life: u64,
+    /// What is counted.
+    last_failure: u64,
+    missing_since: Option<u64>,
+    started: u64,
+    requests: u64,
+    reasons: u64,
+}
+
+impl World {
+    fn at(&self) -> Moment {
+        Moment::after_boot(Duration::from_secs(self.now))
+    }
+
+    fn is_in_use(&self) -> bool {
+        self.jobs.iter().any(|job| matches!(job.life, Life::Creating(_) | Life::Running))
+    }
+
+    /// A worker comes to start one of the runs.
+    fn need(&mut self, state: &mut State, random: &mut Random) {
+        let at = self.at();
+        if let Some(job) = self.jobs.iter_mut().find(|job| job.is_own && job.life == Life::NotThere && random.one_in(2)) {
+            state.need(job.run.clone(), "a", at);
+            job.life = Life::Waiting;
+        }
+    }
+
+    fn new_secret(&mut self, is_ours: bool) -> u64 {
+        self.next_uid += 1;
+        self.secret = Some(Secret { uid: self.next_uid, is_ours, ends: None });
+        self.next_uid
+    }
+
+    fn watch(&mut self) {
+        if !self.is_silent {
+            self.shown = self.jobs.iter().map(|job| (job.life, job.has_owner)).collect();
+        }
+    }
+
+    fn shown_of(&self, run: &Run) -> (Life, bool) {
+        let at = self.jobs.iter().position(|job| job.run == *run);
+        at.and_then(|at| self.shown.get(at).copied()).unwrap_or((Life::NotThere, true))
+    }
+
+    fn observe(&mut self, state: &mut State) {
+        self.watch();
+        let is_running = self.shown.iter().any(|(life, _)| matches!(life, Life::Running | Life::Ended));
+        let shown = Shown { is_in: true, is_running, account: Some("a".to_owned()) };
+        let fate = |run: &Run| match self.shown_of(run) {
+            (_, false) => Fate::Ownerless,
+            (Life::Judged, _) => Fate::Judged,
+            _ => Fate::Waiting,
+        };
+        state.observe(shown, &fate, self.at());
+    }
+
+    /// Does the step, or does not, and answers, or does not.
+    fn serve(&mut self, step: &Step, random: &mut Random) -> Answer {
+        let is_lost = self.is_failing && random.one_in(3);
+        if self.is_failing && !is_lost && random.one_in(2) {
+            self.last_failure = self.now;
+            return Answer::Failed;
+        }
+        let answer = self.apply(step);
+        if is_lost {
+            self.last_failure = self.now;
+            return Answer::Failed;
+        }
+        if matches!(answer, Answer::Changed) {
+            self.last_failure = self.now;
+        }
+        answer
+    }
+
+    fn apply(&mut self, step: &Step) -> Answer {
+        let uid_of = |uid: u64| Uid(uid.to_string());
+        match step {
+            Step::Look => match &self.secret {
+                None => Answer::Absent,
+                Some(secret) => Answer::Found { secret: uid_of(secret.uid), account: secret.is_ours.then(|| "a".to_owned()) },
+            },
+            Step::Create(_) if self.secret.is_some() => Answer::Changed,
+            Step::Create(account) => Answer::Created { secret: uid_of(self.new_secret(true)), account: account.clone() },
+            Step::Request { .. } => {
+                self.requests += 1;
+                Answer::Issued {
+                    token: Token(String::new()),
+                    seconds: i64::try_from(self.life).ok(),
+                    expires: (self.now + self.life).to_string(),
+                }
+            }
+            Step::Store { secret: uid, expires, .. } => match &mut self.secret {
+                Some(secret) if uid_of(secret.uid) == *uid => {
+                    assert!(secret.is_ours, "another's Secret is not written");
+                    secret.ends = expires.parse().ok();
+                    Answer::Stored
+                }
+                _ => Answer::Changed,
+            },
+            Step::ListJobs => {
+                let there = self.jobs.iter().filter(|job| matches!(job.life, Life::Running | Life::Ended | Life::Judged));
+                let listed = |job: &Job| ListedJob {
+                    name: job.run.job.clone(),
+                    owner: job.run.owner.clone(),
+                    is_without_output: false,
+                    has_ended: job.life != Life::Running,
+                };
+                Answer::Jobs(there.map(listed).collect())
+            }
+            Step::Delete(uid) => {
+                assert!(!self.is_in_use(), "deleted at {} s while it is in use", self.now);
+                match &self.secret {
+                    Some(secret) if uid_of(secret.uid) == *uid => {
+                        assert!(secret.is_ours, "another's Secret is not deleted");
+                        self.secret = None;
+                        Answer::Deleted
+                    }
+                    Some(_) => Answer::Changed,
+                    None => Answer::Deleted,
+                }
+            }
+            Step::Wait(_) | Step::Busy | Step::Over => panic!("{step:?} is no call"),
+        }
+    }
+
+    /// Carries out what is due; calls take time now and then.
+    fn drive(&mut self, state: &mut State, random: &mut Random) -> bool {
+        let mut is_slow = false;
+        for _ in 0..20 {
+            let step = state.step(self.at());
+            match step {
+                Step::Wait(until) => {
+                    assert!(until > self.at(), "a wait that is over");
+                    return true;
+                }
+                Step::Over => return false,
+                Step::Busy => panic!("nothing is on its way"),
+                _ => {}
+            }
+            let sent = self.at();
+            let answer = self.serve(&step, random);
+            if !is_slow && random.one_in(10) {
+                is_slow = true;
+                self.now += 1;
+                self.need(state, random);
+                if matches!(step, Step::Delete(_)) {
+                    assert_ne!(state.readiness("a", self.at()), Readiness::Ready, "it is about to be deleted");
+                }
+            }
+            state.take_in(answer, sent, self.at());
+        }
+        panic!("it never waits: {state:?}");
+    }
+
+    /// Of others and of workers. Most do not happen.
+    fn happen(&mut self, state: &mut State, random: &mut Random) {
+        if random.one_in(40) {
+            let number = self.jobs.len() as u64;
+            let run =
+                Run { quarks_job: ObjectKey::new("ns", "q"), owner: Uid(number.to_string()), number: 1, job: format!("q-{number}-1") };
+            self.jobs.push(Job { run, life: Life::NotThere, is_own: true, has_owner: true });
+        }
+        for at in 0..self.jobs.len() {
+            let job = &mut self.jobs[at];
+            match job.life {
+                Life::Waiting if state.readiness("a", Moment::after_boot(Duration::from_secs(self.now))) == Readiness::Ready => {
+                    state.need(job.run.clone(), "a", Moment::after_boot(Duration::from_secs(self.now)));
+                    job.life = Life::Creating(self.now + random.below(90));
+                }
+                Life::Waiting if random.one_in(5) => job.life = Life::NotThere,
+                Life::Creating(until) if self.now >= until => job.life = if random.one_in(3) { Life::NotThere } else { Life::Running },
+                Life::Running if random.one_in(60) => job.life = Life::Ended,
+                Life::Running if random.one_in(500) => job.life = Life::Gone,
+                Life::NotThere | Life::Ended if random.one_in(300) => {
+                    job.has_owner = false;
+                    job.life = if job.life == Life::Ended { Life::Gone } else { job.life };
+                }
+                // Who judges sees what the index shows.
+                Life::Ended if self.shown.get(at).is_some_and(|(life, _)| *life == Life::Ended) && random.one_in(3) => {
+                    job.life = Life::Judged;
+                }
+                _ => {}
+            }
+        }
+        if random.one_in(15) {
+            self.need(state, random);
+        }
+        if random.one_in(150) && self.secret.as_ref().is_some_and(|secret| secret.is_ours) {
+            self.secret = None;
+            self.reasons += 1;
+            self.missing_since = self.is_in_use().then_some(self.now);
+        }
+        if random.one_in(400) {
+            self.is_silent = !self.is_silent;
+        }
+        if random.one_in(if self.is_failing { 20 } else { 300 }) {
+            self.is_failing = !self.is_failing;
+        }
+        if random.one_in(700) {
+            // The machine sleeps; nobody does anything meanwhile.
+            self.now += random.below(10_000);
+            self.started = self.now;
+            // No connection lives that long.
+            self.jobs.iter_mut().filter(|job| matches!(job.life, Life::Creating(_))).for_each(|job| job.life = Life::NotThere);
+        }
+    }
+
+    fn check(&mut self) {
+        let is_recovered = !self.is_failing && self.now - self.last_failure > RECOVERED && self.now - self.started > 10;
+        let is_good = self.secret.as_ref().is_some_and(|secret| secret.ends.is_some_and(|ends| ends > self.now));
+        self.missing_since = if !self.is_in_use() || is_good { None } else { self.missing_since.or(Some(self.now)) };
+        if let Some(since) = self.missing_since.filter(|_| is_recovered) {
+            assert!(self.now - since <= 10, "no good token since {since} s, now {} s", self.now);
+        }
+    }
+}
+
+fn play(seed: u64) {
+    let mut random = Random(Jitter::new(seed));
+    let mut world = World {
+        now: 100_000,
+        secret: None,
+        jobs: Vec::new(),
+        next_uid: 0,
+        shown: Vec::new(),
+        is_silent: false,
+        is_failing: false,
+        life: [60, 600, 3_600, 86_400][random.below(4) as usize],
+        last_failure: 0,
+        missing_since: None,
+        started: 0,
+        requests: 0,
+        reasons: 1,
+    };
+    if random.one_in(3) {
+        // An earlier process left it.
+        world.new_secret(true);
+    }
+    let begin = world.now;
+    let mut state = Some(State::new(0.5, Duration::from_secs(30), world.at()));
+    let mut failures = 0;
+    for _ in 0..TICKS {
+        world.now += TICK;
+        if random.one_in(400) {
+            // Restarted: nothing is remembered, and the lists are fresh.
+            state = None;
+            (world.is_silent, world.started) = (false, world.now);
+            for job in &mut world.jobs {
+                job.is_own &= matches!(job.life, Life::NotThere | Life::Running | Life::Ended);
+                job.life = if matches!(job.life, Life::Waiting | Life::Creating(_)) { Life::Gone } else { job.life };
+            }
+        }
+        // As the threads do: made for a start, for what the index shows, and now and then for what may be left.
+        world.watch();
+        let is_shown = world.shown.iter().any(|(life, _)| *life == Life::Running);
+        let mut current = match state.take() {
+            Some(current) => current,
+            None if is_shown || world.jobs.iter().any(|job| job.life == Life::NotThere) || random.one_in(10) => {
+                world.reasons += 1;
+                State::new(0.5, Duration::from_secs(30), world.at())
+            }
+            None => continue,
+        };
+        world.happen(&mut current, &mut random);
+        world.observe(&mut current);
+        state = world.drive(&mut current, &mut random).then_some(current);
+        failures += u64::from(world.is_failing);
+        world.check();
+    }
+    let lived = (world.now - begin) / (world.life.min(3_600) / 2);
+    let most = lived + world.reasons + failures + 2;
+    assert!(world.requests <= most, "{} tokens where {most} have a reason", world.requests);
+    // All ends, and nothing is left.
+    (world.is_failing, world.is_silent) = (false, false);
+    world.jobs.iter_mut().for_each(|job| (job.life, job.has_owner, job.is_own) = (Life::Judged, false, false));
+    let mut state = state.unwrap_or_else(|| State::new(0.5, Duration::from_secs(30), world.at()));
+    for _ in 0..1_000 {
+        world.now += TICK;
+        world.observe(&mut state);
+        world.drive(&mut state, &mut random);
+    }
+    assert!(world.secret.is_none() && state.step(world.at()) == Step::Over, "{state:?}");
+}
+
+#[test]
+fn whatever_happens_a_token_is_there_while_it_is_needed_and_gone_in_the_end() {
+    let first = std::env::var("TOKEN_SEED").ok().and_then(|seed| seed.parse().ok());
+    for seed in first.unwrap_or(1)..first.map_or(SEQUENCES, |seed: u64| seed + 1) {
+        if std::panic::catch_unwind(|| play(seed)).is_err() {
+            panic!("seed {seed}; again: TOKEN_SEED={seed}");
+        }
+    }
+}

@@ -1,0 +1,483 @@
+//! What to do next about the sidecars' token of one namespace. Pure: the time is an argument, and nothing is sent from here.
+//!
+//! Promises: the Secret is never deleted while a run that this process started, a Job that the index shows or a Job that the API server has
+//! just listed may need it; only a list made just before lets it go, however silent a watch is; it is looked at every few seconds while it is
+//! in use, and made anew if it is gone; a token is renewed at half of its life, counted from before it was asked for; whatever fails is
+//! tried again, and never faster than its backoff.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::api::{ObjectKey, Uid};
+use crate::moment::Moment;
+use crate::queue::Backoff;
+
+/// Life of a token in seconds: the spec's limit. The API server may give less, or more.
+pub const TOKEN_SECONDS: u32 = 3_600;
+/// A life that is shorter is taken for this: renewals never come more often than twice in it.
+pub const LIFE_MIN: u64 = 60;
+/// A Secret in use is looked at this often. With the tick of the threads and the calls that make it anew: within 10 s.
+pub const LOOK: Duration = Duration::from_secs(6);
+/// A Secret is believed to be there for this long: it is enough for a start, and the next look follows it at once.
+const TRUST: Duration = Duration::from_secs(60);
+/// A namespace without runs with output loses its token after this long.
+pub const IDLE: Duration = Duration::from_secs(30);
+/// So long after a start that the index does not show, and that was not tried again, a list may say that its Job is not there; the limit on
+/// a call comes on top. Longer than the longest pause between two tries, and than the API server works on a create that nobody waits for.
+pub const ABANDONED: Duration = Duration::from_secs(90);
+/// A list that allows a deletion is worth nothing after this long.
+const CLEAR: Duration = Duration::from_secs(10);
+/// Starts that come so soon after a failure share it instead of asking again.
+const SHARED_FAILURE: Duration = Duration::from_secs(2);
+/// Failures: first and longest delay.
+pub const RETRY: Backoff = Backoff { first: Duration::from_secs(2), max: Duration::from_secs(60) };
+/// The same for what an earlier process left and nobody uses.
+pub const RETRY_LEFTOVER: Backoff = Backoff { first: Duration::from_secs(2), max: Duration::from_secs(600) };
+/// Between two lists of Jobs, if one does not allow the deletion.
+pub const RELIST: Backoff = Backoff { first: Duration::from_secs(30), max: Duration::from_secs(300) };
+/// Somebody else's Secret under our name is looked at again after this long.
+const FOREIGN: Duration = Duration::from_secs(60);
+
+/// A run with output whose Job this process creates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Whose run it is.
+    pub quarks_job: ObjectKey,
+    /// Its UID.
+    pub owner: Uid,
+    /// Number of the run.
+    pub number: u64,
+    /// Name of the Job.
+    pub job: String,
+}
+
+/// What the index says of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Its QuarksJob says that it has ended and was judged.
+    Judged,
+    /// Its QuarksJob is there and says no such thing.
+    Waiting,
+    /// Its QuarksJob is gone, or another one.
+    Ownerless,
+}
+
+/// What the index says of a namespace.
+#[derive(Clone, Debug, Default)]
+pub struct Shown {
+    /// All that decisions rest on is in.
+    pub is_in: bool,
+    /// Some Job with output has not ended, or was not judged.
+    pub is_running: bool,
+    /// The account that the namespace names.
+    pub account: Option<String>,
+}
+
+/// A Job of a QuarksJob in a list that the API server has just made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedJob {
+    /// Its name.
+    pub name: String,
+    /// UID of its QuarksJob.
+    pub owner: Uid,
+    /// It is known to have no output.
+    pub is_without_output: bool,
+    /// `Complete` or `Failed`.
+    pub has_ended: bool,
+}
+
+/// A token. `Debug` does not print it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(pub String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+/// What to do now. Unless it is one of the last three, its answer goes to [`State::take_in`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Look whether the Secret is there and whose it is; its content does not matter.
+    Look,
+    /// Create it, without a token.
+    Create(String),
+    /// Ask for a token of this account that is bound to the Secret.
+    Request { account: String, secret: Uid },
+    /// Put the token into the Secret; people are told when it ends.
+    Store { secret: Uid, account: String, token: Token, expires: String },
+    /// Ask the API server for the namespace's Jobs.
+    ListJobs,
+    /// Delete the Secret.
+    Delete(Uid),
+    /// Nothing before this moment.
+    Wait(Moment),
+    /// Nothing before the answer to a step that was given out.
+    Busy,
+    /// Nothing ever: this state can be forgotten.
+    Over,
+}
+
+impl Step {
+    /// For the log.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Look => "look",
+            Self::Create(_) => "create",
+            Self::Request { .. } => "request",
+            Self::Store { .. } => "store",
+            Self::ListJobs => "list-jobs",
+            Self::Delete(_) => "delete",
+            Self::Wait(_) => "wait",
+            Self::Busy => "busy",
+            Self::Over => "over",
+        }
+    }
+}
+
+/// What came of a step.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// The Secret is not there.
+    Absent,
+    /// It is; the account in its annotation says that it is ours.
+    Found { secret: Uid, account: Option<String> },
+    /// It was created.
+    Created { secret: Uid, account: String },
+    /// A token, its life in seconds as far as the answer says, and its end for people.
+    Issued { token: Token, seconds: Option<i64>, expires: String },
+    /// The token is in the Secret.
+    Stored,
+    /// The Jobs that QuarksJobs own.
+    Jobs(Vec<ListedJob>),
+    /// The Secret was deleted, or was gone.
+    Deleted,
+    /// It is not as it was believed to be: somebody was faster.
+    Changed,
+    /// It did not work, or nobody knows.
+    Failed,
+}
+
+/// Whether a run may start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// The Secret holds a token that lives for a good while.
+    Ready,
+    /// Not yet.
+    NotYet,
+    /// Somebody else's Secret has the name.
+    Foreign,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Known {
+    Unknown,
+    Absent,
+    /// Somebody else's, when it was last looked at.
+    Foreign(Moment),
+    /// Ours, with no token that is known to be good.
+    Empty(Uid),
+    /// A token that is not in the Secret yet.
+    Issued {
+        secret: Uid,
+        account: String,
+        token: Token,
+        expires: String,
+        renew_at: Moment,
+    },
+    /// With a token.
+    Held {
+        secret: Uid,
+        account: String,
+        renew_at: Moment,
+        seen: Moment,
+    },
+}
+
+#[derive(Clone, Debug)]
+struct Use {
+    run: Run,
+    /// When the start was last tried.
+    touched: Moment,
+    is_ownerless: bool,
+}
+
+/// What is known of one namespace's token, and who needs it.
+#[derive(Clone, Debug)]
+pub struct State {
+    known: Known,
+    account: Option<String>,
+    uses: Vec<Use>,
+    /// The index shows a Job that needs the token.
+    is_running: bool,
+    /// The last list had one.
+    is_listed: bool,
+    is_in: bool,
+    /// When the token was last in use.
+    used: Moment,
+    /// Until when the last list allows a deletion.
+    clear_until: Option<Moment>,
+    /// No list before.
+    list_at: Moment,
+    lists: u32,
+    /// Nothing before.
+    retry_at: Moment,
+    failed: Option<Moment>,
+    failures: u32,
+    jitter: f64,
+    /// When a start that shows nothing counts as abandoned.
+    abandoned: Duration,
+    in_flight: Option<Step>,
+}
+
+impl State {
+    /// Nothing is known. `jitter`, from 0 to 1, keeps namespaces that fail together from coming back together; `call` is the limit on a
+    /// call to the API server.
+    pub fn new(jitter: f64, call: Duration, now: Moment) -> Self {
+        Self {
+            known: Known::Unknown,
+            account: None,
+            uses: Vec::new(),
+            is_running: false,
+            is_listed: false,
+            is_in: false,
+            used: now,
+            clear_until: None,
+            list_at: now,
+            lists: 0,
+            retry_at: now,
+            failed: None,
+            failures: 0,
+            jitter,
+            abandoned: ABANDONED + call,
+            in_flight: None,
+        }
+    }
+
+    /// A run is about to start, or about to create its Job: from now on, until it is known to have ended and was judged, the token is in use.
+    pub fn need(&mut self, run: Run, account: &str, now: Moment) {
+        match self.uses.iter_mut().find(|known| known.run == run) {
+            Some(known) => known.touched = now,
+            None => self.uses.push(Use { run, touched: now, is_ownerless: false }),
+        }
+        self.account = Some(account.to_owned());
+        self.used = now;
+        self.clear_until = None;
+        self.lists = 0;
+        self.list_at = now;
+        if self.failed.is_none_or(|failed| now - failed >= SHARED_FAILURE) {
+            self.retry_at = self.retry_at.min(now);
+            if matches!(self.known, Known::Foreign(_)) {
+                self.known = Known::Unknown;
+            }
+        }
+    }
+
+    /// Whether a run with this account may start.
+    pub fn readiness(&self, wanted: &str, now: Moment) -> Readiness {
+        match &self.known {
+            Known::Held { account, renew_at, seen, .. } if account == wanted && now < *renew_at && now - *seen < TRUST => Readiness::Ready,
+            Known::Foreign(_) => Readiness::Foreign,
+            Known::Unknown | Known::Absent | Known::Empty(_) | Known::Issued { .. } | Known::Held { .. } => Readiness::NotYet,
+        }
+    }
+
+    /// Takes in what the index shows. `fate` asks it about a run.
+    pub fn observe(&mut self, shown: Shown, fate: &dyn Fn(&Run) -> Fate, now: Moment) {
+        let was_in_use = self.is_in_use();
+        let Shown { is_in, is_running, account } = shown;
+        self.is_in = is_in;
+        self.is_running = is_running;
+        // A run that has begun keeps its credential to its end, whatever becomes of the labels.
+        self.account = account.or(self.account.take());
+        self.uses.retain_mut(|known| {
+            let fate = fate(&known.run);
+            known.is_ownerless = fate == Fate::Ownerless;
+            fate != Fate::Judged
+        });
+        if was_in_use || self.is_in_use() {
+            self.used = now;
+        }
+        if self.is_in_use() {
+            self.clear_until = None;
+        }
+    }
+
+    /// What to do at `now`. A step that has an answer is given out once; until the answer is in there is no other.
+    pub fn step(&mut self, now: Moment) -> Step {
+        if self.in_flight.is_some() {
+            return Step::Busy;
+        }
+        let step = self.decide(now);
+        match &step {
+            Step::Wait(_) | Step::Busy | Step::Over => return step,
+            // Whatever becomes of it, what was known is not so any more.
+            Step::Delete(_) => self.known = Known::Unknown,
+            Step::Look | Step::Create(_) | Step::Request { .. } | Step::Store { .. } | Step::ListJobs => {}
+        }
+        self.in_flight = Some(step.clone());
+        step
+    }
+
+    fn is_in_use(&self) -> bool {
+        !self.uses.is_empty() || self.is_running || self.is_listed
+    }
+
+    fn decide(&self, now: Moment) -> Step {
+        if now < self.retry_at {
+            return Step::Wait(self.retry_at);
+        }
+        let list_at = self.list_due(now);
+        if list_at.is_some_and(|at| at <= now) {
+            return Step::ListJobs;
+        }
+        let wait = |at: Moment| Step::Wait(list_at.map_or(at, |list_at| list_at.min(at)));
+        let request = |secret: &Uid| match &self.account {
+            Some(account) => Step::Request { account: account.clone(), secret: secret.clone() },
+            None => wait(now + LOOK),
+        };
+        let is_in_use = self.is_in_use();
+        match &self.known {
+            Known::Unknown => Step::Look,
+            Known::Issued { secret, account, token, expires, renew_at: _ } => {
+                Step::Store { secret: secret.clone(), account: account.clone(), token: token.clone(), expires: expires.clone() }
+            }
+            Known::Absent | Known::Foreign(_) if !is_in_use => Step::Over,
+            Known::Absent => self.account.clone().map_or_else(|| wait(now + LOOK), Step::Create),
+            Known::Foreign(since) if now - *since < FOREIGN => wait(*since + FOREIGN),
+            Known::Foreign(_) => Step::Look,
+            Known::Empty(secret) | Known::Held { secret, .. } if !is_in_use => match self.clear_until {
+                Some(until) if now < until => Step::Delete(secret.clone()),
+                Some(_) | None => Step::Wait(list_at.unwrap_or(now + LOOK)),
+            },
+            Known::Empty(secret) => request(secret),
+            Known::Held { secret, account, renew_at, seen } => {
+                if now >= *renew_at || self.account.as_ref() != Some(account) {
+                    request(secret)
+                } else if now - *seen >= LOOK {
+                    Step::Look
+                } else {
+                    wait((*renew_at).min(*seen + LOOK))
+                }
+            }
+        }
+    }
+
+    /// When to ask for the Jobs: once nothing that is known says that the token is in use.
+    fn list_due(&self, now: Moment) -> Option<Moment> {
+        if !self.is_in || self.is_running || self.clear_until.is_some_and(|until| now < until) {
+            return None;
+        }
+        let is_ours = matches!(self.known, Known::Empty(_) | Known::Held { .. });
+        let due = match self.uses.iter().map(|known| known.touched + self.abandoned).max() {
+            Some(abandoned) => abandoned,
+            None if self.is_listed => self.list_at,
+            None if is_ours => self.used + IDLE,
+            None => return None,
+        };
+        Some(due.max(self.list_at))
+    }
+
+    /// Takes in what came of the step that was given out, and was sent at `sent`.
+    pub fn take_in(&mut self, answer: Answer, sent: Moment, now: Moment) {
+        let Some(step) = self.in_flight.take() else { return };
+        match answer {
+            Answer::Absent => self.known = Known::Absent,
+            Answer::Found { secret, account } => self.found(secret, account, now),
+            Answer::Created { secret, account } => {
+                self.account.get_or_insert(account);
+                self.known = Known::Empty(secret);
+            }
+            Answer::Issued { token, seconds, expires } => {
+                if let Step::Request { account, secret } = step {
+                    self.known = Known::Issued { secret, account, token, expires, renew_at: sent + half_life(seconds) };
+                }
+            }
+            Answer::Stored => {
+                if let Known::Issued { secret, account, renew_at, .. } = std::mem::replace(&mut self.known, Known::Unknown) {
+                    self.known = Known::Held { secret, account, renew_at, seen: now };
+                }
+                self.failures = 0;
+                self.failed = None;
+            }
+            Answer::Jobs(jobs) => self.listed(&jobs, sent, now),
+            Answer::Deleted => self.known = Known::Absent,
+            Answer::Changed => {
+                self.known = Known::Unknown;
+                self.failures += 1;
+                // The first time is bad luck.
+                if self.failures > 1 {
+                    self.retry_at = now + RETRY.delay(self.failures, self.jitter);
+                }
+            }
+            Answer::Failed if step == Step::ListJobs => self.postpone_list(now),
+            Answer::Failed => self.fail(&step, now),
+        }
+    }
+
+    fn found(&mut self, found: Uid, owner: Option<String>, now: Moment) {
+        let Some(owner) = owner else {
+            self.known = Known::Foreign(now);
+            return;
+        };
+        match &mut self.known {
+            // Another operator may have renewed it meanwhile: as good as ours.
+            Known::Held { secret, account, seen, .. } if *secret == found && *account == owner => {
+                *seen = now;
+                self.failures = 0;
+                self.failed = None;
+            }
+            // The life of a token that was found is not known: it is renewed when it is needed, and no clock is believed.
+            _ => self.known = Known::Empty(found),
+        }
+        self.account.get_or_insert(owner);
+    }
+
+    fn listed(&mut self, jobs: &[ListedJob], sent: Moment, now: Moment) {
+        self.is_listed = jobs.iter().any(|job| !job.has_ended && !job.is_without_output);
+        self.uses.retain(|known| {
+            let is_abandoned = known.touched + self.abandoned <= sent;
+            let job = jobs.iter().find(|job| job.name == known.run.job && job.owner == known.run.owner);
+            // A Job that has ended and was not judged is waited for, unless there is nobody left to judge it for.
+            !is_abandoned || job.is_some_and(|job| !job.has_ended || !known.is_ownerless)
+        });
+        if self.is_in_use() {
+            self.used = now;
+            self.postpone_list(now);
+        } else {
+            self.lists = 0;
+            self.clear_until = Some(sent + CLEAR);
+        }
+    }
+
+    fn postpone_list(&mut self, now: Moment) {
+        self.lists += 1;
+        self.list_at = now + RELIST.delay(self.lists, self.jitter);
+    }
+
+    fn fail(&mut self, step: &Step, now: Moment) {
+        self.failures += 1;
+        self.failed = Some(now);
+        self.clear_until = None;
+        let is_look = *step == Step::Look;
+        if !is_look {
+            // It may have been done all the same.
+            self.known = Known::Unknown;
+        }
+        let backoff = if self.is_in_use() { RETRY } else { RETRY_LEFTOVER };
+        let delay = backoff.delay(self.failures, self.jitter);
+        // A look costs little, and what is gone is to be seen soon.
+        self.retry_at = now + if is_look && self.is_in_use() { delay.min(LOOK) } else { delay };
+    }
+}
+
+/// A life that the answer does not name is taken for a short one; a long one for what was asked for.
+fn half_life(seconds: Option<i64>) -> Duration {
+    let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0);
+    Duration::from_secs(seconds.clamp(LIFE_MIN, u64::from(TOKEN_SECONDS))) / 2
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;
