@@ -26,7 +26,9 @@ fn wait_running(scene: &Scene, name: &str) {
 fn wait_run_healed(scene: &Scene, run: u64) -> Value {
     wait_for_within(HEALS, &format!("run {run} in status"), || {
         let object = scene.quarks_job("q");
-        (object["status"]["lastRun"]["run"] == run && object["status"]["active"].is_null()).then_some(object)
+        let status = &object["status"];
+        // Status says how a run ended before it is settled.
+        (status["lastRun"]["run"] == run && status["runs"] == run && status["active"].is_null()).then_some(object)
     })
 }
 
