@@ -85,7 +85,8 @@ impl Reconciler {
 
     /// What is missing, and the command that helps.
     pub(super) fn missing_right_message(&self, key: &ObjectKey, error: &Error) -> String {
-        format!("{}; run: {}", error.message(), remedy(&self.index, &key.namespace))
+        let right = error.unnamed_right().map(|right| format!(" ({right})")).unwrap_or_default();
+        format!("{}{right}; run: {}", error.message(), remedy(&self.index, &key.namespace))
     }
 
     /// Clean-up failed: it holds up nothing, and is tried again later.

@@ -80,6 +80,18 @@ impl Error {
     }
 }
 
+impl Error {
+    /// The missing right, where the API server's sentence speaks of something else.
+    pub fn unnamed_right(&self) -> Option<&'static str> {
+        let status = self.status().filter(|status| status.is_genuine())?;
+        match Sentence::parse(&status.message)? {
+            Sentence::OwnerRight(words) if words == OWNER_RIGHTS[0] => Some("cannot update resource \"quarksjobs/finalizers\""),
+            Sentence::OwnerRight(_) => Some("cannot delete resource \"pods\""),
+            _ => None,
+        }
+    }
+}
+
 fn genuine_answer(code: u16, status: &Status, has_retry_after: bool) -> Answer {
     let fields = || status.details.causes.iter().map(|cause| cause.field.as_str()).filter(|field| !field.is_empty());
     let has_cause = |reason: &str| status.details.causes.iter().any(|cause| cause.reason == reason);

@@ -262,3 +262,11 @@ fn of_a_secret_only_known_forms_are_repeated() {
     assert!(denied(&name[1..]).is_some_and(|words| words.contains(&name[1..])));
     assert_eq!(denied(&name).as_deref(), Some("an admission webhook denied the request"));
 }
+
+#[test]
+fn a_right_that_the_sentence_does_not_name_is_named() {
+    let right = |message: &str| genuine(403, "Forbidden", message, &[]).unnamed_right();
+    assert_eq!(right(FINALIZERS), Some("cannot update resource \"quarksjobs/finalizers\""));
+    assert_eq!(right(OWNER), Some("cannot delete resource \"pods\""));
+    assert_eq!(right("jobs.batch is forbidden: User \"u\" cannot create resource \"jobs\" in the namespace \"n\""), None);
+}
