@@ -255,9 +255,10 @@ mod tests {
     }
 
     fn report(name: &str, phase: &str, message: &str) -> PodReport {
-        let statuses = json!([{"name": "output-persist", "state": {"terminated": {"message": message}}}]);
-        let pod = json!({"metadata": {"name": name}, "status": {"phase": phase, "containerStatuses": statuses}});
-        serde_json::from_value(pod).expect("decodes")
+        PodReport {
+            metadata: PodReportMeta { name: name.to_owned(), ..PodReportMeta::default() },
+            status: PodReportStatus { phase: phase.to_owned(), sidecar: SidecarReport(Some(message.to_owned())) },
+        }
     }
 
     #[test]

@@ -57,15 +57,16 @@ struct MetadataOf<M> {
     metadata: M,
 }
 
+/// Both fields are always there. Any other JSON, by something on the way, must not pass for a list without versions: a number
+/// would be used twice.
 #[derive(Deserialize)]
 struct Page {
-    #[serde(default, deserialize_with = "null_as_default")]
     metadata: PageMeta,
-    #[serde(default, deserialize_with = "null_as_default")]
+    #[serde(deserialize_with = "null_as_default")]
     items: Vec<MetadataOf<VersionMeta>>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 struct PageMeta {
     #[serde(default, rename = "continue")]
     next: String,
@@ -128,9 +129,28 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::kube::ClientOptions;
     use crate::kube::config::Auth;
     use crate::kube::scripted::{Reply, Script};
+    use crate::kube::{Answer, ClientOptions};
+
+    fn api(script: &Script) -> KubeApi {
+        let client = Client::with_transport(Arc::new(script.clone()), &Auth::None, ClientOptions::default());
+        KubeApi::new(client, ObjectKey::new("ns", "p"), "q".to_owned())
+    }
+
+    #[test]
+    fn only_a_list_says_that_there_are_no_versions() {
+        for (body, is_list) in [
+            (json!({"metadata": {"resourceVersion": "1"}, "items": []}), true),
+            (json!({"metadata": {}, "items": null}), true),
+            (json!({"metadata": {}}), false),
+            (json!({"items": []}), false),
+            (json!({"status": "ok"}), false),
+        ] {
+            let highest = api(&Script::new([Reply::json(200, &body)])).highest_version("s");
+            assert_eq!(highest.map_err(|error| error.answer()), if is_list { Ok(None) } else { Err(Answer::Unreadable) }, "{body}");
+        }
+    }
 
     #[test]
     fn a_list_begins_anew_a_few_times() {
@@ -138,9 +158,7 @@ mod tests {
         let expired = || Reply::json(410, &json!({"kind": "Status", "apiVersion": "v1", "reason": "Expired", "code": 410}));
         let replies = (0..5).flat_map(|_| [first(), expired()]);
         let script = Script::new(replies);
-        let client = Client::with_transport(Arc::new(script.clone()), &Auth::None, ClientOptions::default());
-        let api = KubeApi::new(client, ObjectKey::new("ns", "p"), "q".to_owned());
-        assert!(api.highest_version("s").expect_err("it ends").is_gone());
+        assert!(api(&script).highest_version("s").expect_err("it ends").is_gone());
         assert_eq!(script.seen().len(), 8);
     }
 }
