@@ -14,6 +14,9 @@ const PEAK_MORE: usize = 8_000_000 / 1024;
 /// As long as the API server takes them.
 const LONG: usize = 250 * 1024;
 
+/// Enough for twice as much as may be resident. `scripts/bench foreign` has 300, and an API server that is faster than this one.
+const HOSTILE: usize = 75;
+
 /// The most that was ever resident, in KiB.
 fn peak(operator: &Operator) -> usize {
     let pid = operator.pid().expect("running");
@@ -54,23 +57,24 @@ fn hostile_jobs_cost_no_memory_and_hold_up_nobody() {
     scene.create("q", "manual", |_| {});
     let run = |number: u64| {
         scene.patch("q", json!({"spec": {"trigger": {"strategy": "now"}}}));
-        let is_ours = |job: &Value| !job["metadata"]["name"].as_str().is_some_and(|name| name.starts_with("hostile"));
-        let job = scene.operator.wait_for("the Job", || scene.jobs().into_iter().find(|job| is_ours(job)));
-        play::finish_job(scene.server.api(), NAMESPACE, job["metadata"]["name"].as_str().expect("a name"), End::Complete);
+        // Not by listing: the Jobs of others are large here, too.
+        let name = scene.operator.wait_for("the Job", || scene.created().get(usize::try_from(number - 1).ok()?).cloned());
+        play::finish_job(scene.server.api(), NAMESPACE, &name, End::Complete);
         let object = scene.wait_settled("q", number);
         assert_eq!(object["status"]["lastRun"]["outcome"], "Succeeded");
-        scene.operator.wait_for("its Job gone", || (!scene.jobs().iter().any(is_ours)).then_some(()));
+        let is_gone = || scene.server.api().get(&path("jobs", NAMESPACE, &name)).is_none().then_some(());
+        scene.operator.wait_for("its Job gone", is_gone);
     };
     scene.operator.start();
     run(1);
     let before = peak(&scene.operator);
     scene.operator.kill9();
 
-    (0..300).for_each(|number| hostile_job(&scene, number));
+    (0..HOSTILE).for_each(|number| hostile_job(&scene, number));
     scene.operator.start();
     run(2);
     // And while it watches.
-    (300..360).for_each(|number| hostile_job(&scene, number));
+    (HOSTILE..HOSTILE + 15).for_each(|number| hostile_job(&scene, number));
     run(3);
     let after = peak(&scene.operator);
     assert!(after <= before + PEAK_MORE, "{before} KiB without hostile Jobs, {after} KiB with them");
