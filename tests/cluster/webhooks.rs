@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::admission::{Answer, Requests, SENTENCE, Webhook, wait_asked};
+use crate::admission::{Answer, PROBE, Requests, SENTENCE, Webhook, wait_asked};
 use crate::case::{Case, log_about, quarks_job, until};
 
 const SETTLED: &str = "quarks.cloudfoundry.org/settled";
@@ -57,10 +57,10 @@ fn a_webhook_that_denies_the_settle_without_a_code_is_said() {
     let case = Case::new("denied-settle-hook");
     let webhook = Webhook::start(&case, Requests::SETTLE, false, |_| Answer::Deny);
     case.apply(&quarks_job("probe", "manual", "true"));
-    let user = format!("--as={}", crate::audit::OPERATOR);
+    let [user, group] = PROBE;
     let patch = r#"{"metadata":{"annotations":{"example.com/probe":"yes"}}}"#;
     until("the webhook to be in force", || {
-        let tried = case.try_kubectl(&["patch", "--dry-run=server", &user, "qjob", "probe", "--type=merge", "-p", patch], None);
+        let tried = case.try_kubectl(&["patch", "--dry-run=server", user, group, "qjob", "probe", "--type=merge", "-p", patch], None);
         tried.is_err_and(|error| error.contains(SENTENCE)).then_some(())
     });
     case.apply(&quarks_job("q", "once", "true"));
@@ -87,10 +87,10 @@ fn a_webhook_that_strips_our_annotation_is_named_and_nothing_spins() {
     };
     let webhook = Webhook::start(&case, Requests::SETTLE, true, strips);
     case.apply(&quarks_job("probe", "manual", "true"));
-    let user = format!("--as={}", crate::audit::OPERATOR);
+    let [user, group] = PROBE;
     let patch = json!({"metadata": {"annotations": {SETTLED: "probe"}}}).to_string();
     until("the webhook to be in force", || {
-        let args = ["patch", "--dry-run=server", &user, "qjob", "probe", "--type=merge", "-p", &patch, "-o", "json"];
+        let args = ["patch", "--dry-run=server", user, group, "qjob", "probe", "--type=merge", "-p", &patch, "-o", "json"];
         let shown: Value = serde_json::from_str(&case.try_kubectl(&args, None).ok()?).ok()?;
         shown["metadata"]["annotations"][SETTLED].is_null().then_some(())
     });
