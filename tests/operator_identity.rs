@@ -34,6 +34,8 @@ enum Hides {
     Chunk,
     /// The only worker is busy with another key.
     BusyWorker,
+    /// The watch says nothing since the start of its run, and then has to list anew: there is no event of a deletion.
+    Relist,
 }
 
 fn deleted_and_made_again(hides: Hides, policy: &str, on_change: bool, others: usize) {
@@ -64,6 +66,10 @@ fn deleted_and_made_again(hides: Hides, policy: &str, on_change: bool, others: u
         assert!(scene.server.command("/quarksjobs", &Command::Gather(events.clone())) > 0);
         scene.operator.wait_for("the watch to gather", || (scene.server.pending("/quarksjobs") == 0).then_some(()));
     }
+    if hides == Hides::Relist {
+        assert!(scene.server.command("/quarksjobs", &Command::Silence) > 0);
+        scene.operator.wait_for("the watch to be silent", || (scene.server.pending("/quarksjobs") == 0).then_some(()));
+    }
     posts.open();
     scene.wait_running("q");
     if hides == Hides::BusyWorker {
@@ -86,6 +92,10 @@ fn deleted_and_made_again(hides: Hides, policy: &str, on_change: bool, others: u
         scene.create("later", "manual", |_| {});
         scene.operator.wait_for("a later one to wait", || (waiting() > before).then_some(()));
     }
+    if hides == Hides::Relist {
+        scene.server.api().compact();
+        scene.server.command("/quarksjobs", &Command::Cut);
+    }
     events.open();
     let own = own_job("q", &second, 1);
     scene
@@ -103,6 +113,13 @@ fn deleted_and_made_again(hides: Hides, policy: &str, on_change: bool, others: u
 fn another_object_of_the_name_runs_its_own_once_when_both_events_come_together() {
     for (policy, on_change, others) in [("Background", false, 1), ("Orphan", false, 20), ("Background", true, 20), ("Orphan", true, 1)] {
         deleted_and_made_again(Hides::Chunk, policy, on_change, others);
+    }
+}
+
+#[test]
+fn another_object_of_the_name_runs_its_own_once_when_only_a_new_list_tells_of_it() {
+    for (policy, on_change, others) in [("Background", false, 0), ("Orphan", false, 20), ("Background", true, 20), ("Orphan", true, 0)] {
+        deleted_and_made_again(Hides::Relist, policy, on_change, others);
     }
 }
 
