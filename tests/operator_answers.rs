@@ -232,7 +232,8 @@ fn a_quota_and_a_policy_refuse_the_job_for_now() {
 
 #[test]
 fn a_template_that_is_wrong_is_told_from_a_refusal() {
-    let field = json!({"causes": [{"reason": "FieldValueInvalid", "field": "spec.template.spec.containers[0].image", "message": "Required value"}]});
+    let cause = json!({"reason": "FieldValueInvalid", "field": "spec.template.spec.containers[0].image", "message": "Required value"});
+    let field = json!({"causes": [cause]});
     let undecodable = "Job in version \"v1\" cannot be handled as a Job: json: cannot unmarshal string into Go struct field";
     for (what, code, word, details) in [("field", 422, "Invalid", field.clone()), ("field-400", 400, "BadRequest", field)] {
         let scene = Scene::new(&format!("wrong-{what}"));
