@@ -162,11 +162,15 @@ fn another_object_of_the_name_does_not_get_what_was_about_to_be_said_of_the_firs
 
 // --- Jobs of others -----------------------------------------------------------------------------------------
 
+/// An owner reference as the Jobs of `q` have it.
+fn owner_of(scene: &Scene) -> Value {
+    let uid = uid(&scene.quarks_job("q"));
+    json!({"apiVersion": "quarks.cloudfoundry.org/v1alpha1", "kind": "QuarksJob", "name": "q", "uid": uid, "controller": true})
+}
+
 /// A Job in the stranger's namespace that claims to be a run of `q`.
 fn foreign_job(scene: &Scene, name: &str, run: u64, is_finished: bool) -> Value {
-    let q = scene.quarks_job("q");
-    let owner =
-        json!({"apiVersion": "quarks.cloudfoundry.org/v1alpha1", "kind": "QuarksJob", "name": "q", "uid": uid(&q), "controller": true});
+    let owner = owner_of(scene);
     let record = json!({"run": run, "trigger": "now", "strategy": "now"}).to_string();
     let container = json!({"name": "main", "image": "busybox"});
     let job = json!({"metadata": {"name": name, "ownerReferences": [owner], "annotations": {RUN: record}},
@@ -350,7 +354,7 @@ fn jobs_of_the_original_are_still_not_ours() {
     let scene = Scene::new("original");
     let _jobs = play::auto_complete(scene.server.api());
     scene.create("q", "manual", |_| {});
-    let owner = json!({"apiVersion": "quarks.cloudfoundry.org/v1alpha1", "kind": "QuarksJob", "name": "q", "uid": uid(&scene.quarks_job("q")), "controller": true});
+    let owner = owner_of(&scene);
     let template = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "main", "image": "busybox"}]}});
     for name in ["q-4f1bb6cf4d3a1f6c", "q"] {
         let job = json!({"metadata": {"name": name, "ownerReferences": [owner]}, "spec": {"template": template}});

@@ -30,8 +30,9 @@ fn old_last_run() -> Value {
 }
 
 fn old_active(run: u64, trigger: &str, has_uid: bool) -> Value {
-    let mut active = json!({"run": run, "jobName": job_name("q", &Uid::from(OLD), run), "trigger": trigger, "startTime": "2020-01-01T00:00:00Z",
-        "record": json!({"run": run, "trigger": trigger, "strategy": trigger, "template": "sha256:00000000000000000000000000000000"}).to_string()});
+    let record = json!({"run": run, "trigger": trigger, "strategy": trigger, "template": "sha256:00000000000000000000000000000000"});
+    let mut active = json!({"run": run, "jobName": job_name("q", &Uid::from(OLD), run), "trigger": trigger,
+        "startTime": "2020-01-01T00:00:00Z", "record": record.to_string()});
     if has_uid {
         active["uid"] = json!(OLD);
     }
@@ -40,7 +41,10 @@ fn old_active(run: u64, trigger: &str, has_uid: bool) -> Value {
 
 fn old_status(settled: Option<&str>, active: Option<Value>) -> Value {
     let at = "2020-01-01T00:00:10Z";
-    let of = |kind: &str, status: &str, reason: &str| json!({"type": kind, "status": status, "reason": reason, "message": "as it was", "lastTransitionTime": at, "observedGeneration": 1});
+    let of = |kind: &str, status: &str, reason: &str| {
+        json!({"type": kind, "status": status, "reason": reason, "message": "as it was", "lastTransitionTime": at,
+            "observedGeneration": 1})
+    };
     let running = if active.is_some() { of("Running", "True", "RunActive") } else { of("Running", "False", "Idle") };
     let mut status = json!({"observedGeneration": 1, "completed": true, "runs": 5, "lastRun": old_last_run(), "lastSuccessTime": at,
         "conditions": [of("Ready", "True", "Ready"), running, of("Succeeded", "True", "Completed")]});

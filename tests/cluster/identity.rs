@@ -131,9 +131,10 @@ fn a_job_of_another_namespace_that_claims_to_be_a_run_is_nobodys_run() {
             stranger.label();
         }
         // The garbage collector takes what claims an owner in another namespace; a finalizer keeps it in sight.
+        let container = json!({"name": "main", "image": "busybox:1.36", "imagePullPolicy": "IfNotPresent", "command": ["true"]});
+        let pod = json!({"restartPolicy": "Never", "terminationGracePeriodSeconds": 1, "containers": [container]});
         let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "claims", "finalizers": [HOLD]},
-            "spec": {"suspend": !is_finished, "backoffLimit": 0, "template": {"spec": {"restartPolicy": "Never", "terminationGracePeriodSeconds": 1,
-                "containers": [{"name": "main", "image": "busybox:1.36", "imagePullPolicy": "IfNotPresent", "command": ["true"]}]}}}});
+            "spec": {"suspend": !is_finished, "backoffLimit": 0, "template": {"spec": pod}}});
         stranger.apply(&job);
         let held = Held { case: &stranger, job: "claims" };
         if is_finished {
