@@ -6,37 +6,25 @@ mod support;
 
 use std::time::Duration;
 
-use quarks_job::api::Uid;
-use quarks_job::controller::names::job_name;
 use serde_json::{Value, json};
 use support::faults::Rule;
 use support::play::{self, End, path};
 use support::probe::{Samples, listening};
-use support::scene::{NAMESPACE, Scene, condition, message, name, reason, uid};
+use support::scene::{NAMESPACE, Scene, condition, message, name, own_job, reason, uid};
 use support::{Command, Fault, Request, Response, When, wait_for_within};
 
 const SETTLED: &str = "quarks.cloudfoundry.org/settled";
 /// Longer than any backoff (1 min) and what it took to get there.
 const HEALS: Duration = Duration::from_secs(180);
 
-fn finish(scene: &Scene, job: &str, end: End<'_>) {
-    play::finish_job(scene.server.api(), NAMESPACE, job, end);
-}
-
-fn wait_running(scene: &Scene, name: &str) {
-    scene.operator.wait_for("the run in status", || (condition(&scene.quarks_job(name), "Running") == "True").then_some(()));
-}
-
 /// Until `check` holds, which may take a whole backoff.
 #[track_caller]
 fn wait_healed<T>(scene: &Scene, what: &str, mut check: impl FnMut() -> Option<T>) -> T {
-    let mut seen = None;
-    let is_in_time = wait_for_within(HEALS + Duration::from_secs(1), what, || {
-        seen = check();
-        (seen.is_some() || !scene.operator.is_running()).then_some(())
-    });
-    let () = is_in_time;
-    seen.unwrap_or_else(|| panic!("{what}: the operator is gone\n{}", scene.operator.log()))
+    wait_for_within(HEALS, what, || {
+        let found = check();
+        assert!(found.is_some() || scene.operator.is_running(), "{what}: the operator is gone\n{}", scene.operator.log());
+        found
+    })
 }
 
 fn wait_run_healed(scene: &Scene, run: u64) -> Value {
@@ -119,7 +107,7 @@ fn a_404_that_is_not_the_api_servers_cancels_no_run() {
             let scene = Scene::new(&format!("way-job-{html}-{is_restarted}"));
             scene.create("q", "once", |_| {});
             scene.operator.start();
-            wait_running(&scene, "q");
+            scene.wait_running("q");
             scene.wait_quiet();
             let job = scene.wait_jobs(1).remove(0);
             let rule = scene.server.fault(When::request("GET", "/jobs/").times(2), not_the_api_server(html));
@@ -146,7 +134,7 @@ fn a_404_that_is_not_the_api_servers_cancels_no_run() {
             assert!(object["status"]["lastRun"].is_null(), "{what}: {object:#}\n{}", scene.operator.log());
             assert_eq!(object["spec"]["trigger"]["strategy"], "once", "{what}");
             // Its end is a change, which the watch shows.
-            finish(&scene, &name(&job), End::Complete);
+            scene.finish(&name(&job), End::Complete);
             let object = wait_run_healed(&scene, 1);
             assert_eq!(object["status"]["lastRun"]["outcome"], "Succeeded", "{what}");
             assert_eq!(scene.created().len(), 1, "{what}");
@@ -208,6 +196,8 @@ fn refused(what: &str, fault: Fault, sentence: &str, tries_before_it_is_said: us
 fn a_webhook_that_denies_without_a_code_refuses_the_job_for_now() {
     let sentence = "admission webhook \"deny.example.com\" denied the request: not today";
     refused("denied", refusal(400, "BadRequest", sentence, Value::Null), sentence, 1);
+    // The API server leaves the reason empty if the webhook did.
+    refused("denied-without-reason", refusal(400, "", sentence, Value::Null), sentence, 1);
     let causes = json!({"causes": [{"message": "not today"}]});
     refused("denied-with-cause", refusal(400, "BadRequest", sentence, causes), sentence, 1);
 }
@@ -242,7 +232,8 @@ fn a_quota_and_a_policy_refuse_the_job_for_now() {
 
 #[test]
 fn a_template_that_is_wrong_is_told_from_a_refusal() {
-    let field = json!({"causes": [{"reason": "FieldValueInvalid", "field": "spec.template.spec.containers[0].image", "message": "Required value"}]});
+    let cause = json!({"reason": "FieldValueInvalid", "field": "spec.template.spec.containers[0].image", "message": "Required value"});
+    let field = json!({"causes": [cause]});
     let undecodable = "Job in version \"v1\" cannot be handled as a Job: json: cannot unmarshal string into Go struct field";
     for (what, code, word, details) in [("field", 422, "Invalid", field.clone()), ("field-400", 400, "BadRequest", field)] {
         let scene = Scene::new(&format!("wrong-{what}"));
@@ -282,10 +273,10 @@ fn refused_settle(what: &str, fault: Fault, end: &str, is_restarted: bool) {
     let rule = refuse_settle(&scene, fault);
     scene.create("q", "once", |_| {});
     scene.operator.start();
-    wait_running(&scene, "q");
+    scene.wait_running("q");
     let job = name(&scene.wait_jobs(1)[0]);
     let failing = end == "Failed";
-    finish(&scene, &job, if failing { End::Failed { reason: "BackoffLimitExceeded" } } else { End::Complete });
+    scene.finish(&job, if failing { End::Failed { reason: "BackoffLimitExceeded" } } else { End::Complete });
     let object = wait_reason(&scene, "Ready", "SettleRefused");
     let status = &object["status"];
     assert_eq!(condition(&object, "Ready"), "False", "{what}");
@@ -306,7 +297,7 @@ fn refused_settle(what: &str, fault: Fault, end: &str, is_restarted: bool) {
     let before = rule.hits();
     scene.operator.wait_for("another try", || (rule.hits() > before).then_some(()));
     scene.wait_quiet();
-    assert_eq!(scene.created(), [job.clone()], "no second Job, {what}");
+    assert_eq!(scene.created(), std::slice::from_ref(&job), "no second Job, {what}");
     let left: Vec<String> = scene.jobs().iter().map(name).collect();
     assert_eq!((left, job_deletions(&scene)), (vec![job.clone()], 0), "no clean-up, {what}");
     assert_eq!(reason(&scene.quarks_job("q"), "Ready"), "SettleRefused", "{what}");
@@ -365,9 +356,9 @@ fn a_job_deleted_while_its_settle_is_refused_is_still_the_run_that_ended() {
     let rule = refuse_settle(&scene, by_policy(422));
     scene.create("q", "once", |_| {});
     scene.operator.start();
-    wait_running(&scene, "q");
+    scene.wait_running("q");
     let job = name(&scene.wait_jobs(1)[0]);
-    finish(&scene, &job, End::Complete);
+    scene.finish(&job, End::Complete);
     wait_reason(&scene, "Ready", "SettleRefused");
     scene.server.api().delete(&path("jobs", NAMESPACE, &job), "Background");
     let before = rule.hits();
@@ -486,7 +477,7 @@ fn after_a_success_dependents_of_the_job_go_and_its_pods_stay() {
     let _jobs = complete_with_a_pod(&scene);
     scene.create("q", "now", keeps_pods);
     scene.operator.start();
-    let own = job_name("q", &Uid::from(uid(&scene.quarks_job("q")).as_str()), 1);
+    let own = own_job("q", &scene.quarks_job("q"), 1);
     let job = scene.operator.wait_for("the Job", || {
         let posted = scene.server.mutations().into_iter().find(|entry| entry.is("POST", "/jobs"))?;
         Some(posted.request.json())

@@ -18,10 +18,6 @@ const REQUESTED: &str = "quarks.cloudfoundry.org/run-requested";
 /// Longer than any backoff (1 min) and what it took to get there.
 const HEALS: Duration = Duration::from_secs(180);
 
-fn wait_running(scene: &Scene, name: &str) {
-    scene.operator.wait_for("the run in status", || (condition(&scene.quarks_job(name), "Running") == "True").then_some(()));
-}
-
 /// Until the run is over and the QuarksJob says so, which may take a whole backoff.
 fn wait_run_healed(scene: &Scene, run: u64) -> Value {
     wait_for_within(HEALS, &format!("run {run} in status"), || {
@@ -220,15 +216,11 @@ fn mutate(scene: &Scene, mutation: Option<Mutation>) {
 
 #[test]
 fn a_status_that_an_old_crd_prunes_is_not_written_again_and_again() {
-    let cases: [(&str, Option<&'static [&'static str]>, &'static [&'static str]); 2] =
-        [("all", Some(&[]), &[]), ("original", Some(&["completed", "lastReconcile"]), &[])];
-    for (name, keep, drop) in cases {
-        does_not_stick(
-            name,
-            |scene| mutate(scene, Some(prunes(keep, drop))),
-            |scene| mutate(scene, None),
-            &["crd", "customresourcedefinition"],
-        );
+    let all: &[&str] = &[];
+    let original: &[&str] = &["completed", "lastReconcile"];
+    for (name, keep) in [("all", all), ("original", original)] {
+        let arrange = |scene: &Scene| mutate(scene, Some(prunes(Some(keep), &[])));
+        does_not_stick(name, arrange, |scene| mutate(scene, None), &["crd", "customresourcedefinition"]);
     }
 }
 
@@ -398,7 +390,7 @@ fn many_pods(name_of: &str, runs: usize, count: usize, bytes: usize) {
     scene.operator.start();
     let jobs = scene.wait_jobs(runs);
     for run in 0..runs {
-        wait_running(&scene, &format!("q{run}"));
+        scene.wait_running(&format!("q{run}"));
     }
     for job in &jobs {
         make_pods(&scene, &name(job), count, bytes);

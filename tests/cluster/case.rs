@@ -246,6 +246,22 @@ impl Case {
         text(&condition(&qjob, kind).expect("just seen")["message"])
     }
 
+    /// Creates an object as it was, under a new UID, and then its status: what backup tools do.
+    #[track_caller]
+    pub fn restore(&self, object: &Value) -> Value {
+        let mut new = object.clone();
+        let meta = new["metadata"].as_object_mut().expect("metadata");
+        for field in ["uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "selfLink"] {
+            meta.remove(field);
+        }
+        let status = new.as_object_mut().expect("an object").remove("status").unwrap_or_default();
+        let name = text(&new["metadata"]["name"]);
+        self.try_kubectl(&["create", "-f", "-"], Some(&new)).unwrap_or_else(|error| panic!("kubectl create: {error}"));
+        let patch = json!({"status": status}).to_string();
+        self.kubectl(&["patch", "qjob", &name, "--subresource=status", "--type=merge", "-p", &patch]);
+        self.qjob(&name)
+    }
+
     // -------------------------------------------------------------------------------------------------- audit
 
     /// What was asked of the API server in this namespace.
@@ -357,6 +373,12 @@ pub fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
 pub fn log_about(namespace: &str) -> Vec<String> {
     let log = cluster(&["--namespace", "quarks-job", "logs", "deployment/quarks-job", "--tail=-1"]);
     log.lines().filter(|line| line.contains(namespace)).map(ToOwned::to_owned).collect()
+}
+
+/// The same with something to read for kubectl.
+#[track_caller]
+pub fn cluster_with(args: &[&str], input: &Value) -> String {
+    run(args, Some(input)).unwrap_or_else(|error| panic!("kubectl {}: {error}", args.join(" ")))
 }
 
 /// kubectl outside of any namespace; it has to work.

@@ -6,6 +6,15 @@
 //! that fails leaves its namespace behind and prints what is in it.
 #![forbid(unsafe_code)]
 
+// The scripted tests' HTTP messages and certificates, of which a webhook needs a part.
+#[allow(dead_code)]
+#[path = "../support/http.rs"]
+mod http;
+#[allow(dead_code)]
+#[path = "../support/tls.rs"]
+mod tls;
+
+mod admission;
 mod audit;
 mod bad_input;
 mod budgets;
@@ -21,13 +30,17 @@ mod explain;
 mod failures;
 mod fixed;
 mod granted;
+mod identity;
 mod namespaces;
 mod outputs;
+mod policies;
+mod quotas;
 mod rights;
 mod runs;
 mod second;
 mod sidecar_cost;
 mod stops;
+mod webhooks;
 
 // Last: looks at what all others have caused. `scripts/test` runs it after them.
 mod report;

@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use quarks_job::api::Uid;
+use quarks_job::controller::names::job_name;
 use serde_json::{Value, json};
 
-use super::play::{self, path};
+use super::play::{self, End, path};
 use super::{Operator, Server};
 
 /// The namespace of everything in a scene.
@@ -94,6 +96,29 @@ impl Scene {
         self.server.requests().iter().filter(|entry| entry.is(method, part)).count()
     }
 
+    /// The test as Job controller.
+    pub fn finish(&self, job: &str, end: End<'_>) {
+        play::finish_job(self.server.api(), NAMESPACE, job, end);
+    }
+
+    pub fn wait_running(&self, name: &str) {
+        self.operator.wait_for("the run in status", || (condition(&self.quarks_job(name), "Running") == "True").then_some(()));
+    }
+
+    /// Exactly one run of `q`, its first, that succeeded; nothing of it was ever called cancelled.
+    #[track_caller]
+    pub fn assert_one_success(&self, what: &str) -> Value {
+        let object = self.wait_settled("q", 1);
+        self.wait_quiet();
+        let what = format!("{what}\n{object:#}\n{}", self.operator.log());
+        assert_eq!(object["status"]["lastRun"]["outcome"], "Succeeded", "{what}");
+        assert_eq!(object["status"]["runs"], 1, "{what}");
+        assert_eq!(object["status"]["lastRun"]["jobName"], own_job("q", &object, 1), "{what}");
+        let events = self.events_of(&uid(&object));
+        assert!(!events.iter().any(|event| event.0 == "RunCancelled"), "{events:?} {what}");
+        object
+    }
+
     pub fn wait_settled(&self, name: &str, runs: u64) -> Value {
         self.operator.wait_for(&format!("run {runs} of {name} in status"), || {
             let object = self.quarks_job(name);
@@ -147,6 +172,11 @@ pub fn uid(object: &Value) -> String {
 
 pub fn name(object: &Value) -> String {
     object["metadata"]["name"].as_str().expect("a name").to_owned()
+}
+
+/// The name of the Job of this run of this object.
+pub fn own_job(name: &str, object: &Value, run: u64) -> String {
+    job_name(name, &Uid::from(uid(object).as_str()), run)
 }
 
 pub fn program(server: &Server, folder: &Folder) -> Operator {

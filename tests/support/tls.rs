@@ -18,13 +18,18 @@ pub struct Identity {
 
 /// A server certificate for 127.0.0.1, localhost and the in-cluster names, signed by a fresh CA.
 pub fn identity() -> Identity {
+    identity_for(&["127.0.0.1", "localhost", "kubernetes.default.svc"])
+}
+
+/// The same for these names and addresses.
+pub fn identity_for(names: &[&str]) -> Identity {
     let mut ca = CertificateParams::new(Vec::new()).expect("no names");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     ca.distinguished_name.push(DnType::CommonName, "test ca");
     let ca_key = KeyPair::generate().expect("key");
     let issuer = CertifiedIssuer::self_signed(ca, ca_key).expect("self-signed");
 
-    let names = ["127.0.0.1", "localhost", "kubernetes.default.svc"].map(str::to_owned);
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = CertificateParams::new(names).expect("valid names");
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, "test server");
