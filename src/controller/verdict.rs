@@ -195,6 +195,7 @@ fn read_report(message: Option<&str>) -> Result<Report, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::{PodReportMeta, PodReportStatus, SidecarReport};
     use serde_json::json;
 
     fn pod(phase: &str, report: Option<&str>) -> PodReport {
