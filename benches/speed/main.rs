@@ -53,7 +53,9 @@ const MEASURES: [(&str, Measure); 6] = [
 ];
 
 /// Those that need no cluster.
-const SCRIPTED: [(&str, fn(&mut Table)); 2] = [("foreign", foreign::foreign), ("watches", foreign::watches)];
+type Scripted = fn(&mut Table);
+
+const SCRIPTED: [(&str, Scripted); 2] = [("foreign", foreign::foreign), ("watches", foreign::watches)];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
