@@ -52,9 +52,9 @@ const MEASURES: [(&str, Measure); 6] = [
     ("rest", rest::rest),
 ];
 
-/// Those that need no cluster.
 type Scripted = fn(&mut Table);
 
+/// Those that need no cluster.
 const SCRIPTED: [(&str, Scripted); 2] = [("foreign", foreign::foreign), ("watches", foreign::watches)];
 
 fn main() {
