@@ -286,6 +286,12 @@ fn refused_settle(what: &str, fault: Fault, end: &str, is_restarted: bool) {
     assert_eq!(said, ("False".to_owned(), succeeded.to_owned(), outcome.to_owned()), "{what}: {status:#}");
     assert_eq!(status["lastRun"]["run"], 1, "{what}: {status:#}");
     assert_eq!(object["spec"]["trigger"]["strategy"], "once", "{what}");
+    let told = if failing { "RunFailed" } else { "RunSucceeded" };
+    let ends_told = |object: &Value| {
+        let of_first = |(reason, note): &(String, String)| reason == told && note.contains(&job);
+        scene.events_of(&uid(object)).iter().filter(|event| of_first(event)).count()
+    };
+    scene.operator.wait_for("the Event of its end", || (ends_told(&object) > 0).then_some(()));
     if is_restarted {
         scene.operator.kill9();
         scene.operator.start();
@@ -314,10 +320,7 @@ fn refused_settle(what: &str, fault: Fault, end: &str, is_restarted: bool) {
     let counted: f64 = Samples::scrape(&scene.operator).moved("quarksjob_runs_total").values().sum();
     assert!(counted <= 2.0 && (is_restarted || counted > 1.5), "each run is counted once, {what}: {counted}");
     // One Event for the end of the first run, not one a try.
-    let told = if failing { "RunFailed" } else { "RunSucceeded" };
-    let events = scene.events_of(&uid(&object));
-    let of_first = events.iter().filter(|(reason, note)| reason == told && note.contains(&job)).count();
-    assert_eq!(of_first, 1, "{what}: {events:?}");
+    assert_eq!(ends_told(&object), 1, "{what}: {:?}", scene.events_of(&uid(&object)));
 }
 
 fn text(value: &Value) -> String {
