@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use support::play::{self, End, path};
-use support::{Operator, Server};
+use support::{Command, Fault, Operator, Server, When};
 
 const NAMESPACE: &str = "team";
 const TOKEN: &str = "quarks-job-sidecar-token";
@@ -204,4 +204,67 @@ fn without_a_credential_nothing_starts_and_the_reason_is_said() {
             scene.wait_job();
         }
     }
+}
+
+impl Scene {
+    fn token(&self) -> Option<Value> {
+        self.get("secrets", TOKEN).filter(|secret| secret["data"]["token"].is_string())
+    }
+
+    fn delete_token(&self) {
+        self.server.api().delete(&path("secrets", NAMESPACE, TOKEN), "Background");
+    }
+
+    fn count(&self, method: &str, part: &str) -> usize {
+        self.server.requests().iter().filter(|entry| entry.is(method, part)).count()
+    }
+}
+
+#[test]
+fn a_token_that_is_deleted_by_hand_is_made_anew_while_a_run_goes_on() {
+    let scene = Scene::new("deleted");
+    scene.create("q", |_| {});
+    scene.operator.start();
+    scene.wait_job();
+    let first = scene.token().expect("a token");
+    scene.delete_token();
+    let second = scene.operator.wait_for("a token made anew", || scene.token());
+    assert_ne!((&first["metadata"]["uid"], &first["data"]), (&second["metadata"]["uid"], &second["data"]));
+    // Also if nobody is there who could see the deletion.
+    scene.operator.kill9();
+    scene.delete_token();
+    scene.operator.start();
+    scene.operator.wait_for("a token of the next process", || scene.token());
+    assert_eq!(scene.count("POST", "/serviceaccounts/sidecar/token"), 3, "{}", scene.operator.log());
+}
+
+#[test]
+fn a_job_that_a_silent_watch_hides_keeps_its_token() {
+    let scene = Scene::new("silent");
+    // Known to the watch of QuarksJobs alone.
+    scene.operator.start();
+    scene.operator.wait_for("the watch of Jobs", || scene.server.watches().iter().any(|watch| watch.ends_with("/jobs")).then_some(()));
+    assert_eq!(scene.server.command("/jobs", &Command::Silence), 1);
+    scene.create("q", |_| {});
+    let job = scene.wait_job();
+    let first = scene.token().expect("a token");
+    // Looks at it go on long after the token of an unused namespace would be gone.
+    let look = format!("/secrets/{TOKEN}");
+    scene.operator.wait_for("looks", || (scene.count("GET", &look) > 7).then_some(()));
+    assert_eq!((scene.token(), scene.count("DELETE", &look)), (Some(first), 0), "{}", scene.operator.log());
+    assert!(scene.get("jobs", &job).is_some());
+}
+
+#[test]
+fn a_look_that_fails_after_a_restart_is_repeated() {
+    let scene = Scene::new("adoption");
+    scene.create("q", |_| {});
+    scene.operator.start();
+    scene.wait_job();
+    let first = scene.token().expect("a token");
+    scene.operator.kill9();
+    let rule = scene.server.fault(When::request("GET", TOKEN).times(2), Fault::status(500, "InternalError", "not now", None));
+    scene.operator.start();
+    scene.operator.wait_for("another token", || scene.token().filter(|now| now["data"] != first["data"]));
+    assert_eq!(rule.hits(), 2);
 }

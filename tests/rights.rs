@@ -263,7 +263,7 @@ fn the_roles_of_fixed_namespaces_grant_what_the_cluster_roles_grant_but_for_name
     assert!(!text.contains("rbac.authorization.k8s.io"), "the operator's own manifest grants nothing");
 }
 
-/// The thread that renews tokens must not make a start believe in a token that is not there.
+/// What is left of a try that failed must not make the next start believe in a token that is not there.
 #[test]
 fn no_job_with_output_starts_while_its_account_is_missing() {
     let scene = Scene::new("no-account");
@@ -272,7 +272,8 @@ fn no_job_with_output_starts_while_its_account_is_missing() {
     scene.create("q", "once", |object| object["spec"]["output"] = json!({"outputMap": {"main": {"output.json": {"name": "s"}}}}));
     scene.operator.start();
     let count = |what: &str| scene.operator.log().matches(what).count();
-    scene.operator.wait_for("a renewal", || (count("token not renewed") > 0).then_some(()));
+    let asked = || scene.server.requests().iter().filter(|entry| entry.is("POST", "/token")).count();
+    scene.operator.wait_for("some tries", || (asked() > 2).then_some(()));
     let tries = count("no run started");
     scene.operator.wait_for("one more try", || (count("no run started") > tries).then_some(()));
     assert_eq!(scene.created(), [""; 0]);

@@ -17,6 +17,10 @@ struct Account {
     conflicts: usize,
     /// Reads of what templates refer to, and of the key of the digests.
     looks: usize,
+    /// Looks whether the sidecar's token is there: every few seconds, but only while a run with output goes on.
+    token_looks: usize,
+    /// When the first and the last of them was made.
+    times: Option<(String, String)>,
     /// Writes of others to ConfigMaps and Secrets: each may be a reason to look.
     reasons: usize,
     operator: BTreeMap<String, usize>,
@@ -43,6 +47,12 @@ fn requests_stay_within_bounds_in_every_case() {
             account.looks += 1;
             continue;
         }
+        if entry.is_operator() && entry.verb == "get" && entry.name == "quarks-job-sidecar-token" {
+            account.token_looks += 1;
+            let first = account.times.take().map_or_else(|| entry.time.clone(), |(first, _)| first);
+            account.times = Some((first, entry.time.clone()));
+            continue;
+        }
         let verb = if entry.is_event() { "event".to_owned() } else { entry.verb.clone() };
         if entry.is_operator() {
             *account.operator.entry(verb).or_default() += 1;
@@ -56,9 +66,16 @@ fn requests_stay_within_bounds_in_every_case() {
         println!("{namespace:<34} {runs:>4}  {}, look {looks} | {}", line(&account.operator), line(&account.sidecar));
     }
     for (namespace, account) in &accounts {
-        // The read of each run, of the token's Secret, and some more after conflicts and restarts: no polling has room.
+        // The read of each run, and some more after conflicts and restarts: no polling has room.
         let gets = account.operator.get("get").copied().unwrap_or(0);
         assert!(gets <= 6 + 4 * account.runs, "{namespace}: {gets} GET for {} runs", account.runs);
+        // A look each six seconds from the first to the last, and some more where it was made, deleted or refused.
+        let seconds = account.times.as_ref().map_or(0, |(first, last)| {
+            let time = |text: &str| humantime::parse_rfc3339_weak(text).expect("a time of the audit log");
+            time(last).duration_since(time(first)).map_or(0, |duration| duration.as_secs() as usize)
+        });
+        let token_looks = account.token_looks;
+        assert!(token_looks <= 6 + 2 * account.runs + seconds / 5, "{namespace}: {token_looks} looks at the token in {seconds} s");
         // Each run looks at its references, a dozen at most in these cases, and so does each change of one of them.
         let (looks, reasons) = (account.looks, account.reasons);
         assert!(looks <= 12 + 12 * account.runs + 4 * reasons, "{namespace}: {looks} looks at references for {reasons} changes");

@@ -233,8 +233,8 @@ fn a_start_that_is_tried_again_is_not_let_go() {
 
 #[test]
 fn a_list_allows_a_deletion_for_a_short_time_only() {
-    type Act = fn(&mut Play);
-    let cases: [(&str, Act); 3] = [
+    type Happens = fn(&mut Play);
+    let cases: [(&str, Happens); 3] = [
         ("a start", |play| play.need(42, 2)),
         ("the index", |play| play.show(42, true, Fate::Judged)),
         // Or the machine has slept.
