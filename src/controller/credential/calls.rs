@@ -5,11 +5,11 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::api::{LABEL_QJOB_NAME, ObjectKey, ObjectMeta, Resource, Secret, StringMap, TOKEN_SECRET};
+use crate::api::{ObjectKey, ObjectMeta, Resource, Secret, StringMap, TOKEN_SECRET};
 use crate::controller::action::Action;
 use crate::controller::trouble::remedy;
 use crate::index::{JobView, SharedIndex};
-use crate::kube::{Client, Error, Request};
+use crate::kube::{self, Client, Error, Request};
 use crate::watch::{Listed, list_all};
 
 use super::CredentialError;
@@ -124,10 +124,10 @@ fn create(client: &Client, namespace: &str, account: &str) -> Result<Answer, Err
     Ok(Answer::Created { secret: metadata.uid, account: account.to_owned() })
 }
 
-/// Jobs of QuarksJobs, as the API server knows them now. All of ours have the label.
+/// Jobs of QuarksJobs, as the API server knows them now. By their owners: somebody may have taken our label off.
 fn list_jobs(client: &Client, namespace: &str) -> Result<Answer, Error> {
     let mut jobs = Vec::new();
-    let request = Request::list(Resource::JOBS, namespace).label_selector(LABEL_QJOB_NAME).limit(PAGE);
+    let request = Request::list(Resource::JOBS, namespace).limit(PAGE);
     list_all(client, request, &mut |listed| {
         match listed {
             Listed::Begin => jobs.clear(),
@@ -146,7 +146,7 @@ fn list_jobs(client: &Client, namespace: &str) -> Result<Answer, Error> {
 
 fn refusal(step: &Step, error: Error, remedy: &str) -> CredentialError {
     match step {
-        _ if error.is_forbidden() => CredentialError::NotReady(format!(
+        _ if error.answer() == kube::Answer::MissingRight => CredentialError::NotReady(format!(
             "the operator may not make the sidecar's token: {}; the manifests grant it for account quarks-job-sidecar; run: {remedy}",
             error.message()
         )),
