@@ -296,6 +296,14 @@ mod tests {
         Error::Status { verb: "create", resource: Resource::JOBS, code, status, retry_after: None }
     }
 
+    /// With a sentence, and the reason of a cause.
+    fn said(code: u16, message: &str, cause: &str) -> Error {
+        let causes = vec![StatusCause { reason: cause.to_owned(), ..StatusCause::default() }];
+        let details = StatusDetails { causes, ..StatusDetails::default() };
+        let status = Box::new(Status { details, ..Status::genuine(code, "", message) });
+        Error::Status { verb: "create", resource: Resource::JOBS, code, status, retry_after: None }
+    }
+
     /// Not by the API server.
     fn on_the_way(code: u16) -> Error {
         let status = Box::new(Status { message: "no backend".to_owned(), code, ..Status::default() });
@@ -320,6 +328,10 @@ mod tests {
                 ("field", error.has_field_causes()),
                 ("transient", error.is_transient()),
                 ("maybe", error.maybe_applied()),
+                ("missing", error.is_missing_right()),
+                ("terminating", error.is_namespace_terminating()),
+                ("future", error.is_too_large_resource_version()),
+                ("shutdown", error.is_shutdown()),
             ]
             .iter()
             .filter(|(_, yes)| *yes)
@@ -333,6 +345,9 @@ mod tests {
             (status(409, "Conflict", None), "conflict"),
             (status(410, "Expired", None), "gone"),
             (status(401, "Unauthorized", None), "unauthorized"),
+            (said(403, r#"jobs.batch is forbidden: User "u" cannot create resource "jobs""#, ""), "forbidden missing"),
+            (said(403, "no", "NamespaceTerminating"), "forbidden terminating"),
+            (said(504, "Timeout: Too large resource version: 2, current: 1", "ResourceVersionTooLarge"), "transient maybe future"),
             (status(403, "Forbidden", None), "forbidden"),
             (status(422, "Invalid", None), "invalid"),
             (status(422, "Invalid", Some("")), "invalid"),
@@ -349,8 +364,8 @@ mod tests {
             (status(500, "InternalError", None), "transient maybe"),
             (transport(true), "transient maybe"),
             (transport(false), "transient"),
-            (Error::Shutdown, "maybe"),
-            (Error::Fenced, ""),
+            (Error::Shutdown, "maybe shutdown"),
+            (Error::Fenced, "shutdown"),
         ];
         for (error, expected) in cases {
             assert_eq!(asked(&error), expected, "{error}");
@@ -368,6 +383,10 @@ mod tests {
         let error = Error::Status { verb: "create", resource: Resource::SECRETS, code: 403, status, retry_after: None };
         assert_eq!(error.message(), format!("create secrets: 403 Forbidden: {quota}"));
         assert_eq!(on_the_way(404).to_string(), "create jobs: 404: no backend");
+        assert_eq!(
+            (self::status(403, "Forbidden", None).message().as_str(), said(403, "", "").message().as_str()),
+            ("no way", "create jobs: 403")
+        );
         assert_eq!(one_line(&"é".repeat(300), 512).len(), 512 + 3);
     }
 
