@@ -41,6 +41,7 @@ struct Sizes {
 }
 
 type Measure = fn(&Cluster, &Sizes, &mut Table);
+type ScriptedMeasure = fn(&mut Table);
 
 /// In this order: what takes time comes while the cluster is still empty.
 const MEASURES: [(&str, Measure); 6] = [
@@ -53,7 +54,7 @@ const MEASURES: [(&str, Measure); 6] = [
 ];
 
 /// Those that need no cluster.
-const SCRIPTED: [(&str, fn(&mut Table)); 2] = [("foreign", foreign::foreign), ("watches", foreign::watches)];
+const SCRIPTED: [(&str, ScriptedMeasure); 2] = [("foreign", foreign::foreign), ("watches", foreign::watches)];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
