@@ -79,7 +79,8 @@ fn ordinary_job(number: usize) -> Value {
     let uid = format!("00000000-0000-0000-0000-{number:012}");
     let fields: Vec<String> = (0..40).map(|field| format!("f:field-{field}")).collect();
     let mut job = cluster::job(&format!("report-{number}"));
-    job["metadata"]["labels"] = json!({"app": "report", "batch.kubernetes.io/controller-uid": uid, "batch.kubernetes.io/job-name": number});
+    job["metadata"]["labels"] =
+        json!({"app": "report", "batch.kubernetes.io/controller-uid": uid, "batch.kubernetes.io/job-name": number.to_string()});
     job["metadata"]["annotations"] = json!({"batch.kubernetes.io/cronjob-scheduled-timestamp": "2025-01-01T00:00:00Z"});
     job["metadata"]["ownerReferences"] =
         json!([{"apiVersion": "batch/v1", "kind": "CronJob", "name": "report", "uid": uid, "controller": true}]);

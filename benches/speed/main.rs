@@ -41,6 +41,7 @@ struct Sizes {
 }
 
 type Measure = fn(&Cluster, &Sizes, &mut Table);
+type ScriptedMeasure = fn(&mut Table);
 
 /// In this order: what takes time comes while the cluster is still empty.
 const MEASURES: [(&str, Measure); 6] = [
@@ -52,10 +53,8 @@ const MEASURES: [(&str, Measure); 6] = [
     ("rest", rest::rest),
 ];
 
-type Scripted = fn(&mut Table);
-
 /// Those that need no cluster.
-const SCRIPTED: [(&str, Scripted); 2] = [("foreign", foreign::foreign), ("watches", foreign::watches)];
+const SCRIPTED: [(&str, ScriptedMeasure); 2] = [("foreign", foreign::foreign), ("watches", foreign::watches)];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();

@@ -110,7 +110,8 @@ impl Index {
     fn admits_job(&self, head: &HeadMeta<'_>) -> bool {
         let Some(owner) = head.owner() else { return false };
         let is_served = self.is_served(&head.namespace);
-        if !is_served && self.job(&head.key()).is_none_or(|known| known.uid.as_str() != head.uid) {
+        let is_kept = || self.job(&head.key()).is_some_and(|known| known.uid.as_str() == head.uid);
+        if !is_served && !is_kept() {
             return false;
         }
         // The cluster's garbage collector asks for name and UID, too.

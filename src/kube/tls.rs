@@ -17,8 +17,8 @@ use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, Either
 
 /// Most that is held of an answer before it is taken, and of a request before it is sent; also the longest head of both.
 const BUFFER: usize = 16 * 1024;
-/// Bytes taken at once from what has come in.
-const PIECE: usize = 4 * 1024;
+/// Bytes of what comes in that are taken to begin with. The room for them is there while nothing comes.
+const PIECE: usize = 512;
 /// What the HTTP client wants as room for the next piece of a body that it sends.
 const BODY_PIECE: usize = 10 * 1024;
 
@@ -120,6 +120,11 @@ impl Transport for TlsTransport {
         let free = BUFFER.saturating_sub(self.buffers.input().len()).min(PIECE);
         let amount = self.stream.read(&mut piece[..free])?;
         self.buffers.append(&piece[..amount]);
+        if amount == PIECE {
+            // More may have come with it. An error will be met again by the next who waits.
+            let more = self.stream.conn.reader().read(self.buffers.input_append_buf()).unwrap_or(0);
+            self.buffers.input_appended(more);
+        }
         Ok(amount > 0)
     }
 

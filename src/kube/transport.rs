@@ -24,7 +24,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Buffers of a connection, each way, and the longest head of an answer. ureq's 128 KiB would be most of the memory of an idle operator.
 const BUFFER: usize = 16 * 1024;
 /// What comes in and goes out under TLS at once. `tls` holds what it means, but only while there is something.
-const BUFFER_UNDER_TLS: usize = 2 * 1024;
+const UNDER_TLS: (usize, usize) = (2 * 1024, 1024);
 /// Idle connections older than this are not used again; the API server drops them after 90 s.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(60);
 /// Time for which a name's addresses are kept: every request would ask for them.
@@ -362,7 +362,7 @@ impl Settings {
 fn build_agent(settings: &Settings, tls: &TlsConnector) -> ureq::Agent {
     let Settings { config, user_agent, call_timeout, max_connections } = settings;
     let Server { https, .. } = config.server;
-    let buffer = if https { BUFFER_UNDER_TLS } else { BUFFER };
+    let (input, output) = if https { UNDER_TLS } else { (BUFFER, BUFFER) };
     let agent_config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .https_only(https)
@@ -371,8 +371,8 @@ fn build_agent(settings: &Settings, tls: &TlsConnector) -> ureq::Agent {
         .max_redirects_will_error(false)
         .user_agent(AutoHeaderValue::Provided(Arc::new(user_agent.clone())))
         .accept_encoding(AutoHeaderValue::None)
-        .input_buffer_size(buffer)
-        .output_buffer_size(buffer)
+        .input_buffer_size(input)
+        .output_buffer_size(output)
         .max_response_header_size(BUFFER)
         .max_idle_connections(*max_connections)
         .max_idle_connections_per_host(*max_connections)

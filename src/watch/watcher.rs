@@ -27,6 +27,8 @@ use super::{WatchEvent, WatchSpec, WatchTimings};
 const READ_BUFFER: usize = 1024;
 /// Stack in bytes. Only what is touched costs memory; decoding JSON is the deepest that we go.
 const STACK: usize = 512 * 1024;
+/// Of the short-lived threads. The C library keeps 40 MiB of stacks for later, with all that was touched: of these it keeps few.
+const STACK_ASIDE: usize = 8 * 1024 * 1024;
 
 /// Starts a watch with the usual limits. `deliver` runs on the watch's thread; `Break` ends the watch.
 pub fn spawn<T, F>(client: &Client, spec: WatchSpec, deliver: F) -> WatchHandle
@@ -115,6 +117,15 @@ struct Watcher {
     detail: String,
 }
 
+/// Does `work` on a thread of its own and waits for it. A handshake and the decoding of large objects touch a stack that would stay
+/// resident as long as the watch: with many watches that is most of what they cost.
+fn aside<R: Send>(name: &str, work: impl FnOnce() -> R + Send) -> io::Result<R> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_ASIDE).spawn_scoped(scope, work)?;
+        Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
 /// How reading a watch ended; with the time that it lived.
 enum End {
     Clean(Duration),
@@ -139,7 +150,7 @@ impl Watcher {
             }
             state = match state {
                 WatchState::Listing(listing) => {
-                    let result = self.list_page(&listing.cursor);
+                    let result = self.list_page_aside(&listing.cursor);
                     self.shared.check()?;
                     let step = match result {
                         Ok((version, token)) => listing.page(version, token, self.rules()),
@@ -229,6 +240,16 @@ impl Watcher {
         }
     }
 
+    /// [`Self::list_page`], on a stack that goes afterwards.
+    fn list_page_aside(&mut self, cursor: &Cursor) -> Result<(ResourceVersion, Option<String>), Failure> {
+        let name = self.spec.name;
+        let watcher = &mut *self;
+        aside(name, move || watcher.list_page(cursor)).unwrap_or_else(|error| {
+            self.detail = format!("a thread could not be started: {error}");
+            Err(Failure::Interrupted)
+        })
+    }
+
     /// Fetches a page into `items`; gives the list's version and the token of the next page.
     fn list_page(&mut self, cursor: &Cursor) -> Result<(ResourceVersion, Option<String>), Failure> {
         if cursor.token.is_none() {
@@ -287,9 +308,15 @@ impl Watcher {
         let timeout_seconds = low.saturating_add(span as u32);
         let request = self.select(Request::watch(self.spec.resource, &self.spec.namespace, &state.version, timeout_seconds));
         let client = self.shared.client();
-        let mut reader = match client.open(&request, self.timings.idle) {
-            Ok(reader) => reader,
+        let idle = self.timings.idle;
+        let opened = aside(self.spec.name, || client.open(&request, idle));
+        let mut reader = match opened {
+            Ok(Ok(reader)) => reader,
             Err(error) => {
+                self.detail = format!("a thread could not be started: {error}");
+                return ControlFlow::Continue((state, End::Failed(Failure::Interrupted, Duration::ZERO)));
+            }
+            Ok(Err(error)) => {
                 let failure = self.note(&error);
                 return ControlFlow::Continue((state, End::Failed(failure, Duration::ZERO)));
             }
