@@ -5,7 +5,6 @@
 //! in between prunes again. A failure holds nothing up: it is tried again from memory, and after the next success at the latest,
 //! since all versions of an output are looked at each time, not only those of the last run.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
@@ -178,11 +177,14 @@ impl RunPod {
 
 /// Pods kept for their logs, of runs older than the newest `limit`; `newest_job` is the run that is cleaned up now.
 fn pods_beyond<'a>(pods: &'a [RunPod], newest_job: &str, limit: u32) -> Vec<&'a RunPod> {
-    let mut runs: BTreeSet<u64> = pods.iter().filter_map(|pod| pod.kept).collect();
-    runs.extend(run_of_job_name(newest_job));
-    // The oldest that stays, if not all do.
-    let oldest = runs.iter().rev().nth((limit as usize).saturating_sub(1)).copied().unwrap_or_default();
-    pods.iter().filter(|pod| pod.kept.is_some_and(|run| limit == 0 || run < oldest)).collect()
+    let mut runs: Vec<u64> = run_of_job_name(newest_job).into_iter().collect();
+    for run in pods.iter().filter_map(|pod| pod.kept) {
+        if !runs.contains(&run) {
+            runs.push(run);
+        }
+    }
+    let is_beyond = |run: u64| runs.iter().filter(|other| **other > run).count() >= limit as usize;
+    pods.iter().filter(|pod| pod.kept.is_some_and(is_beyond)).collect()
 }
 
 /// A write to an object that is gone, or is another one by now, has nothing left to do.

@@ -364,7 +364,7 @@ fn decide_start(snapshot: &Snapshot<'_>, namespace: &NamespaceView, now: Instant
         let is_refused = |hold: &&Hold| hold.generation == view.generation && hold.namespace == *namespace && now < hold.until;
         let is_config_run = matches!(&step, Step::Start(Pending { trigger: Trigger::Config, .. }));
         let paused = pauses.config_run.filter(|until| is_config_run && now < *until);
-        let held = hold.filter(is_refused).map(|hold| hold.until).filter(|_| step != Step::TakeBaseline);
+        let held = hold.filter(is_refused).map(|hold| hold.until).filter(|_| !matches!(step, Step::TakeBaseline));
         return match paused.max(held) {
             Some(until) => Decision::Wait(until - now),
             None => Decision::Do(step),

@@ -98,7 +98,7 @@ impl Memory {
     /// Until when this step has to wait: what it writes does not stick, or was written too often.
     fn hold_back(&mut self, step: &Step, grounds: u64, now: Instant) -> Option<Instant> {
         let paused = self.record.map(|pause| pause.until).filter(|until| step.is_record() && now < *until);
-        paused.or_else(|| self.pace.until(grounds, now).filter(|_| *step != Step::LookAtReferences))
+        paused.or_else(|| self.pace.until(grounds, now).filter(|_| !matches!(step, Step::LookAtReferences)))
     }
 }
 
@@ -223,14 +223,14 @@ impl Reconciler {
             }
             // A start is decided on an object read just now; whatever writes a status needs to know the old one.
             let needs_object = is_start || matches!(step, Step::Report(_));
-            let needs_status = step.is_record() && step != Step::TakeBaseline;
+            let needs_status = step.is_record() && !matches!(step, Step::TakeBaseline);
             if (needs_object && object.is_none()) || (needs_status && memory.known().is_none()) {
                 must_read = true;
                 continue;
             }
             debug!("step key={key} step={}", step.name());
             let context = Context { key, view: &view, namespace: namespace.as_ref(), object: object.as_ref() };
-            let (is_clean_up, is_look) = (step.is_clean_up() && step != Step::Prune, step == Step::LookAtReferences);
+            let (is_clean_up, is_look) = (step.is_clean_up() && !matches!(step, Step::Prune), matches!(step, Step::LookAtReferences));
             match self.execute(step, &context, memory) {
                 Ok(Flow::Wait(duration)) => return Next::After(duration),
                 Ok(Flow::Continue) => {

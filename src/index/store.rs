@@ -62,7 +62,7 @@ pub struct Index {
     /// First complete lists that have not come yet: kind and scope, which is a namespace, or empty for all of them.
     missing: Vec<(Kind, Arc<str>)>,
     /// Namespaces that are served since the first lists, until their own objects are listed: the number that this takes.
-    awaited: BTreeMap<Arc<str>, u64>,
+    awaited: Vec<(Arc<str>, u64)>,
     /// The highest number that lists were asked for.
     number: u64,
     pub(super) passed_over: PassedOver,
@@ -81,7 +81,7 @@ impl Index {
             config_needs: BTreeMap::new(),
             needs_changed: BTreeSet::new(),
             missing: [Kind::QuarksJobs, Kind::Jobs, Kind::Namespaces].map(|kind| (kind, Arc::from(""))).into(),
-            awaited: BTreeMap::new(),
+            awaited: Vec::new(),
             number: 0,
             passed_over: PassedOver::default(),
             is_fixed: false,
@@ -113,7 +113,8 @@ impl Index {
 
     /// True once all is in that decisions in this scope rest on. Nothing may be written there before.
     pub fn is_in(&self, scope: &str) -> bool {
-        !self.missing.iter().any(|(_, missing)| missing.is_empty() || **missing == *scope) && !self.awaited.contains_key(scope)
+        !self.missing.iter().any(|(_, missing)| missing.is_empty() || **missing == *scope)
+            && !self.awaited.iter().any(|(awaited, _)| **awaited == *scope)
     }
 
     /// True once there is a scope in which something may be done.
@@ -200,11 +201,10 @@ impl Index {
 
     /// Lists of QuarksJobs and then of Jobs that were begun for `number` are in. Names the QuarksJobs of namespaces that waited for this.
     pub fn has_listed(&mut self, number: u64) -> Vec<ObjectKey> {
-        let (waiting, listed): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            std::mem::take(&mut self.awaited).into_iter().partition(|(_, awaited)| *awaited > number);
+        let (waiting, listed): (Vec<_>, Vec<_>) = std::mem::take(&mut self.awaited).into_iter().partition(|(_, awaited)| *awaited > number);
         self.awaited = waiting;
-        listed.keys().for_each(|namespace| self.needs_may_differ(namespace));
-        listed.keys().flat_map(|namespace| self.keys_in(namespace)).collect()
+        listed.iter().for_each(|(namespace, _)| self.needs_may_differ(namespace));
+        listed.iter().flat_map(|(namespace, _)| self.keys_in(namespace)).collect()
     }
 
     fn has_come(&mut self, kind: Kind, scope: &str) {
@@ -226,10 +226,11 @@ impl Index {
                 let uid = |key: &ObjectKey| self.quarks_jobs.get(key).map(|view| &view.uid);
                 let is_renewed = |(key, old): &&(ObjectKey, Uid)| uid(key) != Some(old);
                 changed.renewed = old.iter().filter(is_renewed).map(|(key, _)| key.clone()).collect();
-                let known: HashMap<&ObjectKey, &Uid> = old.iter().map(|(key, uid)| (key, uid)).collect();
+                // The index gives them in order.
+                let known = |key: &ObjectKey| old.binary_search_by(|(known, _)| known.cmp(key)).ok().map(|at| &old[at].1);
                 let fresh: Vec<(ObjectKey, Uid)> = self
                     .in_scope(scope)
-                    .filter(|(key, view)| known.get(key) != Some(&&view.uid))
+                    .filter(|(key, view)| known(key) != Some(&view.uid))
                     .map(|(key, view)| (key.clone(), view.uid.clone()))
                     .collect();
                 // Each asks, so that none is asked for a second time by what comes later.
@@ -381,23 +382,24 @@ impl Index {
 
     fn apply_namespace(&mut self, event: WatchEvent<Arc<NamespaceView>>) -> Changed {
         let is_first = self.missing.iter().any(|(kind, _)| *kind == Kind::Namespaces);
-        let old: BTreeMap<Arc<str>, Option<Arc<NamespaceView>>> = match event {
+        let old: Vec<(Arc<str>, Option<Arc<NamespaceView>>)> = match event {
             WatchEvent::Replaced(views) => {
                 let old = std::mem::take(&mut self.namespaces);
                 self.namespaces.extend(views.into_iter().map(|view| (Arc::from(view.name.as_str()), view)));
                 self.has_come(Kind::Namespaces, "");
                 let added = self.namespaces.keys().filter(|name| !old.contains_key(*name)).map(|name| (Arc::clone(name), None));
-                let added: Vec<_> = added.collect();
-                old.into_iter().map(|(name, view)| (name, Some(view))).chain(added).collect()
+                let mut changed: Vec<_> = added.collect();
+                changed.extend(old.into_iter().map(|(name, view)| (name, Some(view))));
+                changed
             }
             WatchEvent::Applied(view) => {
                 let name: Arc<str> = Arc::from(view.name.as_str());
                 let old = self.namespaces.insert(Arc::clone(&name), view);
-                [(name, old)].into()
+                vec![(name, old)]
             }
             WatchEvent::Deleted(key) => {
                 let old = self.namespaces.remove(&*key.name);
-                [(key.name, old)].into()
+                vec![(key.name, old)]
             }
         };
         let mut changed = Changed::default();
@@ -410,11 +412,12 @@ impl Index {
             match self.is_served(name) {
                 // The first lists are still to come, or have them all.
                 true if !was_served && !is_first => {
-                    self.awaited.insert(Arc::clone(name), self.number + 1);
+                    self.awaited.retain(|(awaited, _)| awaited != name);
+                    self.awaited.push((Arc::clone(name), self.number + 1));
                     is_served_anew = true;
                 }
                 true => {}
-                false => _ = self.awaited.remove(name),
+                false => self.awaited.retain(|(awaited, _)| awaited != name),
             }
             self.needs_may_differ(name);
             changed.dirty.extend(self.keys_in(name));
@@ -435,8 +438,8 @@ impl Index {
         self.quarks_jobs.range(ObjectKey::new(scope, "")..).take_while(|(key, _)| is_of_scope(key, scope))
     }
 
-    /// Namespaces with a Job that has a sidecar and has not ended, or has and its run is not settled.
-    pub fn running_output(&self) -> BTreeSet<Arc<str>> {
+    /// Namespaces with a Job that has a sidecar and has not ended, or has and its run is not settled; in order.
+    pub fn running_output(&self) -> Vec<Arc<str>> {
         let is_running = |job: &JobView| {
             let owner = owner_key(job).and_then(|key| self.quarks_jobs.get(&key));
             let Some(view) = owner.filter(|view| job.owner.as_ref().is_some_and(|(_, uid)| *uid == view.uid)) else {
@@ -445,7 +448,13 @@ impl Index {
             };
             run_of(job, view, None).is_some_and(|record| record.output && (job.end.is_none() || record.run > view.marker.runs))
         };
-        self.jobs.values().filter(|job| is_running(job)).map(|job| Arc::clone(&job.key.namespace)).collect()
+        let mut namespaces: Vec<Arc<str>> = Vec::new();
+        for job in self.jobs.values() {
+            if namespaces.last() != Some(&job.key.namespace) && is_running(job) {
+                namespaces.push(Arc::clone(&job.key.namespace));
+            }
+        }
+        namespaces
     }
 }
 

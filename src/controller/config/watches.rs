@@ -2,7 +2,7 @@
 //!
 //! What `adjust` does grows with the watches that have changed, not with those that are there.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,24 +41,30 @@ pub struct ConfigWatches {
 
 /// Watches that nobody needs, and when they go.
 #[derive(Debug, Default)]
-struct Unneeded(BTreeMap<ConfigNeed, Instant>);
+struct Unneeded(Vec<(ConfigNeed, Instant)>);
 
 impl Unneeded {
     /// Nobody needs this one since `now`, if that is news.
     fn add(&mut self, need: ConfigNeed, now: Instant) {
-        self.0.entry(need).or_insert(now + LINGER);
+        if !self.contains(&need) {
+            self.0.push((need, now + LINGER));
+        }
     }
 
     /// Somebody needs it again.
     fn remove(&mut self, need: &ConfigNeed) {
-        self.0.remove(need);
+        self.0.retain(|(unneeded, _)| unneeded != need);
+    }
+
+    fn contains(&self, need: &ConfigNeed) -> bool {
+        self.0.iter().any(|(unneeded, _)| unneeded == need)
     }
 
     /// Those that go now.
     fn take(&mut self, now: Instant) -> Vec<ConfigNeed> {
-        let due: Vec<ConfigNeed> = self.0.iter().filter(|(_, at)| **at <= now).map(|(need, _)| need.clone()).collect();
-        due.iter().for_each(|need| self.remove(need));
-        due
+        let (due, left): (Vec<_>, Vec<_>) = std::mem::take(&mut self.0).into_iter().partition(|(_, at)| *at <= now);
+        self.0 = left;
+        due.into_iter().map(|(need, _)| need).collect()
     }
 }
 
@@ -123,7 +129,7 @@ impl ConfigWatches {
         for need in dead {
             error!("watch has ended and is started again namespace={} kind={:?}", need.0, need.1);
             self.end(&need);
-            if !self.unneeded.0.contains_key(&need) {
+            if !self.unneeded.contains(&need) {
                 self.start(need);
             }
         }

@@ -9,7 +9,7 @@
 mod calls;
 mod state;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -58,9 +58,9 @@ struct Entry {
 
 #[derive(Debug)]
 struct All {
-    entries: BTreeMap<String, Entry>,
-    /// Namespaces where it was looked, or is about to be, for what another process left.
-    swept: BTreeSet<String>,
+    entries: HashMap<String, Box<Entry>>,
+    /// Namespaces where it was looked, or is about to be, for what another process left; in order.
+    swept: Vec<String>,
     /// When the index was last asked.
     observed: Option<Moment>,
     slow_in_work: usize,
@@ -77,7 +77,7 @@ pub struct Credentials {
 
 impl Default for Credentials {
     fn default() -> Self {
-        let all = All { entries: BTreeMap::new(), swept: BTreeSet::new(), observed: None, slow_in_work: 0, jitter: Jitter::from_entropy() };
+        let all = All { entries: HashMap::new(), swept: Vec::new(), observed: None, slow_in_work: 0, jitter: Jitter::from_entropy() };
         Self { all: Mutex::new(all), changed: Condvar::new() }
     }
 }
@@ -226,11 +226,9 @@ impl Credentials {
 impl All {
     fn entry(&mut self, namespace: &str, call: Duration) -> &mut Entry {
         let jitter = &mut self.jitter;
-        self.entries.entry(namespace.to_owned()).or_insert_with(|| Entry {
-            state: State::new(jitter.next_factor(), call, Moment::now()),
-            failure: None,
-            failures: 0,
-            is_slow: false,
+        self.entries.entry(namespace.to_owned()).or_insert_with(|| {
+            let state = State::new(jitter.next_factor(), call, Moment::now());
+            Box::new(Entry { state, failure: None, failures: 0, is_slow: false })
         })
     }
 
@@ -247,7 +245,7 @@ impl All {
             }
             let shown = Shown {
                 is_in: index.is_in(namespace),
-                is_running: running.contains(namespace.as_str()),
+                is_running: running.binary_search_by(|running| (**running).cmp(namespace.as_str())).is_ok(),
                 account: index.monitored(namespace).and_then(|found| found.service_account.clone()),
             };
             entry.state.observe(shown, &|run| fate(index, run), now);
@@ -260,9 +258,10 @@ impl All {
     fn sweep(&mut self, index: &Index, call: Duration) {
         let namespaces = index.monitored_with_account();
         self.swept.retain(|swept| namespaces.binary_search_by(|(namespace, _)| namespace.cmp(swept)).is_ok());
-        if let Some((namespace, _)) = namespaces.into_iter().find(|(namespace, _)| !self.swept.contains(namespace)) {
+        let new = namespaces.into_iter().find_map(|(namespace, _)| Some((self.swept.binary_search(&namespace).err()?, namespace)));
+        if let Some((at, namespace)) = new {
             self.entry(&namespace, call);
-            self.swept.insert(namespace);
+            self.swept.insert(at, namespace);
         }
     }
 }
