@@ -19,6 +19,9 @@ use super::record::RunRecord;
 /// How long a Job that we created may stay unseen by the watch before it is looked up by name.
 pub const JOB_UNSEEN_LIMIT: Duration = Duration::from_secs(30);
 
+/// Reason of condition `Ready` while answers are not the API server's, or come too late.
+pub const API_UNAVAILABLE: &str = "APIUnavailable";
+
 /// Everything a decision rests on.
 #[derive(Clone, Debug)]
 pub struct Snapshot<'a> {
@@ -337,7 +340,9 @@ fn step_for_active(view: &QuarksJobView, job: &OwnJob) -> Decision {
         return Decision::Do(Step::Settle(job.clone()));
     }
     let is_active = |active: &ActiveRun| active.run == job.record.run;
-    let is_recorded = view.active.as_deref().is_some_and(is_active) && view.observed_generation == view.generation;
+    // What kept the operator from its work is over: `Ready` must not say so for as long as the run takes.
+    let is_outdated = view.ready.as_ref().is_some_and(|ready| ready.reason == API_UNAVAILABLE);
+    let is_recorded = view.active.as_deref().is_some_and(is_active) && view.observed_generation == view.generation && !is_outdated;
     if is_recorded { Decision::Nothing } else { Decision::Do(Step::RecordStart(job.clone())) }
 }
 

@@ -66,6 +66,8 @@ pub struct Memory {
     pub prune: Option<Pause>,
     /// Settling that was refused.
     pub settle: Option<Pause>,
+    /// The run that it was refused for.
+    pub settle_run: u64,
     /// Clean-up that was refused.
     pub clean_up: Option<Pause>,
     /// A right is missing for it.
@@ -112,6 +114,10 @@ impl Memory {
             // It would be old when it acts on them again.
             self.config = None;
         }
+        if self.settle_run <= self.view(indexed).marker.runs {
+            self.settle = None;
+        }
+        self.kept.retain(|uid| jobs.iter().any(|job| job.uid == *uid));
         self.acted.retain(|(uid, version)| jobs.iter().any(|job| job.uid == *uid && job.resource_version == *version));
     }
 
@@ -145,6 +151,12 @@ impl Memory {
             self.versions.pop_front();
         }
         self.known = Some(Known { view: Arc::new(view), status: own_status(&object.metadata, &object.status).into_owned() });
+    }
+
+    /// There is nothing to do: nothing is held up any more. True if something was said about it that has to be taken back.
+    pub fn rest(&mut self) -> bool {
+        (self.clean_up, self.record) = (None, None);
+        std::mem::take(&mut self.is_clean_up_denied)
     }
 
     /// Remembers that a write to this Job was acknowledged.
@@ -202,6 +214,7 @@ impl Memory {
             trigger_seen,
             prune,
             settle,
+            settle_run: _,
             clean_up,
             is_clean_up_denied: _,
             record,
@@ -274,7 +287,7 @@ impl Memories {
 mod tests {
     use super::*;
     use crate::api::Trigger;
-    use crate::controller::record::RunRecord;
+    use crate::controller::record::{Marker, RunRecord};
     use serde_json::json;
 
     fn object(version: &str, uid: &str) -> QuarksJob {
@@ -336,6 +349,23 @@ mod tests {
         memory.started =
             Some(StartedRun { job_name: "j".into(), record: RunRecord::of_run(1, Trigger::Once), at: Instant::now(), is_seen: true });
         memory
+    }
+
+    #[test]
+    fn a_refused_settle_is_forgotten_when_somebody_else_has_settled_the_run() {
+        let pause = Pause { until: Instant::now(), failures: 4 };
+        let of_settled = |runs: u64| {
+            let mut object = object("5", "u");
+            let marker = Marker { runs, ..Marker::default() };
+            object.metadata.annotations.insert(crate::api::ANNOTATION_SETTLED.to_owned(), marker.encode(&"u".into()));
+            Arc::new(QuarksJobView::from(&object))
+        };
+        for (runs, is_left) in [(2, true), (3, false), (4, false)] {
+            let mut memory = Memory { uid: "u".into(), settle: Some(pause), settle_run: 3, kept: vec!["gone".into()], ..Memory::default() };
+            memory.observe(&of_settled(runs), &[], false);
+            assert_eq!(memory.settle.is_some(), is_left, "{runs}");
+            assert_eq!(memory.kept, [""; 0].map(Uid::from), "its Job is gone");
+        }
     }
 
     #[test]

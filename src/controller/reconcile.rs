@@ -211,6 +211,8 @@ impl Reconciler {
                 Decision::Do(_) | Decision::Wait(_) => {}
             }
             let step = match decision {
+                // Looked at once more: condition `Ready` still says that a right is missing for a clean-up that is not needed any more.
+                Decision::Nothing if memory.rest() => continue,
                 Decision::Nothing => return memory.config_loop.rest(now).map_or(Next::Done, Next::After),
                 Decision::Wait(duration) => return Next::After(duration),
                 Decision::Do(step) => step,

@@ -165,7 +165,7 @@ impl Reconciler {
         let Known { status, view } = memory.known().cloned().ok_or(Failed::Stale)?;
         let at = Instant::now();
         let pause = Pause::after(memory.settle, REFUSAL_BACKOFF, at);
-        memory.settle = Some(pause);
+        (memory.settle, memory.settle_run) = (Some(pause), record.run);
         let message = format!("run {} has ended and cannot be settled; no run starts until it is: {why}", record.run);
         warn!("run not settled key={} reason={reason} retry_seconds={} message={message:?}", context.key, (pause.until - at).as_secs());
         let context = Context { view: &view, ..*context };

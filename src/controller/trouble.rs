@@ -15,6 +15,7 @@ use crate::kube::{Answer, Error, Request};
 use crate::queue::Backoff;
 use crate::watch::{Listed, list_all};
 
+use super::decide::API_UNAVAILABLE;
 use super::events::Note;
 use super::memory::{Known, Memory};
 use super::pace::Pause;
@@ -60,7 +61,7 @@ impl Reconciler {
             Answer::OnTheWay | Answer::TimedOut | Answer::WebhookFailed | Answer::Refused | Answer::Unreadable => {
                 if memory.is_trouble_to_tell() {
                     let message = format!("the API server, or what is on the way to it, does not answer as it should: {}", error.message());
-                    self.say(key, "APIUnavailable", &message, memory);
+                    self.say(key, API_UNAVAILABLE, &message, memory);
                 }
                 memory.trouble = memory.trouble.saturating_add(1);
             }

@@ -526,3 +526,15 @@ fn a_config_loop_waits_and_other_triggers_do_not() {
     view.request = Some("r".into());
     assert!(matches!(ask(&view), Decision::Do(Step::Start(_))));
 }
+
+#[test]
+fn what_was_in_the_way_is_not_said_for_as_long_as_a_run_takes() {
+    let active = json!({"run": 1, "jobName": "q-1", "trigger": "now", "uid": UID});
+    for (reason, is_rewritten) in [("APIUnavailable", true), ("Ready", false)] {
+        let ready = json!([{"type": "Ready", "status": "False", "reason": reason}]);
+        let running = job(1, UID, None);
+        let decision = next(&view(json!({"status": {"active": active, "conditions": ready}})), std::slice::from_ref(&running));
+        let expected = if is_rewritten { Decision::Do(Step::RecordStart(own(&running))) } else { Decision::Nothing };
+        assert_eq!(decision, expected, "{reason}");
+    }
+}
