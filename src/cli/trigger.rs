@@ -15,7 +15,7 @@ use super::{CliError, print, remark};
 use crate::api::{ANNOTATION_RUN_REQUESTED, LastRun, ObjectKey, Outcome, QuarksJob, Resource, Uid, is_subdomain};
 use crate::clock;
 use crate::controller::identity::own_status;
-use crate::controller::record::{Marker, RunRecord};
+use crate::controller::record::{Marker, REQUEST_MAX, RunRecord};
 use crate::kube::error::one_line;
 use crate::kube::{Client, ClientOptions, Config, Error, Request};
 use crate::watch::{Jitter, WatchEvent, WatchSpec, spawn};
@@ -50,8 +50,6 @@ const RETRY: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// Without any sign of an operator for so long, the likely reason is told.
 const QUIET: Duration = Duration::from_secs(10);
-/// Longest value: annotations have 256 KiB together, and the value is stored four times.
-const VALUE_MAX: usize = 1024;
 
 pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
     let given = Given::parse(&ROWS, 1, arguments, &|_| None)?;
@@ -68,8 +66,8 @@ pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
         return Err(CliError::Usage("--timeout goes with --wait".to_owned()));
     }
     let value = given.value("request").unwrap_or_else(fresh_value);
-    if value.is_empty() || value.len() > VALUE_MAX {
-        return Err(CliError::Usage(format!("--request: must have 1 to {VALUE_MAX} bytes")));
+    if value.is_empty() || value.len() > REQUEST_MAX {
+        return Err(CliError::Usage(format!("--request: must have 1 to {REQUEST_MAX} bytes")));
     }
     let kubeconfig = given.value("kubeconfig");
     let config = Config::load(kubeconfig.as_deref().map(std::path::Path::new), given.value("context").as_deref()).map_err(failed)?;
