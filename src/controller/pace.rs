@@ -67,8 +67,8 @@ impl Pace {
 const LOOP_RUNS: usize = 5;
 /// Runs that are further apart are no loop, beside the pause that a loop has already.
 const LOOP_WINDOW: Duration = Duration::from_secs(600);
-/// Pauses of a loop: the first, doubled with each run.
-const LOOP_PAUSE: Backoff = Backoff { first: Duration::from_secs(10), max: LOOP_WINDOW };
+/// Pauses of a loop: twice the second of quiet that ends a burst of edits, doubled with each run.
+const LOOP_PAUSE: Backoff = Backoff { first: Duration::from_secs(2), max: LOOP_WINDOW };
 
 /// Runs that config changes have started, one after the other.
 #[derive(Clone, Debug, Default)]
@@ -182,28 +182,28 @@ mod tests {
     #[test]
     fn runs_that_follow_each_other_slow_down() {
         assert_eq!(pauses(&[0, 1, 2, 3]), [None; 4]);
-        assert_eq!(pauses(&[0, 1, 2, 3, 4, 14, 34, 74]), [None, None, None, None, Some(10), Some(20), Some(40), Some(80)]);
-        assert_eq!(pauses(&[0, 149, 298, 447, 599])[4], Some(10), "the fifth within ten minutes");
+        assert_eq!(pauses(&[0, 1, 2, 3, 4, 6, 10, 18]), [None, None, None, None, Some(2), Some(4), Some(8), Some(16)]);
+        assert_eq!(pauses(&[0, 149, 298, 447, 599])[4], Some(2), "the fifth within ten minutes");
         assert_eq!(pauses(&[0, 150, 300, 450, 600])[4], None, "the first is ten minutes ago");
         // Each at once after the pause before it.
         let mut starts = vec![0, 0, 0, 0, 0];
         let mut last = 0;
-        for pause in [10, 20, 40, 80, 160, 320, 600, 600, 600] {
+        for pause in [2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600, 600] {
             last += pause;
             starts.push(last);
         }
-        let longest: Vec<_> = pauses(&starts)[9..13].to_vec();
-        assert_eq!(longest, [Some(320), Some(600), Some(600), Some(600)], "ten minutes at most");
+        let longest: Vec<_> = pauses(&starts)[12..16].to_vec();
+        assert_eq!(longest, [Some(512), Some(600), Some(600), Some(600)], "ten minutes at most");
     }
 
     #[test]
     fn a_loop_is_over_when_nothing_follows() {
         let (mut config, begin) = (ConfigLoop::default(), Instant::now());
         (0..6).for_each(|_| _ = config.started(begin));
-        assert_eq!(config.until(), Some(begin + 20 * SECOND));
-        assert_eq!(config.rest(begin), Some(620 * SECOND));
-        assert_eq!(config.rest(begin + 619 * SECOND), Some(SECOND));
-        assert_eq!(config.started(begin + 619 * SECOND), Some(40 * SECOND), "still the same loop");
+        assert_eq!(config.until(), Some(begin + 4 * SECOND));
+        assert_eq!(config.rest(begin), Some(604 * SECOND));
+        assert_eq!(config.rest(begin + 603 * SECOND), Some(SECOND));
+        assert_eq!(config.started(begin + 603 * SECOND), Some(8 * SECOND), "still the same loop");
         assert_eq!(config.rest(begin + 10_000 * SECOND), None);
         assert!(config.is_empty() && config.until().is_none());
         assert_eq!(config.started(begin + 10_000 * SECOND), None);
