@@ -12,6 +12,7 @@ use super::config::Looked;
 use super::decide::{Hold, Pauses, ReferencesSeen, StartedRun};
 use super::identity::own_status;
 use super::pace::{ConfigLoop, Pace, Pause};
+use super::planted::{Defect, is_planted};
 use super::verdict::Verdict;
 
 /// Versions remembered to tell "the watch is behind" from "someone else wrote". A run makes four.
@@ -91,7 +92,7 @@ impl Memory {
         let is_behind = self.versions.contains(&indexed.resource_version);
         if self.uid.is_empty() {
             self.uid = indexed.uid.clone();
-        } else if self.uid != indexed.uid && !is_behind && !is_fresh {
+        } else if self.uid != indexed.uid && !is_behind && !is_fresh && !is_planted(Defect::MemoryOfAnotherUid) {
             *self = Self { uid: indexed.uid.clone(), ..Self::default() };
         }
         if let Some(known) = &self.known
@@ -131,7 +132,7 @@ impl Memory {
         let view = QuarksJobView::from(object);
         if self.uid.is_empty() {
             self.uid = view.uid.clone();
-        } else if self.uid != view.uid {
+        } else if self.uid != view.uid && !is_planted(Defect::MemoryOfAnotherUid) {
             *self = Self { uid: view.uid.clone(), ..Self::default() };
         }
         if !self.versions.contains(before) {

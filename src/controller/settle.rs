@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use log::{debug, info, warn};
 
 use crate::api::{
-    LABEL_JOB_UID, LABEL_QJOB_NAME, LastRun, ObjectKey, Outcome, PodReport, QuarksJob, QuarksJobStatus, Resource, Strategy, Trigger, Uid,
+    ActiveRun, LABEL_JOB_UID, LABEL_QJOB_NAME, LastRun, ObjectKey, Outcome, PodReport, QuarksJob, QuarksJobStatus, Resource, Strategy,
+    Trigger, Uid,
 };
 use crate::clock;
 use crate::digest;
@@ -172,7 +173,8 @@ impl Reconciler {
         let is_news = status.last_run.as_ref().is_none_or(|last| last.run != record.run);
         let now = clock::now_seconds();
         let last = last_run(&context, record.run, Some(record.trigger), job, verdict, &status);
-        let new = StatusBuilder::new(&view, &status, &now).ended_unsettled(last.clone(), reason, &message);
+        let new =
+            StatusBuilder::new(&view, &status, &now).ended_unsettled(last.clone(), unsettled(record, &last, &view.uid), reason, &message);
         let is_said = ready_of(&status) == ready_of(&new);
         self.write_status(&context, &status, &new, memory)?;
         if is_news {
@@ -247,7 +249,7 @@ impl Reconciler {
 }
 
 /// The strategy to write when `record`'s run is over, if it changes: only what the run consumed is cleared.
-fn strategy_after(view: &QuarksJobView, record: &RunRecord, marker: &Marker) -> Option<Strategy> {
+pub(super) fn strategy_after(view: &QuarksJobView, record: &RunRecord, marker: &Marker) -> Option<Strategy> {
     match (record.strategy?, view.strategy?) {
         (Strategy::Now, Strategy::Now) => Some(if marker.once.is_some() { Strategy::Done } else { Strategy::Manual }),
         // Another template since: `once` means that one too.
@@ -263,7 +265,19 @@ fn is_of_template(view: &QuarksJobView, stored: &str) -> bool {
     view.template_digest.is(stored) || !digest::is_current(stored)
 }
 
-fn last_run(
+/// The run that is not settled yet, in case its Job goes before it is.
+pub(super) fn unsettled(record: &RunRecord, last: &LastRun, owner: &Uid) -> ActiveRun {
+    ActiveRun {
+        run: record.run,
+        job_name: last.job_name.clone(),
+        trigger: record.trigger,
+        uid: Some(owner.clone()),
+        record: Some(record.encode()),
+        start_time: last.start_time.clone(),
+    }
+}
+
+pub(super) fn last_run(
     context: &Context<'_>,
     run: u64,
     trigger: Option<Trigger>,
