@@ -219,7 +219,8 @@ impl Memory {
         // A run that the index shows, in status and as a Job, needs no other memory.
         let is_started_shown = started.as_ref().is_none_or(|started| {
             let active = indexed.and_then(|view| view.active.as_ref());
-            started.is_seen && active.is_some_and(|active| active.run == started.record.run)
+            // A CRD that is older than the record prunes it.
+            started.is_seen && active.is_some_and(|active| active.run == started.record.run && active.record.is_some())
         });
         // A digest that the marker holds is found there.
         let is_config_settled = config.is_none() || indexed.is_some_and(|view| view.marker.config == *config);

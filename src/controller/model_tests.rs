@@ -86,6 +86,7 @@ fn run(acts: &[Act], base: Instant) -> Result<Seen, String> {
                 | Act::Restart(1)
         )
     });
+    world.ledger.only_life = (!uses_second).then_some(0);
     for act in acts {
         perform(&mut world, &mut operators, act);
         if world.ledger.violation.is_some() {

@@ -191,7 +191,7 @@ impl Reconciler {
         let marker = &context.view.marker;
         let now = clock::now_seconds();
         let builder = StatusBuilder::new(context.view, &status, &now);
-        let recorded = status.last_run.clone().filter(|last| last.run >= marker.runs);
+        let recorded = recorded_end(&status, marker);
         let is_news = recorded.is_none() && marker.runs > 0;
         // Else the answer to our own settle was lost, or another process settled it and is gone.
         let is_counted = memory.verdict.as_ref().is_some_and(|(run, _)| *run == marker.runs);
@@ -265,6 +265,12 @@ fn is_of_template(view: &QuarksJobView, stored: &str) -> bool {
     view.template_digest.is(stored) || !digest::is_current(stored)
 }
 
+/// The end of the settled run, if status says it already, and as it was settled: before that a Job that came late may have changed it.
+pub(super) fn recorded_end(status: &QuarksJobStatus, marker: &Marker) -> Option<LastRun> {
+    let is_settled = |outcome: Outcome| marker.outcome.is_none_or(|settled| settled == outcome);
+    status.last_run.clone().filter(|last| last.run > marker.runs || (last.run == marker.runs && is_settled(last.outcome)))
+}
+
 /// The run that is not settled yet, in case its Job goes before it is.
 pub(super) fn unsettled(record: &RunRecord, last: &LastRun, owner: &Uid) -> ActiveRun {
     ActiveRun {
@@ -333,6 +339,23 @@ mod tests {
         }))
         .expect("decodes");
         QuarksJobView::from(&object)
+    }
+
+    #[test]
+    fn an_end_counts_as_recorded_if_it_is_the_one_that_was_settled() {
+        let last = json!({"run": 2, "jobName": "j", "outcome": "Cancelled"});
+        let status: QuarksJobStatus = serde_json::from_value(json!({"lastRun": last})).expect("decodes");
+        let is_recorded = |runs, outcome| recorded_end(&status, &Marker { runs, outcome, ..Marker::default() }).is_some();
+        for (runs, outcome, expected) in [
+            (2, Some(Outcome::Cancelled), true),
+            (2, Some(Outcome::Succeeded), false),
+            (2, None, true),
+            (1, Some(Outcome::Succeeded), true),
+            (3, Some(Outcome::Cancelled), false),
+        ] {
+            assert_eq!(is_recorded(runs, outcome), expected, "{runs} {outcome:?}");
+        }
+        assert_eq!(recorded_end(&QuarksJobStatus::default(), &Marker::default()), None);
     }
 
     #[test]

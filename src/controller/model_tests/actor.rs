@@ -21,7 +21,7 @@ use crate::controller::pace::Pause;
 use crate::controller::reconcile::{Context, InVain, grounds};
 use crate::controller::record::{Marker, RunRecord};
 use crate::controller::report::ready_message;
-use crate::controller::settle::{last_run, strategy_after, unsettled};
+use crate::controller::settle::{last_run, recorded_end, strategy_after, unsettled};
 use crate::controller::status::StatusBuilder;
 use crate::controller::stick::lost_field;
 use crate::controller::template::ttl_seconds;
@@ -111,7 +111,8 @@ impl Operator {
         operator
     }
 
-    pub fn restart(&mut self, world: &World) {
+    pub fn restart(&mut self, world: &mut World) {
+        world.ledger.only_life = world.ledger.only_life.map(|life| life + 1);
         *self = Self { life: self.life + 1, ..Self::new(self.number, world) };
     }
 
@@ -482,7 +483,7 @@ impl Worker<'_> {
         let Known { status, .. } = self.memory.known().cloned().ok_or(Failed::Stale)?;
         let marker = &context.view.marker;
         let builder = StatusBuilder::new(context.view, &status, NOW);
-        let new = match status.last_run.clone().filter(|last| last.run >= marker.runs) {
+        let new = match recorded_end(&status, marker) {
             Some(last) => builder.ended(last, context.ready()),
             None if marker.runs == 0 => builder.idle(Readiness::Ready, &ready_message(Readiness::Ready, context.view, None)),
             None => {

@@ -394,10 +394,8 @@ impl World {
             Some(false) => Some(RunRecord::of_run(record.run, Trigger::Config)),
             None => None,
         };
-        let uid = job.owner.as_ref().map(|(_, uid)| uid.clone());
-        let owner = self.quarks_jobs.values().find(|stored| Some(stored.uid()) == uid.as_ref());
         let is_believed = other.as_ref().is_some_and(|other| other.run == record.run);
-        self.ledger.annotation_changed(&job, !is_believed, owner.map(|stored| &stored.object));
+        self.ledger.annotation_changed(&job, is_believed);
         job.record = other.map(Box::new);
         self.put_job(job);
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::world::{SERVED, Stored};
 use crate::api::{
-    ANNOTATION_RUN_REQUESTED, ANNOTATION_SETTLED, JobEnd, ObjectKey, Outcome, QuarksJob, QuarksJobStatus, Strategy, Trigger, Uid,
+    ANNOTATION_RUN_REQUESTED, ANNOTATION_SETTLED, ActiveRun, JobEnd, ObjectKey, Outcome, QuarksJob, QuarksJobStatus, Strategy, Trigger, Uid,
 };
 use crate::controller::names::job_name;
 use crate::controller::record::{Marker, RunRecord};
@@ -36,8 +36,10 @@ struct Run {
     job_name: String,
     /// What its Job says, or what remembers it, was changed by others: what it consumes is not certain any more.
     is_doubtful: bool,
-    /// Its Job's annotation is not what it was.
+    /// Its Job does not say it any more.
     is_changed: bool,
+    /// Status has said it.
+    was_written: bool,
     /// Version of the store since which status shows it as active.
     recorded: Option<u64>,
     /// Lives of operators that know that they started it.
@@ -66,14 +68,24 @@ struct Account {
     request: Option<String>,
     /// The one that its restored marker names as served.
     restored: Option<String>,
-    /// Users have destroyed what exactly-once rests on: only safety is asked for.
+    /// What a run consumed was destroyed everywhere before it was settled: which triggers are served is not certain any more.
     is_doubtful: bool,
+    /// The marker was destroyed everywhere: how many runs there were is not certain any more, nor anything else.
+    is_marker_lost: bool,
     /// The highest run that status said the end of, for good.
     told: u64,
 }
 
+impl Account {
+    fn is_doubtful(&self) -> bool {
+        self.is_doubtful || self.is_marker_lost
+    }
+}
+
 #[derive(Default)]
 pub struct Ledger {
+    /// The life of the only operator; none if there are two.
+    pub only_life: Option<u32>,
     accounts: HashMap<Uid, Account>,
     /// Jobs that users made.
     foreign: HashSet<Uid>,
@@ -176,7 +188,7 @@ impl Ledger {
         let copy = old.status.settled.clone();
         let is_copied = old.metadata.annotations.get(ANNOTATION_SETTLED).is_none_or(|text| copy.as_ref() == Some(text));
         let account = self.account(uid);
-        account.is_doubtful |= !is_copied;
+        account.is_marker_lost |= !is_copied;
     }
 
     pub fn is_foreign(&self, job: &JobView) -> bool {
@@ -194,17 +206,12 @@ impl Ledger {
         Some((account, run))
     }
 
-    /// Somebody changes the annotation of a Job. `active` is what status says of the active run.
-    pub fn annotation_changed(&mut self, job: &JobView, is_gone: bool, object: Option<&QuarksJob>) {
-        let active = object.and_then(|object| object.status.active.as_ref());
+    /// Somebody changes the annotation of a Job, and it may be believed.
+    pub fn annotation_changed(&mut self, job: &JobView, is_believed: bool) {
         if let Some((account, run)) = self.run_of_job(job) {
-            let is_written = active.is_some_and(|active| active.run == run && active.record.is_some());
-            if let Some(run) = account.runs.get_mut(&run) {
-                run.is_changed = true;
-                run.is_doubtful |= !is_gone || !is_written;
-            }
-            // Which triggers its settle will clear is anybody's guess, and so is what runs after it.
-            account.is_doubtful |= !is_gone || !is_written;
+            let run = account.runs.get_mut(&run).expect("was found");
+            run.is_changed = true;
+            run.is_doubtful |= is_believed;
         }
     }
 
@@ -217,7 +224,8 @@ impl Ledger {
     /// A create is sent, decided on `read`.
     pub fn create(&mut self, caller: Caller, read: &Stored, job: &JobView, record: &RunRecord) {
         let metadata = &read.object.metadata;
-        let is_doubtful = self.account(&metadata.uid).is_doubtful;
+        let Account { is_doubtful, is_marker_lost, .. } = *self.account(&metadata.uid);
+        let is_doubtful = is_doubtful || is_marker_lost;
         let asks = read.object.strategy() == Some(Strategy::Once) || request_of(&read.object).is_some();
         let is_waiting = read.is_waiting || (is_doubtful && asks);
         self.require("I2", is_waiting, || format!("no trigger waited: {:?} {:?}", read.object.strategy(), request_of(&read.object)));
@@ -230,8 +238,8 @@ impl Ledger {
         let run = self.account(&metadata.uid).runs.get(&record.run);
         let is_known = run.is_some_and(|run| run.known_to.contains(&(caller.operator, caller.life)));
         let is_recorded = run.and_then(|run| run.recorded).is_some_and(|recorded| recorded < version);
-        self.require("I1", !is_known || is_doubtful, || format!("run {} is made again by who made it", record.run));
-        self.require("I1", !is_recorded || is_doubtful, || format!("run {} is made again though status showed it", record.run));
+        self.require("I1", !is_known || is_marker_lost, || format!("run {} is made again by who made it", record.run));
+        self.require("I1", !is_recorded || is_marker_lost, || format!("run {} is made again though status showed it", record.run));
     }
 
     /// A start was decided with these Jobs in sight.
@@ -266,9 +274,9 @@ impl Ledger {
             self.seen.strays += 1;
             return self.require("I1", is_run, || format!("run {number} is settled and never was"));
         }
-        let settled = account.settled;
-        let (is_next, is_doubtful) = (number == settled + 1, account.is_doubtful);
-        self.require("I1", is_next || is_doubtful, || format!("run {number} is made, and {settled} is settled"));
+        let (settled, is_marker_lost) = (account.settled, account.is_marker_lost);
+        let (is_next, is_doubtful) = (number == settled + 1, account.is_doubtful());
+        self.require("I1", is_next || is_marker_lost, || format!("run {number} is made, and {settled} is settled"));
         let account = self.account(&uid);
         if let Some(run) = account.runs.get_mut(&number) {
             // Nobody could know of the first: it came late, or was deleted before it was recorded.
@@ -289,6 +297,7 @@ impl Ledger {
             job_name: job.key.name.to_string(),
             is_doubtful: false,
             is_changed: false,
+            was_written: false,
             recorded: None,
             known_to: Vec::new(),
             jobs: vec![made],
@@ -310,7 +319,7 @@ impl Ledger {
         let account = self.account(uid);
         let number = marker.runs;
         if number <= account.settled {
-            let (settled, is_doubtful) = (account.settled, account.is_doubtful);
+            let (settled, is_doubtful) = (account.settled, account.is_doubtful());
             let template = template_of(object);
             let is_once_kept =
                 marker.once == account.once || (object.strategy() == Some(Strategy::Done) && marker.once.as_ref() == Some(&template));
@@ -324,17 +333,25 @@ impl Ledger {
             return;
         }
         let settled = account.settled;
-        let is_doubtful = account.is_doubtful;
+        let is_doubtful = account.is_doubtful();
+        let is_only = self.only_life == Some(caller.life);
+        let account = self.account(uid);
         let Some(run) = account.runs.get_mut(&number) else {
             return self.fail("I1", || format!("run {number} is settled as {:?} and never was", marker.outcome));
         };
         let (record, is_good) = (run.record.clone(), run.is_good);
-        let is_doubtful = is_doubtful || run.is_doubtful;
+        let is_said = !run.is_changed && run.jobs.iter().any(|(uid, _)| jobs.values().any(|job| job.uid == *uid));
+        let is_written = |active: &ActiveRun| active.record.as_deref().and_then(RunRecord::parse).as_ref() == Some(&record);
+        let is_remembered = is_only && !run.was_written && run.known_to.contains(&(caller.operator, caller.life));
+        run.is_doubtful |= !is_said && !object.status.active.as_ref().is_some_and(is_written) && !is_remembered;
+        let is_run_doubtful = run.is_doubtful;
         run.outcome = marker.outcome;
         let born = run.jobs.clone();
         // There when the step began, and still there.
         let lives = jobs.values().find(|job| born.iter().any(|(uid, version)| job.uid == *uid && *version < caller.since)).cloned();
         account.settled = number;
+        account.is_doubtful |= is_run_doubtful;
+        let is_doubtful = is_doubtful || is_run_doubtful;
         let before = (account.once.clone(), account.request.clone());
         account.once.clone_from(&marker.once);
         account.request.clone_from(&marker.request);
@@ -375,7 +392,7 @@ impl Ledger {
         let served = stored.object.metadata.namespace == SERVED;
         self.require("I2", served, || "status where nothing is served".to_owned());
         let account = self.account(uid);
-        let (settled, is_doubtful) = (account.settled, account.is_doubtful);
+        let (settled, is_doubtful) = (account.settled, account.is_doubtful());
         let known = |run: u64, name: &str| account.runs.get(&run).is_some_and(|run| run.job_name == name);
         let is_active_own = status.active.as_ref().is_none_or(|active| known(active.run, &active.job_name));
         let is_last_own = status.last_run.as_ref().is_none_or(|last| known(last.run, &last.job_name));
@@ -392,20 +409,15 @@ impl Ledger {
     /// What is kept of it.
     pub fn kept_status(&mut self, stored: &Stored, status: &QuarksJobStatus, version: u64) {
         let account = self.account(stored.uid());
-        let active = status.active.as_ref().filter(|active| active.record.is_some()).map(|active| active.run);
-        if let Some((number, run)) = account.runs.iter_mut().next_back()
-            && run.is_changed
-            && *number > account.settled
-            && active != Some(*number)
-        {
-            // Both places that say what it consumes have lost it.
-            run.is_doubtful = true;
-            account.is_doubtful = true;
-        }
+        let active = status.active.as_ref().map_or(0, |active| active.run);
+        let is_forgotten = |(number, run): (&u64, &Run)| *number > account.settled && *number != active && run.recorded.is_some();
+        account.is_marker_lost |= account.runs.iter().next_back().is_some_and(is_forgotten);
         let has_marker = stored.object.metadata.annotations.contains_key(ANNOTATION_SETTLED);
-        account.is_doubtful |= !has_marker && status.settled.is_none() && (account.settled > 0 || account.once.is_some());
+        let is_needed = account.settled > 0 || account.once.is_some() || account.restored.is_some();
+        account.is_marker_lost |= !has_marker && status.settled.is_none() && is_needed;
         if let Some(run) = status.active.as_ref().and_then(|active| account.runs.get_mut(&active.run)) {
             run.recorded.get_or_insert(version);
+            run.was_written |= status.active.as_ref().is_some_and(|active| active.record.is_some());
         }
         if let Some(last) = &status.last_run {
             account.told = account.told.max(last.run);
@@ -420,7 +432,7 @@ impl Ledger {
         let is_foreign = self.is_foreign(job);
         self.require("I8", !is_foreign, || format!("{} was made by somebody else", job.key));
         if let Some((account, number)) = self.run_of_job(job) {
-            let (settled, told, is_doubtful) = (account.settled, account.told, account.is_doubtful);
+            let (settled, told, is_doubtful) = (account.settled, account.told, account.is_marker_lost);
             self.require("I8", number <= settled || is_doubtful, || format!("Job of run {number} goes, {settled} is settled"));
             if job.end.is_some() {
                 self.require("I8", number <= told || is_doubtful, || format!("Job of run {number} goes, status tells of {told}"));
@@ -449,13 +461,15 @@ impl Ledger {
             return;
         }
         let account = self.account(uid);
-        let (settled, is_doubtful, runs) = (account.settled, account.is_doubtful, account.runs.len() as u64);
+        // A Job that was deleted before anybody wrote it down has never been, if its trigger is gone too.
+        let unsettled = account.runs.iter().find(|(run, state)| **run > account.settled && state.recorded.is_some()).map(|(run, _)| *run);
+        let (settled, is_doubtful, unsettled) = (account.settled, account.is_doubtful(), unsettled);
         let is_now = object.strategy() == Some(Strategy::Now);
         let is_waiting = self.is_waiting(object) && (!is_doubtful || is_now);
         let status = &object.status;
         let last = status.last_run.as_ref().map_or(0, |last| last.run);
         self.require("E1", !is_waiting, || format!("a trigger waits: {:?} {:?}", object.strategy(), request_of(object)));
-        self.require("E1", runs == settled || is_doubtful, || format!("{runs} runs, {settled} settled"));
+        self.require("E1", unsettled.is_none() || is_doubtful, || format!("run {unsettled:?} is not settled"));
         self.require("E2", status.active.is_none() && last == settled || is_doubtful, || format!("{settled} settled, status {status:?}"));
         self.require("E2", view.is_marker_copied, || format!("marker not copied: {:?}", view.marker));
         let unfinished = own.iter().find(|job| job.end.is_none());
