@@ -129,7 +129,13 @@ impl Memory {
     /// Remembers the answer to a read or write that was made when `before` was the newest version known: an index that
     /// still shows `before` is behind this answer.
     pub fn learn(&mut self, before: &ResourceVersion, object: &QuarksJob) {
-        let view = QuarksJobView::from(object);
+        let view = Arc::new(QuarksJobView::from(object));
+        self.learn_view(before, Known { view, status: own_status(&object.metadata, &object.status).into_owned() });
+    }
+
+    /// The same, of an answer that is an extract already.
+    pub(super) fn learn_view(&mut self, before: &ResourceVersion, known: Known) {
+        let view = &known.view;
         if self.uid.is_empty() {
             self.uid = view.uid.clone();
         } else if self.uid != view.uid && !is_planted(Defect::MemoryOfAnotherUid) {
@@ -145,7 +151,7 @@ impl Memory {
         while self.versions.len() > VERSIONS_MAX {
             self.versions.pop_front();
         }
-        self.known = Some(Known { view: Arc::new(view), status: own_status(&object.metadata, &object.status).into_owned() });
+        self.known = Some(known);
     }
 
     /// Remembers that a write to this Job was acknowledged.

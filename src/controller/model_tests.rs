@@ -197,3 +197,53 @@ planted_defects_are_found! {
     a_started_run_that_is_not_asked_is_found: StartedNotAsked,
     an_active_run_that_is_not_asked_is_found: ActiveNotAsked,
 }
+
+#[test]
+fn zz_bench() {
+    let base = Instant::now();
+    let mut world = World::new(base);
+    acts::Act::Create { key: 0, strategy: crate::api::Strategy::Once, template: 1, request: Some(1), restored: None }.act(&mut world);
+    let mut op = Operator::new(0, &world);
+    op.run(&mut world);
+    world.end_all_jobs(true);
+    op.run(&mut world);
+    let stored = world.quarks_jobs[&key(0)].clone();
+    let time = |what: &str, f: &dyn Fn()| {
+        let t = Instant::now();
+        for _ in 0..2000 {
+            f();
+        }
+        println!("{what} {:?}", t.elapsed() / 2000);
+    };
+    println!("{:?}", stored.object);
+    time("view", &|| {
+        std::hint::black_box(crate::index::QuarksJobView::from(&stored.object));
+    });
+    time("spec", &|| {
+        std::hint::black_box(crate::api::Spec::parse(&stored.object.spec).is_ok());
+    });
+    time("digest", &|| {
+        std::hint::black_box(crate::digest::Digest::of_template(&stored.object.spec["template"]));
+    });
+    time("marker", &|| {
+        std::hint::black_box(super::record::Marker::in_force(&stored.object.metadata, &stored.object.status, None));
+    });
+    time("own", &|| {
+        std::hint::black_box(super::identity::own_status(&stored.object.metadata, &stored.object.status));
+    });
+    time("name", &|| {
+        std::hint::black_box(super::names::job_name("q", &stored.object.metadata.uid, 1));
+    });
+    time("clone", &|| {
+        std::hint::black_box(stored.object.clone());
+    });
+    time("operators", &|| {
+        std::hint::black_box(Operator::new(0, &world));
+    });
+    time("sequence", &|| {
+        std::hint::black_box(sequence(7));
+    });
+    time("status", &|| {
+        std::hint::black_box(super::status::StatusBuilder::new(&stored.view(), &stored.object.status, "t").refused("R", "m"));
+    });
+}

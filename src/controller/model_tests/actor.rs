@@ -226,7 +226,7 @@ impl Worker<'_> {
             let Some(before) = index.quarks_job(self.key).map(|view| view.resource_version.clone()) else { return Next::Done };
             match self.world.read(self.key) {
                 Ok(Some(read)) => {
-                    self.memory.learn(&before, &read.object);
+                    self.memory.learn_view(&before, read.known());
                     self.turn.in_vain.read(&read.object.metadata.resource_version);
                     self.turn.object = Some(read);
                     self.turn.must_read = false;
@@ -442,7 +442,7 @@ impl Worker<'_> {
         let strategy = strategy_after(view, record, &marker);
         let is_refused = match self.write_marker(view, &marker, strategy, since) {
             Ok(stored) => {
-                self.memory.learn(&view.resource_version, &stored.object);
+                self.memory.learn_view(&view.resource_version, stored.known());
                 self.memory.known().is_none_or(|known| known.view.marker.runs < marker.runs)
             }
             Err(No::Refused) => true,
@@ -519,7 +519,7 @@ impl Worker<'_> {
         let marker = Marker { once, config: None, ..view.marker.clone() };
         let since = self.world.version();
         let stored = self.write_marker(view, &marker, None, since)?;
-        self.memory.learn(&view.resource_version, &stored.object);
+        self.memory.learn_view(&view.resource_version, stored.known());
         let is_kept = self.memory.known().is_some_and(|known| known.view.marker == marker);
         self.memory.record = (!is_kept).then(|| Pause::after(self.memory.record, REFUSAL_BACKOFF, now));
         Ok(Flow::Continue)
@@ -543,7 +543,7 @@ impl Worker<'_> {
             return Ok(());
         }
         let stored = self.world.write_status(self.key, &context.view.resource_version, status)?;
-        self.memory.learn(&context.view.resource_version, &stored.object);
+        self.memory.learn_view(&context.view.resource_version, stored.known());
         let is_kept = self.memory.known().is_some_and(|known| lost_field(status, &known.status).is_none());
         self.memory.record = (!is_kept).then(|| Pause::after(self.memory.record, REFUSAL_BACKOFF, self.world.now));
         Ok(())

@@ -14,6 +14,8 @@ use crate::api::{
     ANNOTATION_RUN, ANNOTATION_SETTLED, Job, JobEnd, KIND, ObjectKey, ObjectMeta, OwnerReference, QuarksJob, QuarksJobStatus,
     ResourceVersion, Strategy, Uid,
 };
+use crate::controller::identity::own_status;
+use crate::controller::memory::Known;
 use crate::controller::record::{Marker, RunRecord};
 use crate::index::{JobView, QuarksJobView};
 
@@ -34,6 +36,11 @@ pub struct Stored {
 impl Stored {
     pub fn view(&self) -> Arc<QuarksJobView> {
         Arc::clone(self.view.get_or_init(|| Arc::new(QuarksJobView::from(&self.object))))
+    }
+
+    /// What `Memory::learn` makes of it. The extract is made once.
+    pub fn known(&self) -> Known {
+        Known { view: self.view(), status: own_status(&self.object.metadata, &self.object.status).into_owned() }
     }
 
     pub fn uid(&self) -> &Uid {
