@@ -92,7 +92,7 @@ pub struct Ledger {
     /// The first that was broken.
     pub violation: Option<String>,
     /// How many of each kind were seen.
-    pub seen: Seen,
+    seen: Seen,
 }
 
 /// That the model does what it is for.
@@ -101,6 +101,17 @@ pub struct Seen {
     pub runs: u64,
     pub cancelled: u64,
     pub strays: u64,
+    /// UIDs of which nothing was certain any more.
+    pub doubtful: u64,
+}
+
+impl Seen {
+    pub fn add(&mut self, other: Self) {
+        self.runs += other.runs;
+        self.cancelled += other.cancelled;
+        self.strays += other.strays;
+        self.doubtful += other.doubtful;
+    }
 }
 
 /// Digest of the template. There are two.
@@ -120,6 +131,11 @@ impl Ledger {
         if self.violation.is_none() {
             self.violation = Some(format!("{invariant}: {}", what()));
         }
+    }
+
+    pub fn seen(&self) -> Seen {
+        let doubtful = self.accounts.values().filter(|account| account.is_doubtful()).count() as u64;
+        Seen { doubtful, ..self.seen }
     }
 
     fn require(&mut self, invariant: &str, is_kept: bool, what: impl FnOnce() -> String) {

@@ -14,6 +14,7 @@ use crate::api::{
     ANNOTATION_RUN, ANNOTATION_SETTLED, Job, JobEnd, KIND, ObjectKey, ObjectMeta, OwnerReference, QuarksJob, QuarksJobStatus,
     ResourceVersion, Strategy, Uid,
 };
+use crate::controller::action::Action;
 use crate::controller::identity::own_status;
 use crate::controller::memory::Known;
 use crate::controller::record::{Marker, RunRecord};
@@ -100,8 +101,8 @@ pub struct World {
     pub ledger: Ledger,
     /// Writes of operators that changed something.
     pub writes: u64,
-    /// Calls of operators.
-    pub calls: u64,
+    /// The bodies of requests are looked at, too.
+    pub is_thorough: bool,
 }
 
 impl World {
@@ -118,7 +119,7 @@ impl World {
             late: Vec::new(),
             ledger: Ledger::default(),
             writes: 0,
-            calls: 0,
+            is_thorough: false,
         }
     }
 
@@ -219,7 +220,6 @@ impl World {
 
     /// A call is about to be made. Others act first.
     fn begin(&mut self) -> Result<(), No> {
-        self.calls += 1;
         let due: Vec<(u8, Act)> = std::mem::take(&mut self.faults.meanwhile);
         for (calls, act) in due {
             match calls {
@@ -291,6 +291,9 @@ impl World {
             object.spec["trigger"]["strategy"] = strategy.as_str().into();
             object.metadata.generation += 1;
         }
+        if self.is_thorough {
+            self.ledger.patched(&stored.object, &object, &Action::Settle { key, version, uid, marker, strategy });
+        }
         self.changed(key, object)
     }
 
@@ -298,6 +301,10 @@ impl World {
         self.begin()?;
         let stored = self.at_version(key, version)?;
         self.ledger.write_status(&stored, status);
+        if self.is_thorough {
+            let new = QuarksJob { status: status.clone(), ..stored.object.clone() };
+            self.ledger.patched(&stored.object, &new, &Action::WriteStatus { key, version, status });
+        }
         let mut kept = status.clone();
         if self.faults.is_status_pruned {
             kept.settled = None;
