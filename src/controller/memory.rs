@@ -321,6 +321,24 @@ mod tests {
     }
 
     #[test]
+    fn a_started_run_is_remembered_until_status_says_what_it_consumes() {
+        let mut memory = Memory::default();
+        memory.started =
+            Some(StartedRun { job_name: "j".into(), record: RunRecord::of_run(1, Trigger::Now), at: Instant::now(), is_seen: true });
+        let shown = |status: serde_json::Value| {
+            let mut object = object("5", "u");
+            object.status = serde_json::from_value(status).expect("decodes");
+            QuarksJobView::from(&object)
+        };
+        let active = |run: u64, record: Option<&str>| json!({"active": {"run": run, "jobName": "j", "trigger": "now", "uid": "u", "record": record}});
+        for (status, is_idle) in
+            [(json!({}), false), (active(2, Some("{}")), false), (active(1, None), false), (active(1, Some("{}")), true)]
+        {
+            assert_eq!(memory.is_idle(Some(&shown(status.clone()))), is_idle, "{status}");
+        }
+    }
+
+    #[test]
     fn right_after_a_read_no_index_is_newer() {
         let mut memory = Memory::default();
         memory.learn(&"4".into(), &object("7", "u"));

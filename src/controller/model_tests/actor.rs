@@ -195,8 +195,9 @@ impl Operator {
         if next != Next::Retry && memory.hold.is_none() && memory.settle.is_none() {
             memory.trouble = 0;
         }
-        if let Some(indexed) = self.index.quarks_job(key) {
-            self.memories.put(key, memory, Some(&indexed));
+        match self.index.quarks_job(key) {
+            Some(indexed) => self.memories.put(key, memory, Some(&indexed)),
+            None => world.ledger.forgets(self.number),
         }
         next
     }

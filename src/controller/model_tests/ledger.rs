@@ -274,6 +274,12 @@ impl Ledger {
         }
     }
 
+    /// It has dropped its memory of a key that is not in its index: that is as good as a restart.
+    pub fn forgets(&mut self, operator: usize) {
+        let runs = self.accounts.values_mut().flat_map(|account| account.runs.values_mut());
+        runs.for_each(|run| run.known_to.retain(|(known, _)| *known != operator));
+    }
+
     /// A Job of an operator's is stored.
     pub fn created(&mut self, job: &Arc<JobView>, version: u64) {
         let (owner, uid) = job.owner.clone().expect("has an owner");
@@ -428,7 +434,8 @@ impl Ledger {
         let active = status.active.as_ref().map_or(0, |active| active.run);
         let is_forgotten = |(number, run): (&u64, &Run)| *number > account.settled && *number != active && run.recorded.is_some();
         account.is_marker_lost |= account.runs.iter().next_back().is_some_and(is_forgotten);
-        let has_marker = stored.object.metadata.annotations.contains_key(ANNOTATION_SETTLED);
+        let own = format!("\"{}\"", stored.uid());
+        let has_marker = stored.object.metadata.annotations.get(ANNOTATION_SETTLED).is_some_and(|text| text.contains(&own));
         let is_needed = account.settled > 0 || account.once.is_some() || account.restored.is_some();
         account.is_marker_lost |= !has_marker && status.settled.is_none() && is_needed;
         if let Some(run) = status.active.as_ref().and_then(|active| account.runs.get_mut(&active.run)) {
