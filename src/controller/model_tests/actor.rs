@@ -238,7 +238,13 @@ impl Worker<'_> {
         }
         let Some(indexed) = index.quarks_job(self.key) else { return Next::Done };
         let jobs = index.jobs_of(&self.key.namespace, &self.memory.view(&indexed).uid);
+        let had_started = self.memory.started.is_some();
         self.memory.observe(&indexed, &jobs, self.turn.object.is_some());
+        let is_of_another = self.world.quarks_jobs.get(self.key).is_none_or(|stored| *stored.uid() != indexed.uid);
+        if had_started && self.memory.started.is_none() && is_of_another {
+            // An index that shows an object that is gone takes the memory of the next one with it.
+            self.world.ledger.forgets(self.operator.number);
+        }
         let view = self.memory.view(&indexed);
         let jobs = self.memory.current_jobs(jobs);
         let namespace = index.monitored(&self.key.namespace).cloned();
