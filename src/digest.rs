@@ -15,7 +15,8 @@ const TAG: &str = "sha256-canonical:";
 
 /// The first `length` hex digits of the SHA-256 of `bytes`; at most 64.
 pub fn short_hex(bytes: &[u8], length: usize) -> String {
-    let mut hex: String = digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    // Names are made for every Job at every look: only what is asked for is written out.
+    let mut hex: String = digest(&SHA256, bytes).as_ref().iter().take(length.div_ceil(2)).map(|byte| format!("{byte:02x}")).collect();
     hex.truncate(length);
     hex
 }

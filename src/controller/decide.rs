@@ -14,6 +14,7 @@ use crate::index::{JobView, MISSING_REFERENCE, NamespaceView, QuarksJobView};
 use super::config::{Compared, compare, is_of_template};
 use super::identity::{OwnJob, remembered_record, run_of};
 use super::names::job_name;
+use super::planted::{Defect, is_planted};
 use super::record::RunRecord;
 
 /// How long a Job that we created may stay unseen by the watch before it is looked up by name.
@@ -299,7 +300,7 @@ fn decide_run(snapshot: &Snapshot<'_>, ours: &[OwnJob], namespace: &NamespaceVie
     let settled = view.marker.runs;
 
     let is_stray = |job: &&OwnJob| job.record.run <= settled && job.view.end.is_none() && !job.view.is_being_deleted;
-    if let Some(stray) = ours.iter().find(is_stray) {
+    if let Some(stray) = ours.iter().find(is_stray).filter(|_| !is_planted(Defect::StrayNotFirst)) {
         return Decision::Do(Step::DeleteStray(stray.clone()));
     }
 
@@ -311,14 +312,14 @@ fn decide_run(snapshot: &Snapshot<'_>, ours: &[OwnJob], namespace: &NamespaceVie
     }
 
     // No Job of an active run is in the index. Was there one?
-    if let Some(started) = started.filter(|started| started.record.run > settled) {
+    if let Some(started) = started.filter(|started| started.record.run > settled && !is_planted(Defect::StartedNotAsked)) {
         let age = now.saturating_duration_since(started.at);
         if !started.is_seen && age < JOB_UNSEEN_LIMIT {
             return Decision::Wait(JOB_UNSEEN_LIMIT - age);
         }
         return settle_vanished(started.job_name.clone(), started.record.clone(), pauses, now);
     }
-    if let Some(active) = view.active.as_ref().filter(|active| active.run > settled) {
+    if let Some(active) = view.active.as_ref().filter(|active| active.run > settled && !is_planted(Defect::ActiveNotAsked)) {
         return settle_vanished(active.job_name.clone(), remembered_record(view, None, active.run), pauses, now);
     }
     let last_run = view.last_run.map_or(0, |(run, _)| run);
@@ -328,7 +329,8 @@ fn decide_run(snapshot: &Snapshot<'_>, ours: &[OwnJob], namespace: &NamespaceVie
         return settle_vanished(name, remembered_record(view, None, last_run), pauses, now);
     }
 
-    if settled > last_run || !view.is_marker_copied || view.active.is_some() {
+    let is_copied = view.is_marker_copied || is_planted(Defect::MarkerNotCopied);
+    if settled > last_run || !is_copied || view.active.is_some() {
         return Decision::Do(Step::RecordEnd(ours.iter().find(|job| job.record.run == settled).cloned()));
     }
     decide_start(snapshot, namespace, now)

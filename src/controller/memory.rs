@@ -12,6 +12,7 @@ use super::config::Looked;
 use super::decide::{Hold, Pauses, ReferencesSeen, StartedRun};
 use super::identity::own_status;
 use super::pace::{ConfigLoop, Pace, Pause};
+use super::planted::{Defect, is_planted};
 use super::verdict::Verdict;
 
 /// Versions remembered to tell "the watch is behind" from "someone else wrote". A run makes four.
@@ -93,7 +94,7 @@ impl Memory {
         let is_behind = self.versions.contains(&indexed.resource_version);
         if self.uid.is_empty() {
             self.uid = indexed.uid.clone();
-        } else if self.uid != indexed.uid && !is_behind && !is_fresh {
+        } else if self.uid != indexed.uid && !is_behind && !is_fresh && !is_planted(Defect::MemoryOfAnotherUid) {
             *self = Self { uid: indexed.uid.clone(), ..Self::default() };
         }
         if let Some(known) = &self.known
@@ -134,10 +135,16 @@ impl Memory {
     /// Remembers the answer to a read or write that was made when `before` was the newest version known: an index that
     /// still shows `before` is behind this answer.
     pub fn learn(&mut self, before: &ResourceVersion, object: &QuarksJob) {
-        let view = QuarksJobView::from(object);
+        let view = Arc::new(QuarksJobView::from(object));
+        self.learn_view(before, Known { view, status: own_status(&object.metadata, &object.status).into_owned() });
+    }
+
+    /// The same, of an answer that is an extract already.
+    pub(super) fn learn_view(&mut self, before: &ResourceVersion, known: Known) {
+        let view = &known.view;
         if self.uid.is_empty() {
             self.uid = view.uid.clone();
-        } else if self.uid != view.uid {
+        } else if self.uid != view.uid && !is_planted(Defect::MemoryOfAnotherUid) {
             *self = Self { uid: view.uid.clone(), ..Self::default() };
         }
         if !self.versions.contains(before) {
@@ -150,7 +157,7 @@ impl Memory {
         while self.versions.len() > VERSIONS_MAX {
             self.versions.pop_front();
         }
-        self.known = Some(Known { view: Arc::new(view), status: own_status(&object.metadata, &object.status).into_owned() });
+        self.known = Some(known);
     }
 
     /// There is nothing to do: nothing is held up any more. True if something was said about it that has to be taken back.
@@ -231,7 +238,8 @@ impl Memory {
         // A run that the index shows, in status and as a Job, needs no other memory.
         let is_started_shown = started.as_ref().is_none_or(|started| {
             let active = indexed.and_then(|view| view.active.as_ref());
-            started.is_seen && active.is_some_and(|active| active.run == started.record.run)
+            // A CRD that is older than the record prunes it.
+            started.is_seen && active.is_some_and(|active| active.run == started.record.run && active.record.is_some())
         });
         // A digest that the marker holds is found there.
         let is_config_settled = config.is_none() || indexed.is_some_and(|view| view.marker.config == *config);
@@ -322,6 +330,24 @@ mod tests {
         for (version, left) in [("4", 1), ("5", 0), ("6", 0)] {
             memories.tidy(&key, &indexed(version));
             assert_eq!(memories.lock().len(), left, "{version}");
+        }
+    }
+
+    #[test]
+    fn a_started_run_is_remembered_until_status_says_what_it_consumes() {
+        let mut memory = Memory::default();
+        memory.started =
+            Some(StartedRun { job_name: "j".into(), record: RunRecord::of_run(1, Trigger::Now), at: Instant::now(), is_seen: true });
+        let shown = |status: serde_json::Value| {
+            let mut object = object("5", "u");
+            object.status = serde_json::from_value(status).expect("decodes");
+            QuarksJobView::from(&object)
+        };
+        let active = |run: u64, record: Option<&str>| json!({"active": {"run": run, "jobName": "j", "trigger": "now", "uid": "u", "record": record}});
+        for (status, is_idle) in
+            [(json!({}), false), (active(2, Some("{}")), false), (active(1, None), false), (active(1, Some("{}")), true)]
+        {
+            assert_eq!(memory.is_idle(Some(&shown(status.clone()))), is_idle, "{status}");
         }
     }
 

@@ -15,9 +15,12 @@ mod health;
 pub(crate) mod identity;
 mod lookup;
 mod memory;
+#[cfg(test)]
+mod model_tests;
 pub mod names;
 mod outbox;
 mod pace;
+pub(crate) mod planted;
 mod reconcile;
 pub mod record;
 pub mod references;

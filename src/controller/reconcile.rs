@@ -73,21 +73,21 @@ pub(super) enum Flow {
 
 /// Counts writes of a turn that were refused as stale though they were not.
 #[derive(Default)]
-struct InVain {
+pub(super) struct InVain {
     failed_at: Option<ResourceVersion>,
     failures: u32,
 }
 
 impl InVain {
     /// The object was read again.
-    fn read(&mut self, version: &ResourceVersion) {
+    pub(super) fn read(&mut self, version: &ResourceVersion) {
         if self.failed_at.as_ref() != Some(version) {
             *self = Self::default();
         }
     }
 
     /// A write to the object at this version failed. True if that was once too often.
-    fn failed(&mut self, version: &ResourceVersion) -> bool {
+    pub(super) fn failed(&mut self, version: &ResourceVersion) -> bool {
         self.failed_at = Some(version.clone());
         self.failures += 1;
         self.failures > IN_VAIN_MAX
@@ -96,7 +96,7 @@ impl InVain {
 
 impl Memory {
     /// Until when this step has to wait: what it writes does not stick, or was written too often.
-    fn hold_back(&mut self, step: &Step, grounds: u64, now: Instant) -> Option<Instant> {
+    pub(super) fn hold_back(&mut self, step: &Step, grounds: u64, now: Instant) -> Option<Instant> {
         let paused = self.record.map(|pause| pause.until).filter(|until| step.is_record() && now < *until);
         paused.or_else(|| self.pace.until(grounds, now).filter(|_| !matches!(step, Step::LookAtReferences)))
     }
@@ -394,7 +394,7 @@ impl Reconciler {
 }
 
 /// All that decisions rest on and that others can change, as a hash: while it stays the same, nothing has changed.
-fn grounds(snapshot: &Snapshot<'_>) -> u64 {
+pub(super) fn grounds(snapshot: &Snapshot<'_>) -> u64 {
     let Snapshot { view, jobs, namespace, started, hold, references, pauses: _ } = snapshot;
     let mut hasher = DefaultHasher::new();
     (view.generation, &view.request, view.marker.runs, &view.marker.once, &view.marker.config, started.is_some()).hash(&mut hasher);

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{ANNOTATION_SETTLED, ObjectMeta, Outcome, QuarksJobStatus, Strategy, Trigger, Uid};
 
+use super::planted::{Defect, is_planted};
+
 /// Runs numbers are exact in every JSON reader, and `runs + 1` never overflows.
 const RUN_MAX: u64 = 1 << 53;
 /// Longest text of a record in bytes: what we write is far shorter, whatever a request says. Others can write annotations of 256 KiB.
@@ -53,13 +55,15 @@ impl Marker {
     /// A restored object has the marker of another UID. All that it says to this one is which request had been served: while the strategy
     /// asks for nothing, that value is no new request.
     pub fn in_force(metadata: &ObjectMeta, status: &QuarksJobStatus, strategy: Option<Strategy>) -> Self {
-        let texts = || [metadata.annotations.get(ANNOTATION_SETTLED), status.settled.as_ref()].into_iter().flatten();
+        let copy = || status.settled.as_ref().filter(|_| !is_planted(Defect::MarkerCopyIgnored));
+        let texts = || [metadata.annotations.get(ANNOTATION_SETTLED), copy()].into_iter().flatten();
         let own = texts().filter_map(|text| Self::parse(text, &metadata.uid));
         // The first of several that are equal.
         let own = own.reduce(|best, other| if other.runs > best.runs { other } else { best });
         own.unwrap_or_else(|| {
             let is_waiting = matches!(strategy, Some(Strategy::Manual | Strategy::Done));
-            let restored = texts().filter(|_| is_waiting).find_map(|text| Self::parse_any(text)?.1.request);
+            let restored =
+                texts().filter(|_| is_waiting && !is_planted(Defect::RestoredRequest)).find_map(|text| Self::parse_any(text)?.1.request);
             Self { request: restored, ..Self::default() }
         })
     }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use log::{debug, info, warn};
 
 use crate::api::{
-    LABEL_JOB_UID, LABEL_QJOB_NAME, LastRun, ObjectKey, Outcome, PodReport, QuarksJob, QuarksJobStatus, Resource, Strategy, Trigger, Uid,
+    ActiveRun, LABEL_JOB_UID, LABEL_QJOB_NAME, LastRun, ObjectKey, Outcome, PodReport, QuarksJob, QuarksJobStatus, Resource, Strategy,
+    Trigger, Uid,
 };
 use crate::clock;
 use crate::digest;
@@ -172,7 +173,8 @@ impl Reconciler {
         let is_news = status.last_run.as_ref().is_none_or(|last| last.run != record.run);
         let now = clock::now_seconds();
         let last = last_run(&context, record.run, Some(record.trigger), job, verdict, &status);
-        let new = StatusBuilder::new(&view, &status, &now).ended_unsettled(last.clone(), reason, &message);
+        let new =
+            StatusBuilder::new(&view, &status, &now).ended_unsettled(last.clone(), unsettled(record, &last, &view.uid), reason, &message);
         let is_said = ready_of(&status) == ready_of(&new);
         self.write_status(&context, &status, &new, memory)?;
         if is_news {
@@ -189,7 +191,7 @@ impl Reconciler {
         let marker = &context.view.marker;
         let now = clock::now_seconds();
         let builder = StatusBuilder::new(context.view, &status, &now);
-        let recorded = status.last_run.clone().filter(|last| last.run >= marker.runs);
+        let recorded = recorded_end(&status, marker);
         let is_news = recorded.is_none() && marker.runs > 0;
         // Else the answer to our own settle was lost, or another process settled it and is gone.
         let is_counted = memory.verdict.as_ref().is_some_and(|(run, _)| *run == marker.runs);
@@ -247,7 +249,7 @@ impl Reconciler {
 }
 
 /// The strategy to write when `record`'s run is over, if it changes: only what the run consumed is cleared.
-fn strategy_after(view: &QuarksJobView, record: &RunRecord, marker: &Marker) -> Option<Strategy> {
+pub(super) fn strategy_after(view: &QuarksJobView, record: &RunRecord, marker: &Marker) -> Option<Strategy> {
     match (record.strategy?, view.strategy?) {
         (Strategy::Now, Strategy::Now) => Some(if marker.once.is_some() { Strategy::Done } else { Strategy::Manual }),
         // Another template since: `once` means that one too.
@@ -263,7 +265,25 @@ fn is_of_template(view: &QuarksJobView, stored: &str) -> bool {
     view.template_digest.is(stored) || !digest::is_current(stored)
 }
 
-fn last_run(
+/// The end of the settled run, if status says it already, and as it was settled: before that a Job that came late may have changed it.
+pub(super) fn recorded_end(status: &QuarksJobStatus, marker: &Marker) -> Option<LastRun> {
+    let is_settled = |outcome: Outcome| marker.outcome.is_none_or(|settled| settled == outcome);
+    status.last_run.clone().filter(|last| last.run > marker.runs || (last.run == marker.runs && is_settled(last.outcome)))
+}
+
+/// The run that is not settled yet, in case its Job goes before it is.
+pub(super) fn unsettled(record: &RunRecord, last: &LastRun, owner: &Uid) -> ActiveRun {
+    ActiveRun {
+        run: record.run,
+        job_name: last.job_name.clone(),
+        trigger: record.trigger,
+        uid: Some(owner.clone()),
+        record: Some(record.encode()),
+        start_time: last.start_time.clone(),
+    }
+}
+
+pub(super) fn last_run(
     context: &Context<'_>,
     run: u64,
     trigger: Option<Trigger>,
@@ -319,6 +339,23 @@ mod tests {
         }))
         .expect("decodes");
         QuarksJobView::from(&object)
+    }
+
+    #[test]
+    fn an_end_counts_as_recorded_if_it_is_the_one_that_was_settled() {
+        let last = json!({"run": 2, "jobName": "j", "outcome": "Cancelled"});
+        let status: QuarksJobStatus = serde_json::from_value(json!({"lastRun": last})).expect("decodes");
+        let is_recorded = |runs, outcome| recorded_end(&status, &Marker { runs, outcome, ..Marker::default() }).is_some();
+        for (runs, outcome, expected) in [
+            (2, Some(Outcome::Cancelled), true),
+            (2, Some(Outcome::Succeeded), false),
+            (2, None, true),
+            (1, Some(Outcome::Succeeded), true),
+            (3, Some(Outcome::Cancelled), false),
+        ] {
+            assert_eq!(is_recorded(runs, outcome), expected, "{runs} {outcome:?}");
+        }
+        assert_eq!(recorded_end(&QuarksJobStatus::default(), &Marker::default()), None);
     }
 
     #[test]

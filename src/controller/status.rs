@@ -46,10 +46,11 @@ impl<'a> StatusBuilder<'a> {
         self.finish()
     }
 
-    /// A run has ended, and its end cannot be settled.
-    pub fn ended_unsettled(mut self, run: LastRun, reason: &str, message: &str) -> QuarksJobStatus {
+    /// A run has ended, and its end cannot be settled. Until it is, `active` says what it consumes: its Job may go.
+    pub fn ended_unsettled(mut self, run: LastRun, active: ActiveRun, reason: &str, message: &str) -> QuarksJobStatus {
         self.status.observed_generation = self.view.generation;
         self.set_ended(run);
+        self.status.active = Some(active);
         self.set("Ready", "False", reason, message);
         self.finish()
     }
@@ -240,6 +241,25 @@ mod tests {
         assert_eq!(observed("now", |b| b.refused("InvalidTemplate", "")), 5);
         assert_eq!(observed("now", |b| b.ended(ended(Outcome::Succeeded), ready())), 4);
         assert_eq!(observed("manual", |b| b.ended(ended(Outcome::Succeeded), ready())), 5);
+    }
+
+    #[test]
+    fn what_a_run_consumes_stays_in_status_until_it_is_settled() {
+        let active = ActiveRun {
+            run: 1,
+            job_name: "j".into(),
+            trigger: Trigger::Now,
+            uid: Some("u".into()),
+            record: Some("{}".into()),
+            start_time: None,
+        };
+        let view = view("now", 2);
+        let status = StatusBuilder::new(&view, &QuarksJobStatus::default(), "t");
+        let status = status.ended_unsettled(ended(Outcome::Failed), active.clone(), "SettleRefused", "by a policy");
+        assert_eq!((status.active.as_ref(), status.last_run.as_ref().map(|last| last.run)), (Some(&active), Some(1)));
+        assert_eq!(words(&status), "Succeeded=False Running=False Ready=False");
+        let settled = StatusBuilder::new(&view, &status, "t").ended(ended(Outcome::Failed), ready());
+        assert_eq!(settled.active, None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::admit::PassedOver;
 use super::{JobView, NamespaceView, QuarksJobView};
 use crate::api::{ObjectKey, Uid};
 use crate::controller::identity::run_of;
+use crate::controller::planted::{Defect, is_planted};
 use crate::controller::references::{Reference, ReferenceKind};
 use crate::controller::versions::may_be_version_of;
 use crate::watch::WatchEvent;
@@ -134,7 +135,12 @@ impl Index {
 
     /// The Jobs whose controller is the QuarksJob with this UID in this namespace. Jobs elsewhere are not its own, whatever they claim.
     pub fn jobs_of(&self, namespace: &str, owner: &Uid) -> Vec<Arc<JobView>> {
-        let keys = self.jobs_by_owner.get(owner).into_iter().flatten().filter(|key| *key.namespace == *namespace);
+        let keys = self
+            .jobs_by_owner
+            .get(owner)
+            .into_iter()
+            .flatten()
+            .filter(|key| *key.namespace == *namespace || is_planted(Defect::NamespaceNotAsked));
         keys.filter_map(|key| self.jobs.get(key).cloned()).collect()
     }
 
