@@ -88,15 +88,21 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Takes in what the index says, and drops what it has overtaken. After a read in the same step `is_fresh` says that
-    /// nothing in the index can be newer.
-    pub fn observe(&mut self, indexed: &Arc<QuarksJobView>, jobs: &[Arc<JobView>], is_fresh: bool) {
+    /// Whose memory is this? With another object in the index it starts afresh, unless the index is behind: a read, ours, has shown this one.
+    /// After a read in the same step `is_fresh` says that nothing in the index can be newer.
+    pub fn identify(&mut self, indexed: &QuarksJobView, is_fresh: bool) {
         let is_behind = self.versions.contains(&indexed.resource_version);
         if self.uid.is_empty() {
             self.uid = indexed.uid.clone();
         } else if self.uid != indexed.uid && !is_behind && !is_fresh && !is_planted(Defect::MemoryOfAnotherUid) {
             *self = Self { uid: indexed.uid.clone(), ..Self::default() };
         }
+    }
+
+    /// Takes in what the index says, and drops what it has overtaken.
+    pub fn observe(&mut self, indexed: &Arc<QuarksJobView>, jobs: &[Arc<JobView>], is_fresh: bool) {
+        self.identify(indexed, is_fresh);
+        let is_behind = self.versions.contains(&indexed.resource_version);
         if let Some(known) = &self.known
             && known.view.resource_version != indexed.resource_version
             && !is_behind
@@ -335,9 +341,9 @@ mod tests {
 
     #[test]
     fn a_started_run_is_remembered_until_status_says_what_it_consumes() {
-        let mut memory = Memory::default();
-        memory.started =
-            Some(StartedRun { job_name: "j".into(), record: RunRecord::of_run(1, Trigger::Now), at: Instant::now(), is_seen: true });
+        let record = RunRecord::of_run(1, Trigger::Now);
+        let started = StartedRun { job_name: "j".into(), record, at: Instant::now(), is_seen: true };
+        let memory = Memory { started: Some(started), ..Memory::default() };
         let shown = |status: serde_json::Value| {
             let mut object = object("5", "u");
             object.status = serde_json::from_value(status).expect("decodes");

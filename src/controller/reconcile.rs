@@ -1,6 +1,7 @@
 //! What a worker does with a key: look, decide, do one step, look again.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -124,6 +125,23 @@ pub struct Reconciler {
     pub metrics: Metrics,
 }
 
+/// A worker's turn with a key.
+struct Turn<'a> {
+    key: &'a ObjectKey,
+    lane: Lane,
+    /// Read for the next step.
+    object: Option<QuarksJob>,
+    must_read: bool,
+    in_vain: InVain,
+}
+
+/// What the index and the memory show of a key.
+struct Seen {
+    view: Arc<QuarksJobView>,
+    jobs: Vec<Arc<JobView>>,
+    namespace: Option<NamespaceView>,
+}
+
 /// What a step works with.
 pub(super) struct Context<'a> {
     pub key: &'a ObjectKey,
@@ -164,104 +182,128 @@ impl Reconciler {
     }
 
     fn steps(&self, key: &ObjectKey, lane: Lane, memory: &mut Memory) -> Next {
-        let mut object: Option<QuarksJob> = None;
-        let mut must_read = false;
-        let mut in_vain = InVain::default();
+        let mut turn = Turn { key, lane, object: None, must_read: false, in_vain: InVain::default() };
         for _ in 0..STEPS_MAX {
-            if must_read {
-                let Some(before) = self.index.read().quarks_job(key).map(|view| view.resource_version.clone()) else { return Next::Done };
-                match self.read(key) {
-                    Ok(Some(read)) => {
-                        memory.learn(&before, &read);
-                        in_vain.read(&read.metadata.resource_version);
-                        object = Some(read);
-                        must_read = false;
-                    }
-                    // The watch will say so too; nothing is done for an object that is gone.
-                    Ok(None) => return Next::Done,
-                    Err(error) => return self.trouble(key, memory, error),
-                }
+            if let ControlFlow::Break(next) = self.look_and_act(&mut turn, memory) {
+                return next;
             }
-            let (view, jobs, namespace) = {
-                let index = self.index.read();
-                let Some(indexed) = index.quarks_job(key) else { return Next::Done };
-                let jobs = index.jobs_of(&key.namespace, &memory.view(&indexed).uid);
-                memory.observe(&indexed, &jobs, object.is_some());
-                let view = memory.view(&indexed);
-                (view, memory.current_jobs(jobs), index.monitored(&key.namespace).cloned())
-            };
-            let due = self.config.due(key).map(|due| due.at);
-            let snapshot = Snapshot {
-                view: &view,
-                jobs: &jobs,
-                namespace: namespace.as_ref(),
-                started: memory.started.as_ref(),
-                hold: memory.hold.as_ref(),
-                references: memory.references(&view, due),
-                pauses: memory.pauses(),
-            };
-            let now = Instant::now();
-            let (decision, grounds) = (decide(&snapshot, now), grounds(&snapshot));
-            let is_start = matches!(decision, Decision::Do(Step::Start(_)));
-            match decision {
-                Decision::Do(Step::Start(_)) => _ = memory.trigger_seen.get_or_insert(now),
-                // Nothing waits, or for something else than us; but after a refusal the trigger still does.
-                Decision::Nothing => memory.trigger_seen = None,
-                Decision::Wait(_) if memory.hold.is_none() => memory.trigger_seen = None,
-                Decision::Do(_) | Decision::Wait(_) => {}
-            }
-            let step = match decision {
-                // Looked at once more: condition `Ready` still says that a right is missing for a clean-up that is not needed any more.
-                Decision::Nothing if memory.rest() => continue,
-                Decision::Nothing => return memory.config_loop.rest(now).map_or(Next::Done, Next::After),
-                Decision::Wait(duration) => return Next::After(duration),
-                Decision::Do(step) => step,
-            };
-            if lane == Lane::Urgent && !is_start {
-                return Next::Later;
-            }
-            if let Some(until) = memory.hold_back(&step, grounds, now) {
-                return Next::After(until.saturating_duration_since(now));
-            }
-            // A start is decided on an object read just now; whatever writes a status needs to know the old one.
-            let needs_object = is_start || matches!(step, Step::Report(_));
-            let needs_status = step.is_record() && !matches!(step, Step::TakeBaseline);
-            if (needs_object && object.is_none()) || (needs_status && memory.known().is_none()) {
-                must_read = true;
-                continue;
-            }
-            debug!("step key={key} step={}", step.name());
-            let context = Context { key, view: &view, namespace: namespace.as_ref(), object: object.as_ref() };
-            let (is_clean_up, is_look) = (step.is_clean_up() && !matches!(step, Step::Prune), matches!(step, Step::LookAtReferences));
-            match self.execute(step, &context, memory) {
-                Ok(Flow::Wait(duration)) => return Next::After(duration),
-                Ok(Flow::Continue) => {
-                    if is_clean_up {
-                        (memory.clean_up, memory.is_clean_up_denied) = (None, false);
-                    }
-                    if !is_look {
-                        memory.pace.wrote(now);
-                    }
-                    if is_start {
-                        return Next::Later;
-                    }
-                }
-                Err(Failed::Stale) if in_vain.failed(&view.resource_version) => {
-                    let pause = Pause::after(memory.record, REFUSAL_BACKOFF, now);
-                    warn!(
-                        "a write fails again and again though nothing has changed key={key} retry_seconds={}",
-                        (pause.until - now).as_secs()
-                    );
-                    memory.record = Some(pause);
-                    return Next::After(pause.until - now);
-                }
-                Err(Failed::Stale) => must_read = true,
-                Err(Failed::Api(error)) if is_clean_up && !error.is_shutdown() => self.postpone_clean_up(&context, memory, &error),
-                Err(Failed::Api(error)) => return self.trouble(key, memory, error),
-            }
-            object = None;
         }
         Next::Later
+    }
+
+    /// Looks, decides, does one step. Break: that is all for now.
+    fn look_and_act(&self, turn: &mut Turn<'_>, memory: &mut Memory) -> ControlFlow<Next> {
+        if turn.must_read {
+            self.read_again(turn, memory)?;
+        }
+        let Some(seen) = self.look_at_index(turn, memory) else { return ControlFlow::Break(Next::Done) };
+        let now = Instant::now();
+        let (decision, grounds) = self.ask(turn.key, &seen, memory, now);
+        let step = match decision {
+            // Looked at once more: condition `Ready` still says that a right is missing for a clean-up that is not needed any more.
+            Decision::Nothing if memory.rest() => return ControlFlow::Continue(()),
+            Decision::Nothing => return ControlFlow::Break(memory.config_loop.rest(now).map_or(Next::Done, Next::After)),
+            Decision::Wait(duration) => return ControlFlow::Break(Next::After(duration)),
+            Decision::Do(step) => step,
+        };
+        let is_start = matches!(step, Step::Start(_));
+        if turn.lane == Lane::Urgent && !is_start {
+            return ControlFlow::Break(Next::Later);
+        }
+        if let Some(until) = memory.hold_back(&step, grounds, now) {
+            return ControlFlow::Break(Next::After(until.saturating_duration_since(now)));
+        }
+        // A start is decided on an object read just now; whatever writes a status needs to know the old one.
+        let needs_object = is_start || matches!(step, Step::Report(_));
+        let needs_status = step.is_record() && !matches!(step, Step::TakeBaseline);
+        if (needs_object && turn.object.is_none()) || (needs_status && memory.known().is_none()) {
+            turn.must_read = true;
+            return ControlFlow::Continue(());
+        }
+        self.act(step, &seen, turn, memory, now)
+    }
+
+    fn read_again(&self, turn: &mut Turn<'_>, memory: &mut Memory) -> ControlFlow<Next> {
+        let before = self.index.read().quarks_job(turn.key).map(|view| view.resource_version.clone());
+        let Some(before) = before else { return ControlFlow::Break(Next::Done) };
+        match self.read(turn.key) {
+            Ok(Some(read)) => {
+                memory.learn(&before, &read);
+                turn.in_vain.read(&read.metadata.resource_version);
+                (turn.object, turn.must_read) = (Some(read), false);
+                ControlFlow::Continue(())
+            }
+            // The watch will say so too; nothing is done for an object that is gone.
+            Ok(None) => ControlFlow::Break(Next::Done),
+            Err(error) => ControlFlow::Break(self.trouble(turn.key, memory, error)),
+        }
+    }
+
+    fn look_at_index(&self, turn: &Turn<'_>, memory: &mut Memory) -> Option<Seen> {
+        let index = self.index.read();
+        let indexed = index.quarks_job(turn.key)?;
+        memory.identify(&indexed, turn.object.is_some());
+        let jobs = index.jobs_of(&turn.key.namespace, &memory.view(&indexed).uid);
+        memory.observe(&indexed, &jobs, turn.object.is_some());
+        let namespace = index.monitored(&turn.key.namespace).cloned();
+        Some(Seen { view: memory.view(&indexed), jobs: memory.current_jobs(jobs), namespace })
+    }
+
+    /// The decision, and what it rests on.
+    fn ask(&self, key: &ObjectKey, seen: &Seen, memory: &mut Memory, now: Instant) -> (Decision, u64) {
+        let snapshot = Snapshot {
+            view: &seen.view,
+            jobs: &seen.jobs,
+            namespace: seen.namespace.as_ref(),
+            started: memory.started.as_ref(),
+            hold: memory.hold.as_ref(),
+            references: memory.references(&seen.view, self.config.due(key).map(|due| due.at)),
+            pauses: memory.pauses(),
+        };
+        let (decision, grounds) = (decide(&snapshot, now), grounds(&snapshot));
+        match decision {
+            Decision::Do(Step::Start(_)) => _ = memory.trigger_seen.get_or_insert(now),
+            // Nothing waits, or for something else than us; but after a refusal the trigger still does.
+            Decision::Nothing => memory.trigger_seen = None,
+            Decision::Wait(_) if memory.hold.is_none() => memory.trigger_seen = None,
+            Decision::Do(_) | Decision::Wait(_) => {}
+        }
+        (decision, grounds)
+    }
+
+    fn act(&self, step: Step, seen: &Seen, turn: &mut Turn<'_>, memory: &mut Memory, now: Instant) -> ControlFlow<Next> {
+        let Seen { view, namespace, .. } = seen;
+        let key = turn.key;
+        debug!("step key={key} step={}", step.name());
+        let object = turn.object.take();
+        let context = Context { key, view, namespace: namespace.as_ref(), object: object.as_ref() };
+        let is_clean_up = step.is_clean_up() && !matches!(step, Step::Prune);
+        let (is_start, is_look) = (matches!(step, Step::Start(_)), matches!(step, Step::LookAtReferences));
+        match self.execute(step, &context, memory) {
+            Ok(Flow::Wait(duration)) => return ControlFlow::Break(Next::After(duration)),
+            Ok(Flow::Continue) => {
+                if is_clean_up {
+                    (memory.clean_up, memory.is_clean_up_denied) = (None, false);
+                }
+                if !is_look {
+                    memory.pace.wrote(now);
+                }
+                if is_start {
+                    return ControlFlow::Break(Next::Later);
+                }
+            }
+            Err(Failed::Stale) if turn.in_vain.failed(&view.resource_version) => {
+                let pause = Pause::after(memory.record, REFUSAL_BACKOFF, now);
+                let wait = pause.until - now;
+                warn!("a write fails again and again though nothing has changed key={key} retry_seconds={}", wait.as_secs());
+                memory.record = Some(pause);
+                return ControlFlow::Break(Next::After(wait));
+            }
+            Err(Failed::Stale) => turn.must_read = true,
+            Err(Failed::Api(error)) if is_clean_up && !error.is_shutdown() => self.postpone_clean_up(&context, memory, &error),
+            Err(Failed::Api(error)) => return ControlFlow::Break(self.trouble(key, memory, error)),
+        }
+        ControlFlow::Continue(())
     }
 
     fn execute(&self, step: Step, context: &Context<'_>, memory: &mut Memory) -> Result<Flow, Failed> {
