@@ -68,6 +68,7 @@ pub(crate) struct Items {
     is_too_long: bool,
     limit: usize,
     metadata: Vec<u8>,
+    has_items: bool,
 }
 
 impl Items {
@@ -81,6 +82,7 @@ impl Items {
             is_too_long: false,
             limit,
             metadata: Vec::new(),
+            has_items: false,
         }
     }
 
@@ -110,15 +112,18 @@ impl Items {
         Ok(())
     }
 
-    /// What the page says of itself, if it came whole.
+    /// What the page says of itself, if it came whole. A load balancer's `{"status":"ok"}` is no empty list: without items or a version
+    /// it is none.
     pub(crate) fn finish(self) -> Result<PageMeta, NoList> {
         if self.place != Place::End {
             return Err(NoList("the answer is cut".to_owned()));
         }
-        if self.metadata.is_empty() {
-            return Ok(PageMeta::default());
+        if !self.has_items || self.metadata.is_empty() {
+            return Err(NoList("not a list: it has no items or no metadata".to_owned()));
         }
-        crate::json::from_slice(&self.metadata).map_err(|error| NoList(crate::kube::error::describe_decode(&error)))
+        let meta: PageMeta =
+            crate::json::from_slice(&self.metadata).map_err(|error| NoList(crate::kube::error::describe_decode(&error)))?;
+        if meta.resource_version.is_empty() { Err(NoList("not a list: it has no resourceVersion".to_owned())) } else { Ok(meta) }
     }
 
     /// What follows at a byte between values.
@@ -138,6 +143,7 @@ impl Items {
             (Place::AfterItem, b',') => Place::Item,
             _ => return Err(NoList("not the JSON of a list".to_owned())),
         };
+        self.has_items |= place == Place::Value && self.member == Member::Items;
         if matches!(next, Place::InKey | Place::InValue | Place::InItem) {
             self.value = Value::default();
             self.buffer.clear();
@@ -277,7 +283,7 @@ mod tests {
                 "9 t",
             ),
             (format!(r#"{{"items":[{item},7,"x"],"x":{{"items":[1]}},"metadata":{{"resourceVersion":"9"}},"y":[null]}}"#), "9 "),
-            (format!("{{\"items\":\n[{item}\n,7\n,\"x\"\n]}}"), " "),
+            (format!("{{\"items\":\n[{item}\n,7\n,\"x\"\n]\n,\"metadata\":{{\"resourceVersion\":\"8\"}}}}"), "8 "),
         ];
         for (body, meta) in &bodies {
             for size in 1..=body.len() {
@@ -293,8 +299,16 @@ mod tests {
         for (body, meta) in [
             (r#"{"metadata": {"resourceVersion": "1"}, "items": null}"#, "1 "),
             (r#"{"items": null, "metadata": {"resourceVersion": "1"}}"#, "1 "),
-            (r#"{"items": [ ]}"#, " "),
-            ("{ }", " "),
+            (r#"{"items": [ ], "metadata": {"resourceVersion": "1"}}"#, "1 "),
+            // What others answer with success is no empty list.
+            ("{ }", "an error"),
+            (r#"{"status": "ok"}"#, "an error"),
+            (r#"{"items": [ ]}"#, "an error"),
+            (r#"{"items": null, "metadata": {}}"#, "an error"),
+            (r#"{"items": null, "metadata": null}"#, "an error"),
+            (r#"{"items": [], "metadata": {"resourceVersion": ""}}"#, "an error"),
+            (r#"{"metadata": {"resourceVersion": "1"}}"#, "an error"),
+            (r#"{"x": {"items": []}, "metadata": {"resourceVersion": "1"}}"#, "an error"),
             (r#"{"metadata": null}"#, "an error"),
         ] {
             let (found, end) = read(body, 3);

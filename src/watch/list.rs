@@ -60,7 +60,7 @@ mod tests {
     use std::sync::Arc;
 
     fn page(items: Value, next: Value) -> Reply {
-        Reply::json(200, &json!({"metadata": {"continue": next}, "items": items}))
+        Reply::json(200, &json!({"metadata": {"resourceVersion": "1", "continue": next}, "items": items}))
     }
 
     fn named(name: &str) -> Value {
@@ -113,6 +113,9 @@ mod tests {
     fn half_a_list_is_an_error() {
         for (second, is_transient) in [
             (Reply::text(200, "{\"items\": [{"), true),
+            (Reply::text(200, "{}"), true),
+            (Reply::json(200, &json!({"status": "ok"})), true),
+            (Reply::json(200, &json!({"metadata": {}, "items": []})), true),
             (page(json!([{"metadata": {"name": 4711}}]), json!("")), false),
             (Reply::json(500, &json!({})), true),
         ] {
