@@ -127,7 +127,7 @@ impl Client {
 
     /// Sends the request and decodes the answer.
     pub fn call<T: DeserializeOwned>(&self, request: &Request) -> Result<T> {
-        self.call_with_warnings(request).map(|(value, _)| value)
+        decode(request, &self.call_text(request, self.inner.options.max_body)?)
     }
 
     /// Like [`Client::call`], with the texts of the answer's `Warning` headers.
@@ -315,14 +315,16 @@ impl std::fmt::Debug for Client {
 
 /// Decodes a whole body. The message holds no value of it, and of a Secret not even the path.
 pub(crate) fn decode<'a, T: serde::Deserialize<'a>>(request: &Request, body: &'a [u8]) -> Result<T> {
-    crate::json::from_slice(body).map_err(|error| {
-        let message = if request.resource == Resource::SECRETS {
-            format!("line {} column {}", error.line(), error.column())
-        } else {
-            one_line(&describe_decode(&error), 300)
-        };
-        Error::Decode { verb: request.verb, resource: request.resource, message, garbled: !error.is_data() }
-    })
+    crate::json::from_slice(body).map_err(|error| undecodable(request, &error))
+}
+
+fn undecodable(request: &Request, error: &serde_json::Error) -> Error {
+    let message = if request.resource == Resource::SECRETS {
+        format!("line {} column {}", error.line(), error.column())
+    } else {
+        one_line(&describe_decode(error), 300)
+    };
+    Error::Decode { verb: request.verb, resource: request.resource, message, garbled: !error.is_data() }
 }
 
 /// The `Status` in an error's body; or one that is not genuine, with code and plain text alone, if something on the way answered.
