@@ -367,3 +367,57 @@ fn jobs_of_the_original_are_still_not_ours() {
     assert_eq!(object["status"]["lastRun"]["outcome"], "Succeeded");
     scene.wait_jobs(2);
 }
+
+/// A Job in the namespace of `q` that claims to be a run of it, and has ended well.
+fn forge(scene: &Scene, job: &str, record: Option<Value>) {
+    let mut metadata = json!({"name": job, "ownerReferences": [{
+        "apiVersion": "quarks.cloudfoundry.org/v1alpha1", "kind": "QuarksJob", "name": "q", "uid": uid(&scene.quarks_job("q")), "controller": true}]});
+    if let Some(record) = record {
+        metadata["annotations"] = json!({RUN: record.to_string()});
+    }
+    scene.server.api().create(&path("jobs", NAMESPACE, ""), json!({"metadata": metadata, "spec": {}}));
+    scene.finish(job, End::Complete);
+}
+
+#[test]
+fn a_run_number_that_nobody_can_have_reached_is_none() {
+    for (case, forged) in [("name", u64::MAX), ("annotation", (1 << 53) - 1)] {
+        let scene = Scene::new(&format!("forged-{case}"));
+        let _jobs = play::auto_complete(scene.server.api());
+        scene.create("q", "manual", |_| {});
+        scene.operator.start();
+        scene.wait_quiet();
+        match case {
+            "name" => forge(&scene, &own_job("q", &scene.quarks_job("q"), forged), None),
+            _ => forge(&scene, "by-hand", Some(json!({"run": forged, "trigger": "now"}))),
+        }
+        for run in 1..=2 {
+            scene.patch("q", json!({"spec": {"trigger": {"strategy": "now"}}}));
+            let object = scene.wait_settled("q", run);
+            assert_eq!((&object["status"]["runs"], &object["spec"]["trigger"]["strategy"]), (&json!(run), &json!("manual")), "{case}");
+        }
+        assert_eq!(scene.created().len(), 2, "{case}: {}", scene.operator.log());
+    }
+}
+
+#[test]
+fn an_annotation_changed_during_the_run_does_not_change_what_it_consumes() {
+    for is_restarted in [false, true] {
+        let scene = Scene::new(&format!("annotation-changed-{is_restarted}"));
+        scene.create("q", "now", |_| {});
+        scene.operator.start();
+        scene.wait_running("q");
+        let job = name(&scene.wait_jobs(1)[0]);
+        let record = json!({"run": 1, "trigger": "once", "request": "never-made"}).to_string();
+        if is_restarted {
+            scene.operator.kill9();
+        }
+        scene.server.api().patch(&path("jobs", NAMESPACE, &job), &json!({"metadata": {"annotations": {RUN: record}}}));
+        if is_restarted {
+            scene.operator.start();
+        }
+        goes_on(&scene, &job, "manual", &format!("restarted: {is_restarted}"));
+        let marker = scene.quarks_job("q")["metadata"]["annotations"][SETTLED].as_str().expect("a marker").to_owned();
+        assert!(!marker.contains("never-made") && !marker.contains("once"), "{marker}");
+    }
+}

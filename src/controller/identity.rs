@@ -35,6 +35,10 @@ pub fn own_status<'a>(metadata: &ObjectMeta, status: &'a QuarksJobStatus) -> Cow
     }
 }
 
+/// A Job's run number counts up to so many above the settled ones. Without any marker (both copies are lost) the Jobs that are left say the
+/// number, so it is more than a QuarksJob makes in its life.
+const RUNS_AHEAD: u64 = 1 << 20;
+
 /// A Job of a QuarksJob, and the run that it is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OwnJob {
@@ -52,25 +56,33 @@ pub fn run_of(job: &JobView, owner: &QuarksJobView, started: Option<&StartedRun>
         return None;
     }
     let named = run_of_job_name(&job.key.name).filter(|run| *job.key.name == job_name(&owner.key.name, &owner.uid, *run));
-    match (job.record.as_deref(), named) {
-        (Some(record), None) => Some(record.clone()),
-        (Some(record), Some(run)) if record.run == run || is_planted(Defect::RecordOfAnotherRun) => Some(record.clone()),
-        // The annotation is gone, or somebody has changed it: the name tells.
-        (_, Some(_)) if is_planted(Defect::RunAnnotationLost) => None,
-        (_, Some(run)) => Some(remembered_record(owner, started, run)),
-        (None, None) => None,
-    }
+    let record = match (job.record.as_deref(), named) {
+        (Some(record), None) => record.clone(),
+        (Some(record), Some(_)) if is_planted(Defect::RecordOfAnotherRun) => record.clone(),
+        (None, Some(_)) if is_planted(Defect::RunAnnotationLost) => return None,
+        // The annotation may be gone, or changed: what we wrote down ourselves counts first.
+        (annotation, Some(run)) => written_record(owner, started, run)
+            .or_else(|| annotation.filter(|record| record.run == run).cloned())
+            .unwrap_or_else(|| remembered_record(owner, started, run)),
+        (None, None) => return None,
+    };
+    // Whoever may create Jobs can forge a number, and the next run's would be one that no reader takes.
+    (record.run <= owner.marker.runs.saturating_add(RUNS_AHEAD)).then_some(record)
+}
+
+/// What this process or status has written down of a run, in full.
+fn written_record(owner: &QuarksJobView, started: Option<&StartedRun>, run: u64) -> Option<RunRecord> {
+    let in_status = || {
+        let active = owner.active.as_ref().filter(|active| active.run == run)?;
+        active.record.as_deref().and_then(RunRecord::parse).filter(|record| record.run == run)
+    };
+    started.map(|started| &started.record).filter(|record| record.run == run).cloned().or_else(in_status)
 }
 
 /// What run `run` consumes, if its Job does not say so (any more).
 pub fn remembered_record(owner: &QuarksJobView, started: Option<&StartedRun>, run: u64) -> RunRecord {
-    let of_start = started.map(|started| &started.record).filter(|record| record.run == run).cloned();
-    let in_status = || {
-        let active = owner.active.as_ref().filter(|active| active.run == run)?;
-        let record = active.record.as_deref().and_then(RunRecord::parse).filter(|record| record.run == run);
-        Some(record.unwrap_or_else(|| named_record(owner, active)))
-    };
-    of_start.or_else(in_status).unwrap_or_else(|| guessed_record(owner, run))
+    let named = || owner.active.as_ref().filter(|active| active.run == run).map(|active| named_record(owner, active));
+    written_record(owner, started, run).or_else(named).unwrap_or_else(|| guessed_record(owner, run))
 }
 
 /// A run of which status names only the trigger.
@@ -174,6 +186,15 @@ mod tests {
         assert_eq!(of(&|job| annotate(3)(job)), Some((3, Trigger::Once)));
         assert_eq!(of(&|_| {}), Some((3, Trigger::Now)), "without the annotation");
         assert_eq!(of(&|job| annotate(9)(job)), Some((3, Trigger::Now)), "with a wrong one");
+        for forged in [RUNS_AHEAD + 1, (1 << 53) - 1, u64::MAX] {
+            assert_eq!(of(&|job| named(forged)(job)), None, "{forged} by its name");
+            assert_eq!(
+                of(&|job| (job["metadata"]["name"] = json!("by-hand"), annotate(forged)(job)).1),
+                None,
+                "{forged} by its annotation"
+            );
+        }
+        assert_eq!(of(&|job| named(RUNS_AHEAD)(job)).map(|(run, _)| run), Some(RUNS_AHEAD));
         assert_eq!(of(&|job| (named(7)(job), annotate(7)(job)).0), Some((7, Trigger::Once)));
         let other_name = |job: &mut Value| job["metadata"]["name"] = json!("by-hand");
         assert_eq!(of(&|job| (other_name(job), annotate(4)(job)).0), Some((4, Trigger::Once)), "§4: owner and annotation");
@@ -218,5 +239,23 @@ mod tests {
         assert_eq!(of(&object(|_| {}), Some(&started(2))), (Trigger::Now, now, None), "of another run");
         let settled = object(|object| object["metadata"]["annotations"] = json!({crate::api::ANNOTATION_SETTLED: marker("u1", 3)}));
         assert_eq!(of(&settled, None), (Trigger::Now, None, None), "a settled run consumes nothing more");
+    }
+
+    #[test]
+    fn an_annotation_that_somebody_changed_is_not_believed_over_what_we_wrote_down() {
+        let ours = RunRecord { strategy: Some(Strategy::Now), output: true, ttl: Some(9), ..RunRecord::of_run(3, Trigger::Now) };
+        let text = ours.encode();
+        let active = json!({"run": 3, "jobName": name("u1", 3), "trigger": "now", "uid": "u1", "record": text});
+        let owner = QuarksJobView::from(&object(|object| object["status"] = json!({"active": active})));
+        let changed = |job: &mut Value| annotate(3)(job);
+        assert_eq!(run_of(&job(changed), &owner, None), Some(ours.clone()), "status");
+        let started = StartedRun { job_name: name("u1", 3), record: ours.clone(), at: std::time::Instant::now(), is_seen: true };
+        let blank = QuarksJobView::from(&object(|_| {}));
+        assert_eq!(run_of(&job(changed), &blank, Some(&started)), Some(ours), "this process");
+        assert_eq!(
+            run_of(&job(changed), &blank, None).map(|record| record.trigger),
+            Some(Trigger::Once),
+            "else the annotation says it (§4)"
+        );
     }
 }

@@ -124,6 +124,15 @@ impl Memory {
         if self.settle_run <= self.view(indexed).marker.runs {
             self.settle = None;
         }
+        let settled = self.view(indexed).marker.runs;
+        let is_needed = |started: &StartedRun| {
+            // Its Job does not say any more what is left to do for it.
+            let has_lost = |job: &&Arc<JobView>| job.record.as_ref().is_none_or(|record| record.run != started.record.run);
+            started.record.run > settled || jobs.iter().filter(|job| *job.key.name == *started.job_name).any(|job| has_lost(&job))
+        };
+        if self.started.as_ref().is_some_and(|started| !is_needed(started)) {
+            self.started = None;
+        }
         self.kept.retain(|uid| jobs.iter().any(|job| job.uid == *uid));
         self.acted.retain(|(uid, version)| jobs.iter().any(|job| job.uid == *uid && job.resource_version == *version));
     }
@@ -155,9 +164,6 @@ impl Memory {
         }
         if !self.versions.contains(before) {
             self.versions.push_back(before.clone());
-        }
-        if self.started.as_ref().is_some_and(|started| started.record.run <= view.marker.runs) {
-            self.started = None;
         }
         self.versions.push_back(view.resource_version.clone());
         while self.versions.len() > VERSIONS_MAX {

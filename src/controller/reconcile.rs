@@ -301,7 +301,13 @@ impl Reconciler {
             }
             Err(Failed::Stale) => turn.must_read = true,
             Err(Failed::Api(error)) if is_clean_up && !error.is_shutdown() => self.postpone_clean_up(&context, memory, &error),
-            Err(Failed::Api(error)) => return ControlFlow::Break(self.trouble(key, memory, error)),
+            Err(Failed::Api(error)) => {
+                // A write that was refused is one, too.
+                if error.is_answered_write() {
+                    memory.pace.wrote(now);
+                }
+                return ControlFlow::Break(self.trouble(key, memory, error));
+            }
         }
         ControlFlow::Continue(())
     }

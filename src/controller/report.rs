@@ -76,6 +76,8 @@ impl Reconciler {
             missing.is_said = true;
         }
         match readiness {
+            // Told when it is kept.
+            _ if memory.record.is_some() => {}
             Readiness::AlreadyRan if is_new_generation => {
                 let note = "once has run for this template and does not run again; to run it again set spec.trigger.strategy to now, or set the annotation quarks.cloudfoundry.org/run-requested to a new value";
                 self.tell(context, Note::normal("AlreadyRan", "Observe", note.to_owned()));

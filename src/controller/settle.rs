@@ -79,9 +79,9 @@ impl Reconciler {
         memory: &mut Memory,
     ) -> Result<Flow, Failed> {
         let job_key = ObjectKey::new(context.key.namespace.clone(), job_name);
-        if let Some(job) = self.read_job(&job_key)?
-            && run_of(&job, context.view, memory.started.as_ref()).is_some()
-        {
+        let job = self.read_job(&job_key)?;
+        let is_there = job.is_some();
+        if job.is_some_and(|job| run_of(&job, context.view, memory.started.as_ref()).is_some()) {
             debug!("job exists, the watch is behind key={} job={job_name}", context.key);
             return Ok(Flow::Wait(UNSEEN_JOB_RETRY));
         }
@@ -91,6 +91,7 @@ impl Reconciler {
                 let Known { status, .. } = memory.known().cloned().ok_or(Failed::Stale)?;
                 status.last_run.map(Verdict::of_last_run).ok_or(Failed::Stale)?
             }
+            Some(_) | None if is_there => Verdict::taken(job_name),
             Some(_) | None => Verdict::cancelled(job_name),
         };
         self.settle(context, record, None, verdict, memory)
@@ -177,10 +178,11 @@ impl Reconciler {
             StatusBuilder::new(&view, &status, &now).ended_unsettled(last.clone(), unsettled(record, &last, &view.uid), reason, &message);
         let is_said = ready_of(&status) == ready_of(&new);
         self.write_status(&context, &status, &new, memory)?;
-        if is_news {
+        let is_kept = memory.record.is_none();
+        if is_news && is_kept {
             self.tell_end(&context, &last);
         }
-        if !is_said {
+        if !is_said && is_kept {
             self.tell(&context, Note::warning(reason, "SettleRun", message));
         }
         Ok(Flow::Wait(pause.until - at))
@@ -208,6 +210,10 @@ impl Reconciler {
             }
         };
         self.write_status(context, &status, &new, memory)?;
+        if memory.record.is_some() {
+            // Told and counted when it is kept.
+            return Ok(Flow::Continue);
+        }
         memory.verdict = None;
         if let Some(last) = new.last_run.filter(|_| is_news) {
             if let (false, Some(trigger)) = (is_counted, last.trigger) {

@@ -58,7 +58,8 @@ impl Reconciler {
                 warn!("not allowed, will be tried again key={key} error={message:?}");
                 self.say(key, "NamespaceNotReady", &message, memory);
             }
-            Answer::OnTheWay | Answer::TimedOut | Answer::WebhookFailed | Answer::Refused | Answer::Unreadable => {
+            Answer::Refused => self.refused(key, memory, &error),
+            Answer::OnTheWay | Answer::TimedOut | Answer::WebhookFailed | Answer::Unreadable => {
                 if memory.is_trouble_to_tell() {
                     let message = format!("the API server, or what is on the way to it, does not answer as it should: {}", error.message());
                     self.say(key, API_UNAVAILABLE, &message, memory);
@@ -77,6 +78,19 @@ impl Reconciler {
             | Answer::Shutdown => {}
         }
         Next::Retry(error)
+    }
+
+    /// A policy refuses what is next. If that is the status itself, an Event has to do.
+    fn refused(&self, key: &ObjectKey, memory: &mut Memory, error: &Error) {
+        let is_status = error.resource() == Some(Resource::QUARKS_JOB_STATUS);
+        let what = if is_status { "the status of this QuarksJob" } else { "what is next for this QuarksJob" };
+        let message = format!("{what} cannot be written, and no run starts until it can: {}", error.message());
+        if !is_status {
+            return self.say(key, "SettleRefused", &message, memory);
+        }
+        if let Some(view) = self.index.read().quarks_job(key) {
+            self.events.send(key, &view.uid, Note::warning("SettleRefused", "Observe", message));
+        }
     }
 
     fn leave_alone(&self, key: &ObjectKey, error: &Error) -> Next {

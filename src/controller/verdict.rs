@@ -38,6 +38,12 @@ impl Verdict {
         Self { outcome, reason, message, outputs }
     }
 
+    /// A Job of that name is there, and not the QuarksJob's (any more).
+    pub fn taken(job_name: &str) -> Self {
+        let message = format!("Job {job_name} does not belong to this QuarksJob any more; it is not run again");
+        Self { message, ..Self::cancelled(job_name) }
+    }
+
     /// Someone deleted the Job.
     pub fn cancelled(job_name: &str) -> Self {
         Self {

@@ -85,6 +85,22 @@ impl Error {
         }
     }
 
+    /// The resource that it is about, if a request was made.
+    pub fn resource(&self) -> Option<Resource> {
+        match self {
+            Self::Transport { resource, .. }
+            | Self::Status { resource, .. }
+            | Self::Decode { resource, .. }
+            | Self::TooLarge { resource, .. } => Some(*resource),
+            Self::Shutdown | Self::Fenced => None,
+        }
+    }
+
+    /// A write that reached the server, or what is on the way to it, and was not done.
+    pub fn is_answered_write(&self) -> bool {
+        matches!(self, Self::Status { verb, .. } if !matches!(*verb, "get" | "list" | "watch"))
+    }
+
     /// The server's own sentence in one line; all of the error if it sent none, or if it may quote a Secret: see
     /// [`Error::refusal_words`].
     pub fn message(&self) -> String {
