@@ -4,6 +4,8 @@ use std::collections::hash_map::RandomState;
 use std::ffi::OsString;
 use std::hash::{BuildHasher, Hasher};
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -72,6 +74,23 @@ const END: Duration = Duration::from_millis(4_800);
 /// For giving the Lease back, whatever time the workers have left, and for one that only waited for it.
 const GIVE_BACK: Duration = Duration::from_millis(500);
 
+/// How many heaps glibc makes for its threads.
+const HEAPS: &str = "MALLOC_ARENA_MAX";
+
+/// Starts this program anew, as the same process, with one heap for all its threads, unless the environment says how many there are.
+///
+/// glibc gives threads heaps of their own, up to eight a core, and keeps in each what a large list or object has needed once: 6 MB after
+/// 300 Jobs with large annotations. It takes their number from the environment at the start of a process; the call that sets it later is
+/// not safe. If it does not work all is as before, at the cost of that memory.
+fn with_one_heap() {
+    if std::env::var_os(HEAPS).is_none()
+        && let Ok(program) = std::env::current_exe()
+    {
+        // Comes back only if it failed.
+        let _failed = Command::new(program).args(std::env::args_os().skip(1)).env(HEAPS, "1").exec();
+    }
+}
+
 /// What ends the process.
 enum End {
     Signal,
@@ -84,6 +103,7 @@ enum End {
 /// Runs until SIGTERM or SIGINT, or until the Lease is lost.
 pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
     let flags = Flags::parse(arguments, &|name| std::env::var_os(name))?;
+    with_one_heap();
     crate::log::start(flags.log_level, flags.log_format);
     for flag in &flags.ignored {
         warn!("flag has no effect, runs start without delay flag=--{flag}");
