@@ -74,20 +74,21 @@ const END: Duration = Duration::from_millis(4_800);
 /// For giving the Lease back, whatever time the workers have left, and for one that only waited for it.
 const GIVE_BACK: Duration = Duration::from_millis(500);
 
-/// How many heaps glibc makes for its threads.
-const HEAPS: &str = "MALLOC_ARENA_MAX";
+/// Settings of glibc's heap: variable, and one heap for all threads, and no cache in each.
+const HEAP: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.arena_max=1:glibc.malloc.tcache_count=0");
 
-/// Starts this program anew, as the same process, with one heap for all its threads, unless the environment says how many there are.
+/// Starts this program anew, as the same process, with one heap for all its threads, unless the environment has settings already.
 ///
-/// glibc gives threads heaps of their own, up to eight a core, and keeps in each what a large list or object has needed once: 6 MB after
-/// 300 Jobs with large annotations. It takes their number from the environment at the start of a process; the call that sets it later is
-/// not safe. If it does not work all is as before, at the cost of that memory.
+/// glibc gives threads heaps of their own, up to eight a core, and caches: each keeps what a large list or object has needed once, which is
+/// 6 MB after 300 Jobs with large annotations, and 4 KB for each of hundreds of watches. It takes its settings from the environment at the
+/// start of a process; the calls that change them later are not safe. If it does not work all is as before, at the cost of that memory.
 fn with_one_heap() {
-    if std::env::var_os(HEAPS).is_none()
+    let (variable, settings) = HEAP;
+    if std::env::var_os(variable).is_none()
         && let Ok(program) = std::env::current_exe()
     {
         // Comes back only if it failed.
-        let _failed = Command::new(program).args(std::env::args_os().skip(1)).env(HEAPS, "1").exec();
+        let _failed = Command::new(program).args(std::env::args_os().skip(1)).env(variable, settings).exec();
     }
 }
 
