@@ -221,8 +221,12 @@ pub struct State {
     /// No list before.
     list_at: Moment,
     lists: u32,
-    /// Nothing before.
+    /// Nothing before, but a look.
     retry_at: Moment,
+    /// The last answer: in a backoff a look follows it soon.
+    answered: Moment,
+    /// The Secret that was there when it was last known to be.
+    there: Option<Uid>,
     failed: Option<Moment>,
     failures: u32,
     jitter: f64,
@@ -247,6 +251,8 @@ impl State {
             list_at: now,
             lists: 0,
             retry_at: now,
+            answered: now,
+            there: None,
             failed: None,
             failures: 0,
             jitter,
@@ -326,7 +332,7 @@ impl State {
 
     fn decide(&self, now: Moment) -> Step {
         if now < self.retry_at {
-            return Step::Wait(self.retry_at);
+            return self.decide_in_backoff(now);
         }
         let list_at = self.list_due(now);
         if list_at.is_some_and(|at| at <= now) {
@@ -364,6 +370,18 @@ impl State {
         }
     }
 
+    /// Whatever failed, a Secret in use that is gone is to be seen soon.
+    fn decide_in_backoff(&self, now: Moment) -> Step {
+        let look_at = self.answered + LOOK;
+        if !self.is_in_use() || matches!(self.known, Known::Foreign(_)) || look_at >= self.retry_at {
+            Step::Wait(self.retry_at)
+        } else if now < look_at {
+            Step::Wait(look_at)
+        } else {
+            Step::Look
+        }
+    }
+
     /// When to ask for the Jobs: once nothing that is known says that the token is in use.
     fn list_due(&self, now: Moment) -> Option<Moment> {
         if !self.is_in || self.is_running || self.clear_until.is_some_and(|until| now < until) {
@@ -382,11 +400,19 @@ impl State {
     /// Takes in what came of the step that was given out, and was sent at `sent`.
     pub fn take_in(&mut self, answer: Answer, sent: Moment, now: Moment) {
         let Some(step) = self.in_flight.take() else { return };
+        self.answered = now;
         match answer {
-            Answer::Absent => self.known = Known::Absent,
-            Answer::Found { secret, account } => self.found(secret, account, now),
+            Answer::Absent => {
+                self.known = Known::Absent;
+                self.is_there(None, now);
+            }
+            Answer::Found { secret, account } => {
+                self.is_there(account.is_some().then(|| secret.clone()), now);
+                self.found(secret, account, now);
+            }
             Answer::Created { secret, account } => {
                 self.account.get_or_insert(account);
+                self.there = Some(secret.clone());
                 self.known = Known::Empty(secret);
             }
             Answer::Issued { token, seconds, expires } => {
@@ -402,7 +428,10 @@ impl State {
                 self.failed = None;
             }
             Answer::Jobs(jobs) => self.listed(&jobs, sent, now),
-            Answer::Deleted => self.known = Known::Absent,
+            Answer::Deleted => {
+                self.known = Known::Absent;
+                self.there = None;
+            }
             Answer::Changed => {
                 self.known = Known::Unknown;
                 self.failures += 1;
@@ -414,6 +443,15 @@ impl State {
             Answer::Failed if step == Step::ListJobs => self.postpone_list(now),
             Answer::Failed => self.fail(&step, now),
         }
+    }
+
+    /// What a look saw. A Secret that somebody deleted is made anew at once: what failed before says nothing of that. Once for each, so
+    /// what fails again backs off again.
+    fn is_there(&mut self, there: Option<Uid>, now: Moment) {
+        if self.there.is_some() && self.there != there {
+            self.retry_at = self.retry_at.min(now);
+        }
+        self.there = there;
     }
 
     fn found(&mut self, found: Uid, owner: Option<String>, now: Moment) {
@@ -446,8 +484,11 @@ impl State {
             self.used = now;
             self.postpone_list(now);
         } else {
-            self.lists = 0;
             self.clear_until = Some(sent + CLEAR);
+            if now - sent >= CLEAR {
+                // Too slow to be of use; the next one may be as slow.
+                self.postpone_list(now);
+            }
         }
     }
 
@@ -467,8 +508,8 @@ impl State {
         }
         let backoff = if self.is_in_use() { RETRY } else { RETRY_LEFTOVER };
         let delay = backoff.delay(self.failures, self.jitter);
-        // A look costs little, and what is gone is to be seen soon.
-        self.retry_at = now + if is_look && self.is_in_use() { delay.min(LOOK) } else { delay };
+        // A look costs little, and what is gone is to be seen soon; but it does not end the backoff of another step.
+        self.retry_at = if is_look && self.is_in_use() { self.retry_at.max(now + delay.min(LOOK)) } else { now + delay };
     }
 }
 
