@@ -327,7 +327,7 @@ impl State {
     }
 
     fn is_in_use(&self) -> bool {
-        !self.uses.is_empty() || self.is_running || self.is_listed
+        !self.uses.is_empty() && !is_planted(Defect::UsesIgnored) || self.is_running || self.is_listed
     }
 
     fn decide(&self, now: Moment) -> Step {
@@ -359,12 +359,13 @@ impl State {
             },
             Known::Empty(secret) => request(secret),
             Known::Held { secret, account, renew_at, seen } => {
+                let look = if is_planted(Defect::RareLooks) { LOOK * 2 } else { LOOK };
                 if now >= *renew_at || self.account.as_ref() != Some(account) {
                     request(secret)
-                } else if now - *seen >= LOOK {
+                } else if now - *seen >= look {
                     Step::Look
                 } else {
-                    wait((*renew_at).min(*seen + LOOK))
+                    wait((*renew_at).min(*seen + look))
                 }
             }
         }
@@ -436,7 +437,7 @@ impl State {
                 self.known = Known::Unknown;
                 self.failures += 1;
                 // The first time is bad luck.
-                if self.failures > 1 {
+                if self.failures > 1 && !is_planted(Defect::ChangedNeverBacksOff) {
                     self.retry_at = now + RETRY.delay(self.failures, self.jitter);
                 }
             }
@@ -475,7 +476,7 @@ impl State {
     fn listed(&mut self, jobs: &[ListedJob], sent: Moment, now: Moment) {
         self.is_listed = jobs.iter().any(|job| !job.has_ended && !job.is_without_output);
         self.uses.retain(|known| {
-            let is_abandoned = known.touched + self.abandoned <= sent;
+            let is_abandoned = known.touched + self.abandoned <= sent || is_planted(Defect::AbandonedAtOnce);
             let job = jobs.iter().find(|job| job.name == known.run.job && job.owner == known.run.owner);
             // A Job that has ended and was not judged is waited for, unless there is nobody left to judge it for.
             !is_abandoned || job.is_some_and(|job| !job.has_ended || !known.is_ownerless)
@@ -484,8 +485,9 @@ impl State {
             self.used = now;
             self.postpone_list(now);
         } else {
-            self.clear_until = Some(sent + CLEAR);
-            if now - sent >= CLEAR {
+            let clear = if is_planted(Defect::ListsAreGoodForLong) { CLEAR * 30 } else { CLEAR };
+            self.clear_until = Some(sent + clear);
+            if now - sent >= clear {
                 // Too slow to be of use; the next one may be as slow.
                 self.postpone_list(now);
             }
@@ -517,6 +519,32 @@ impl State {
 fn half_life(seconds: Option<i64>) -> Duration {
     let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0);
     Duration::from_secs(seconds.clamp(LIFE_MIN, u64::from(TOKEN_SECONDS))) / 2
+}
+
+/// What the model must find. There is none outside its tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Defect {
+    UsesIgnored,
+    AbandonedAtOnce,
+    ChangedNeverBacksOff,
+    ListsAreGoodForLong,
+    RareLooks,
+}
+
+#[cfg(test)]
+thread_local! {
+    /// The defect that a test has planted.
+    pub(super) static PLANTED: std::cell::Cell<Option<Defect>> = const { std::cell::Cell::new(None) };
+}
+
+#[cfg(test)]
+fn is_planted(defect: Defect) -> bool {
+    PLANTED.get() == Some(defect)
+}
+
+#[cfg(not(test))]
+const fn is_planted(_: Defect) -> bool {
+    false
 }
 
 #[cfg(test)]

@@ -603,3 +603,16 @@ fn a_list_that_is_too_slow_to_allow_a_deletion_is_not_repeated_at_once() {
     play.wait(50, 80);
     play.step(80, Step::ListJobs);
 }
+
+#[test]
+fn a_look_that_fails_changes_nothing_that_is_known_and_any_other_failure_is_looked_into() {
+    let mut play = Play::held();
+    play.answer(6, Step::Look, Answer::Failed);
+    assert_eq!(play.state.readiness("a", moment(6)), Readiness::Ready);
+    let mut play = Play::held();
+    play.show(0, true, Fate::Waiting);
+    assert_eq!(play.quiet_until(0, 2_000), Some((1_800, request())));
+    play.state.take_in(Answer::Failed, moment(1_800), moment(1_800));
+    assert_eq!(play.state.readiness("a", moment(1_799)), Readiness::NotYet);
+    play.step(1_802, Step::Look);
+}
