@@ -230,12 +230,21 @@ fn a_token_that_is_deleted_by_hand_is_made_anew_while_a_run_goes_on() {
     scene.delete_token();
     let second = scene.operator.wait_for("a token made anew", || scene.token());
     assert_ne!((&first["metadata"]["uid"], &first["data"]), (&second["metadata"]["uid"], &second["data"]));
-    // Also if nobody is there who could see the deletion.
+    assert_eq!(scene.count("POST", "/serviceaccounts/sidecar/token"), 2, "{}", scene.operator.log());
+}
+
+#[test]
+fn a_token_that_is_deleted_while_the_operator_is_down_is_made_anew() {
+    let scene = Scene::new("deleted-down");
+    scene.create("q", |_| {});
+    scene.operator.start();
+    scene.wait_job();
+    scene.token().expect("a token");
     scene.operator.kill9();
     scene.delete_token();
     scene.operator.start();
     scene.operator.wait_for("a token of the next process", || scene.token());
-    assert_eq!(scene.count("POST", "/serviceaccounts/sidecar/token"), 3, "{}", scene.operator.log());
+    assert_eq!(scene.count("POST", "/serviceaccounts/sidecar/token"), 2, "{}", scene.operator.log());
 }
 
 #[test]
@@ -250,7 +259,10 @@ fn a_job_that_a_silent_watch_hides_keeps_its_token() {
     let first = scene.token().expect("a token");
     // Looks at it go on long after the token of an unused namespace would be gone.
     let look = format!("/secrets/{TOKEN}");
-    scene.operator.wait_for("looks", || (scene.count("GET", &look) > 7).then_some(()));
+    scene.operator.wait_for("looks", || {
+        assert_eq!(scene.count("DELETE", &look), 0, "its Job runs: {}", scene.operator.log());
+        (scene.count("GET", &look) > 7).then_some(())
+    });
     assert_eq!((scene.token(), scene.count("DELETE", &look)), (Some(first), 0), "{}", scene.operator.log());
     assert!(scene.get("jobs", &job).is_some());
 }

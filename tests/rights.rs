@@ -282,3 +282,36 @@ fn no_job_with_output_starts_while_its_account_is_missing() {
     scene.server.api().create(&path("serviceaccounts", NAMESPACE, ""), json!({"metadata": {"name": "nobody"}}));
     scene.wait_jobs(1);
 }
+
+/// A thread makes a Secret anew and gets no token for it: that Secret is there, and no start may believe in it.
+#[test]
+fn no_job_with_output_starts_on_a_secret_that_a_renewal_left_without_a_token() {
+    const TOKEN: &str = "quarks-job-sidecar-token";
+    let scene = Scene::new("no-renewal");
+    let labels = json!({"metadata": {"labels": {"quarks.cloudfoundry.org/qjob-service-account": "nobody"}}});
+    scene.server.api().patch("/api/v1/namespaces/team", &labels);
+    let account = || scene.server.api().create(&path("serviceaccounts", NAMESPACE, ""), json!({"metadata": {"name": "nobody"}}));
+    let create = |name: &str| {
+        scene.create(name, "once", |object| object["spec"]["output"] = json!({"outputMap": {"main": {"output.json": {"name": "s"}}}}));
+    };
+    account();
+    create("first");
+    scene.operator.start();
+    scene.wait_jobs(1);
+    scene.server.api().delete(&path("serviceaccounts", NAMESPACE, "nobody"), "Background");
+    scene.server.api().delete(&path("secrets", NAMESPACE, TOKEN), "Background");
+    let count = |what: &str| scene.operator.log().matches(what).count();
+    // Only the threads say this; the only start was long before.
+    scene.operator.wait_for("a renewal", || (count("token not renewed") > 0).then_some(()));
+    let secret = scene.server.api().get(&path("secrets", NAMESPACE, TOKEN)).expect("made anew");
+    assert!(!secret["data"]["token"].is_string(), "{secret}");
+    create("second");
+    scene.operator.wait_for("a refusal", || (count("no run started") > 0).then_some(()));
+    let tries = count("no run started");
+    scene.operator.wait_for("one more try", || (count("no run started") > tries).then_some(()));
+    assert_eq!(scene.created().len(), 1, "{}", scene.operator.log());
+    let (state, message) = ready(&scene, "second").expect("a condition");
+    assert!(state == "False NamespaceNotReady" && message.contains("\"nobody\""), "{state} {message}");
+    account();
+    scene.wait_jobs(2);
+}

@@ -11,6 +11,8 @@ const SEQUENCES: u64 = 500;
 /// Ticks of a sequence, of two seconds each.
 const TICKS: u64 = 1_500;
 const TICK: u64 = 2;
+/// A list that took so long allows no deletion.
+const CLEAR_AT_MOST: u64 = 20;
 /// Failures make pauses: so long after the last one they are over.
 const RECOVERED: u64 = 80;
 
@@ -54,6 +56,8 @@ struct Job {
     life: Life,
     /// Who made it knows of it in memory.
     is_own: bool,
+    /// It made it, a watch showed it or a list had it.
+    is_seen: bool,
     has_owner: bool,
 }
 
@@ -67,6 +71,12 @@ struct World {
     shown: Vec<(Life, bool)>,
     is_silent: bool,
     is_failing: bool,
+    /// A create is told that the Secret is there, a look that it is not: a cache that is behind, or somebody who makes and deletes it.
+    is_confused: bool,
+    /// No more runs come.
+    is_ending: bool,
+    /// A new run comes in one of so many ticks.
+    calm: u64,
     life: u64,
     /// What is counted.
     last_failure: u64,
@@ -85,6 +95,11 @@ impl World {
         self.jobs.iter().any(|job| matches!(job.life, Life::Creating(_) | Life::Running))
     }
 
+    /// By a Job that the operator can know of.
+    fn is_known_in_use(&self) -> bool {
+        self.jobs.iter().any(|job| job.is_seen && matches!(job.life, Life::Creating(_) | Life::Running))
+    }
+
     /// A worker comes to start one of the runs.
     fn need(&mut self, state: &mut State, random: &mut Random) {
         let at = self.at();
@@ -92,6 +107,28 @@ impl World {
             state.need(job.run.clone(), "a", at);
             job.life = Life::Waiting;
         }
+    }
+
+    /// Workers that wait see whether the token is there, and create their Jobs.
+    fn create(&mut self, state: &mut State, random: &mut Random) {
+        let at = self.at();
+        for job in self.jobs.iter_mut().filter(|job| job.life == Life::Waiting) {
+            if state.readiness("a", at) == Readiness::Ready {
+                state.need(job.run.clone(), "a", at);
+                job.life = Life::Creating(self.now + random.below(90));
+            }
+        }
+    }
+
+    fn new_job(&mut self, life: Life, is_own: bool) {
+        let number = self.jobs.len() as u64;
+        let run = Run { quarks_job: ObjectKey::new("ns", "q"), owner: Uid(number.to_string()), number: 1, job: format!("q-{number}-1") };
+        self.jobs.push(Job { run, life, is_own, is_seen: is_own, has_owner: true });
+    }
+
+    /// A process before this one, or another operator, sent its create long ago.
+    fn others_job(&mut self) {
+        self.new_job(Life::Running, false);
     }
 
     fn new_secret(&mut self, is_ours: bool) -> u64 {
@@ -102,6 +139,7 @@ impl World {
 
     fn watch(&mut self) {
         if !self.is_silent {
+            self.jobs.iter_mut().for_each(|job| job.is_seen = true);
             self.shown = self.jobs.iter().map(|job| (job.life, job.has_owner)).collect();
         }
     }
@@ -148,7 +186,7 @@ impl World {
                 None => Answer::Absent,
                 Some(secret) => Answer::Found { secret: uid_of(secret.uid), account: secret.is_ours.then(|| "a".to_owned()) },
             },
-            Step::Create(_) if self.secret.is_some() => Answer::Changed,
+            Step::Create(_) if self.secret.is_some() || self.is_confused => Answer::Changed,
             Step::Create(account) => Answer::Created { secret: uid_of(self.new_secret(true)), account: account.clone() },
             Step::Request { .. } => {
                 self.requests += 1;
@@ -167,6 +205,7 @@ impl World {
                 _ => Answer::Changed,
             },
             Step::ListJobs => {
+                self.jobs.iter_mut().for_each(|job| job.is_seen = true);
                 let there = self.jobs.iter().filter(|job| matches!(job.life, Life::Running | Life::Ended | Life::Judged));
                 let listed = |job: &Job| ListedJob {
                     name: job.run.job.clone(),
@@ -208,10 +247,16 @@ impl World {
             }
             let sent = self.at();
             let answer = self.serve(&step, random);
-            if !is_slow && random.one_in(10) {
+            if !is_slow && random.one_in(if step == Step::ListJobs { 2 } else { 10 }) {
                 is_slow = true;
                 self.now += 1;
                 self.need(state, random);
+                self.create(state, random);
+                if step == Step::ListJobs && !self.is_ending && random.one_in(2) {
+                    self.now += CLEAR_AT_MOST;
+                    self.started = self.now;
+                    self.others_job();
+                }
                 if matches!(step, Step::Delete(_)) {
                     assert_ne!(state.readiness("a", self.at()), Readiness::Ready, "it is about to be deleted");
                 }
@@ -223,19 +268,13 @@ impl World {
 
     /// Of others and of workers. Most do not happen.
     fn happen(&mut self, state: &mut State, random: &mut Random) {
-        if random.one_in(40) {
-            let number = self.jobs.len() as u64;
-            let run =
-                Run { quarks_job: ObjectKey::new("ns", "q"), owner: Uid(number.to_string()), number: 1, job: format!("q-{number}-1") };
-            self.jobs.push(Job { run, life: Life::NotThere, is_own: true, has_owner: true });
+        if random.one_in(self.calm) {
+            self.new_job(Life::NotThere, true);
         }
+        self.create(state, random);
         for at in 0..self.jobs.len() {
             let job = &mut self.jobs[at];
             match job.life {
-                Life::Waiting if state.readiness("a", Moment::after_boot(Duration::from_secs(self.now))) == Readiness::Ready => {
-                    state.need(job.run.clone(), "a", Moment::after_boot(Duration::from_secs(self.now)));
-                    job.life = Life::Creating(self.now + random.below(90));
-                }
                 Life::Waiting if random.one_in(5) => job.life = Life::NotThere,
                 Life::Creating(until) if self.now >= until => job.life = if random.one_in(3) { Life::NotThere } else { Life::Running },
                 Life::Running if random.one_in(60) => job.life = Life::Ended,
@@ -257,13 +296,17 @@ impl World {
         if random.one_in(150) && self.secret.as_ref().is_some_and(|secret| secret.is_ours) {
             self.secret = None;
             self.reasons += 1;
-            self.missing_since = self.is_in_use().then_some(self.now);
+            // Right after the last look, at worst.
+            self.missing_since = self.is_known_in_use().then_some(self.now - TICK);
         }
         if random.one_in(400) {
             self.is_silent = !self.is_silent;
         }
         if random.one_in(if self.is_failing { 20 } else { 300 }) {
             self.is_failing = !self.is_failing;
+        }
+        if random.one_in(if self.is_confused { 10 } else { 300 }) {
+            self.is_confused = !self.is_confused;
         }
         if random.one_in(700) {
             // The machine sleeps; nobody does anything meanwhile.
@@ -277,7 +320,7 @@ impl World {
     fn check(&mut self) {
         let is_recovered = !self.is_failing && self.now - self.last_failure > RECOVERED && self.now - self.started > 10;
         let is_good = self.secret.as_ref().is_some_and(|secret| secret.ends.is_some_and(|ends| ends > self.now));
-        self.missing_since = if !self.is_in_use() || is_good { None } else { self.missing_since.or(Some(self.now)) };
+        self.missing_since = if !self.is_known_in_use() || is_good { None } else { self.missing_since.or(Some(self.now)) };
         if let Some(since) = self.missing_since.filter(|_| is_recovered) {
             // What happens within a tick happens at its end here.
             assert!(self.now - since <= 10 - TICK, "no good token since {since} s, now {} s", self.now);
@@ -295,6 +338,9 @@ fn play(seed: u64) {
         shown: Vec::new(),
         is_silent: false,
         is_failing: false,
+        is_confused: false,
+        is_ending: false,
+        calm: [40, 400][random.below(2) as usize],
         life: [60, 600, 3_600, 86_400][random.below(4) as usize],
         last_failure: 0,
         missing_since: None,
@@ -334,14 +380,14 @@ fn play(seed: u64) {
         world.happen(&mut current, &mut random);
         world.observe(&mut current);
         state = world.drive(&mut current, &mut random).then_some(current);
-        failures += u64::from(world.is_failing);
+        failures += u64::from(world.is_failing || world.is_confused);
         world.check();
     }
     let lived = (world.now - begin) / (world.life.min(3_600) / 2);
     let most = lived + world.reasons + failures + 2;
     assert!(world.requests <= most, "{} tokens where {most} have a reason", world.requests);
     // All ends, and nothing is left.
-    (world.is_failing, world.is_silent) = (false, false);
+    (world.is_failing, world.is_silent, world.is_confused, world.is_ending) = (false, false, false, true);
     world.jobs.iter_mut().for_each(|job| (job.life, job.has_owner, job.is_own) = (Life::Judged, false, false));
     let mut state = state.unwrap_or_else(|| State::new(0.5, Duration::from_secs(30), world.at()));
     for _ in 0..1_000 {
@@ -359,5 +405,24 @@ fn whatever_happens_a_token_is_there_while_it_is_needed_and_gone_in_the_end() {
         if std::panic::catch_unwind(|| play(seed)).is_err() {
             panic!("seed {seed}; again: TOKEN_SEED={seed}");
         }
+    }
+}
+
+/// Each says what goes wrong with it.
+#[test]
+fn the_model_finds_each_planted_defect() {
+    for (defect, says) in [
+        (Defect::UsesIgnored, "no good token since"),
+        (Defect::AbandonedAtOnce, "while it is in use"),
+        (Defect::ChangedNeverBacksOff, "it never waits"),
+        (Defect::ListsAreGoodForLong, "while it is in use"),
+        (Defect::RareLooks, "no good token since"),
+    ] {
+        PLANTED.set(Some(defect));
+        let found = (1..SEQUENCES).find_map(|seed| std::panic::catch_unwind(|| play(seed)).err());
+        PLANTED.set(None);
+        let found = found.unwrap_or_else(|| panic!("{defect:?} is not found"));
+        let message = found.downcast_ref::<String>().map_or("", |message| message);
+        assert!(message.contains(says), "{defect:?}: {message}");
     }
 }

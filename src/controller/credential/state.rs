@@ -221,8 +221,12 @@ pub struct State {
     /// No list before.
     list_at: Moment,
     lists: u32,
-    /// Nothing before.
+    /// Nothing before, but a look.
     retry_at: Moment,
+    /// The last answer: in a backoff a look follows it soon.
+    answered: Moment,
+    /// The Secret that was there when it was last known to be.
+    there: Option<Uid>,
     failed: Option<Moment>,
     failures: u32,
     jitter: f64,
@@ -247,6 +251,8 @@ impl State {
             list_at: now,
             lists: 0,
             retry_at: now,
+            answered: now,
+            there: None,
             failed: None,
             failures: 0,
             jitter,
@@ -321,12 +327,12 @@ impl State {
     }
 
     fn is_in_use(&self) -> bool {
-        !self.uses.is_empty() || self.is_running || self.is_listed
+        !self.uses.is_empty() && !is_planted(Defect::UsesIgnored) || self.is_running || self.is_listed
     }
 
     fn decide(&self, now: Moment) -> Step {
         if now < self.retry_at {
-            return Step::Wait(self.retry_at);
+            return self.decide_in_backoff(now);
         }
         let list_at = self.list_due(now);
         if list_at.is_some_and(|at| at <= now) {
@@ -353,14 +359,27 @@ impl State {
             },
             Known::Empty(secret) => request(secret),
             Known::Held { secret, account, renew_at, seen } => {
+                let look = if is_planted(Defect::RareLooks) { LOOK * 2 } else { LOOK };
                 if now >= *renew_at || self.account.as_ref() != Some(account) {
                     request(secret)
-                } else if now - *seen >= LOOK {
+                } else if now - *seen >= look {
                     Step::Look
                 } else {
-                    wait((*renew_at).min(*seen + LOOK))
+                    wait((*renew_at).min(*seen + look))
                 }
             }
+        }
+    }
+
+    /// Whatever failed, a Secret in use that is gone is to be seen soon.
+    fn decide_in_backoff(&self, now: Moment) -> Step {
+        let look_at = self.answered + LOOK;
+        if !self.is_in_use() || matches!(self.known, Known::Foreign(_)) || look_at >= self.retry_at {
+            Step::Wait(self.retry_at)
+        } else if now < look_at {
+            Step::Wait(look_at)
+        } else {
+            Step::Look
         }
     }
 
@@ -382,11 +401,19 @@ impl State {
     /// Takes in what came of the step that was given out, and was sent at `sent`.
     pub fn take_in(&mut self, answer: Answer, sent: Moment, now: Moment) {
         let Some(step) = self.in_flight.take() else { return };
+        self.answered = now;
         match answer {
-            Answer::Absent => self.known = Known::Absent,
-            Answer::Found { secret, account } => self.found(secret, account, now),
+            Answer::Absent => {
+                self.known = Known::Absent;
+                self.is_there(None, now);
+            }
+            Answer::Found { secret, account } => {
+                self.is_there(account.is_some().then(|| secret.clone()), now);
+                self.found(secret, account, now);
+            }
             Answer::Created { secret, account } => {
                 self.account.get_or_insert(account);
+                self.there = Some(secret.clone());
                 self.known = Known::Empty(secret);
             }
             Answer::Issued { token, seconds, expires } => {
@@ -402,18 +429,30 @@ impl State {
                 self.failed = None;
             }
             Answer::Jobs(jobs) => self.listed(&jobs, sent, now),
-            Answer::Deleted => self.known = Known::Absent,
+            Answer::Deleted => {
+                self.known = Known::Absent;
+                self.there = None;
+            }
             Answer::Changed => {
                 self.known = Known::Unknown;
                 self.failures += 1;
                 // The first time is bad luck.
-                if self.failures > 1 {
+                if self.failures > 1 && !is_planted(Defect::ChangedNeverBacksOff) {
                     self.retry_at = now + RETRY.delay(self.failures, self.jitter);
                 }
             }
             Answer::Failed if step == Step::ListJobs => self.postpone_list(now),
             Answer::Failed => self.fail(&step, now),
         }
+    }
+
+    /// What a look saw. A Secret that somebody deleted is made anew at once: what failed before says nothing of that. Once for each, so
+    /// what fails again backs off again.
+    fn is_there(&mut self, there: Option<Uid>, now: Moment) {
+        if self.there.is_some() && self.there != there {
+            self.retry_at = self.retry_at.min(now);
+        }
+        self.there = there;
     }
 
     fn found(&mut self, found: Uid, owner: Option<String>, now: Moment) {
@@ -437,7 +476,7 @@ impl State {
     fn listed(&mut self, jobs: &[ListedJob], sent: Moment, now: Moment) {
         self.is_listed = jobs.iter().any(|job| !job.has_ended && !job.is_without_output);
         self.uses.retain(|known| {
-            let is_abandoned = known.touched + self.abandoned <= sent;
+            let is_abandoned = known.touched + self.abandoned <= sent || is_planted(Defect::AbandonedAtOnce);
             let job = jobs.iter().find(|job| job.name == known.run.job && job.owner == known.run.owner);
             // A Job that has ended and was not judged is waited for, unless there is nobody left to judge it for.
             !is_abandoned || job.is_some_and(|job| !job.has_ended || !known.is_ownerless)
@@ -446,8 +485,12 @@ impl State {
             self.used = now;
             self.postpone_list(now);
         } else {
-            self.lists = 0;
-            self.clear_until = Some(sent + CLEAR);
+            let clear = if is_planted(Defect::ListsAreGoodForLong) { CLEAR * 30 } else { CLEAR };
+            self.clear_until = Some(sent + clear);
+            if now - sent >= clear {
+                // Too slow to be of use; the next one may be as slow.
+                self.postpone_list(now);
+            }
         }
     }
 
@@ -467,8 +510,8 @@ impl State {
         }
         let backoff = if self.is_in_use() { RETRY } else { RETRY_LEFTOVER };
         let delay = backoff.delay(self.failures, self.jitter);
-        // A look costs little, and what is gone is to be seen soon.
-        self.retry_at = now + if is_look && self.is_in_use() { delay.min(LOOK) } else { delay };
+        // A look costs little, and what is gone is to be seen soon; but it does not end the backoff of another step.
+        self.retry_at = if is_look && self.is_in_use() { self.retry_at.max(now + delay.min(LOOK)) } else { now + delay };
     }
 }
 
@@ -476,6 +519,32 @@ impl State {
 fn half_life(seconds: Option<i64>) -> Duration {
     let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0);
     Duration::from_secs(seconds.clamp(LIFE_MIN, u64::from(TOKEN_SECONDS))) / 2
+}
+
+/// What the model must find. There is none outside its tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Defect {
+    UsesIgnored,
+    AbandonedAtOnce,
+    ChangedNeverBacksOff,
+    ListsAreGoodForLong,
+    RareLooks,
+}
+
+#[cfg(test)]
+thread_local! {
+    /// The defect that a test has planted.
+    pub(super) static PLANTED: std::cell::Cell<Option<Defect>> = const { std::cell::Cell::new(None) };
+}
+
+#[cfg(test)]
+fn is_planted(defect: Defect) -> bool {
+    PLANTED.get() == Some(defect)
+}
+
+#[cfg(not(test))]
+const fn is_planted(_: Defect) -> bool {
+    false
 }
 
 #[cfg(test)]

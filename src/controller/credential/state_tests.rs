@@ -353,8 +353,12 @@ fn a_look_that_fails_is_repeated_soon_and_other_failures_back_off() {
     for wait in [2, 4, 8, 16, 32, 60, 60] {
         play.answer(at, Step::Look, found("s", Some("a")));
         play.answer(at, request(), Answer::Failed);
-        play.wait(at, at + wait);
+        assert_eq!(play.quiet_until(at, at + wait), None, "only looks");
         at += wait;
+        if matches!(play.state.known, Known::Empty(_)) {
+            // The last look has just been; it need not be repeated.
+            play.state.known = Known::Unknown;
+        }
     }
     // A good look does not make it forget, a stored token does.
     play_answers(&mut play, at, &[(Step::Look, found("s", Some("a"))), (request(), issued(None)), (store(), Answer::Stored)]);
@@ -511,4 +515,104 @@ fn a_token_is_not_printed() {
     let step = play.state.step(moment(0));
     assert!(matches!(&step, Step::Store { token, .. } if token.0 == "canary"));
     assert!(!format!("{step:?} {:?}", play.state).contains("canary"));
+}
+
+/// A running Job's namespace where this step has failed so often that the next try is a minute away; the second of the last failure.
+fn in_long_backoff(failing: &Step) -> (Play, u64) {
+    let mut play = Play::new();
+    play.show(0, true, Fate::Waiting);
+    for at in 0..1_000 {
+        loop {
+            let step = play.state.step(moment(at));
+            let answer = match &step {
+                Step::Wait(_) => break,
+                step if step.name() == failing.name() => Answer::Failed,
+                Step::Look => found("s", Some("a")),
+                Step::Request { .. } => issued(Some(3_600)),
+                other => panic!("{other:?}"),
+            };
+            play.state.take_in(answer, moment(at), moment(at));
+            if play.state.retry_at - moment(at) >= RETRY.max {
+                return (play, at);
+            }
+        }
+    }
+    panic!("no long backoff: {:?}", play.state);
+}
+
+#[test]
+fn a_backoff_does_not_hide_that_the_secret_was_deleted() {
+    for failing in [request(), store()] {
+        let (mut play, at) = in_long_backoff(&failing);
+        let until = loop_until_look(&mut play, at);
+        assert!(until - at <= LOOK.as_secs(), "{failing:?}: {} s", until - at);
+        play.state.take_in(Answer::Absent, moment(until), moment(until));
+        play.answer(until, Step::Create("a".to_owned()), Answer::Created { secret: Uid::from("s"), account: "a".to_owned() });
+        // Once: what fails again backs off again.
+        play.answer(until, request(), Answer::Failed);
+        let next = loop_until_look(&mut play, until);
+        play.state.take_in(found("s", Some("a")), moment(next), moment(next));
+        assert!(matches!(play.state.step(moment(next)), Step::Wait(_)), "{:?}", play.state);
+        // Deleted and made by somebody else counts as well.
+        let next = loop_until_look(&mut play, next);
+        play.state.take_in(found("s2", Some("a")), moment(next), moment(next));
+        play.step(next, Step::Request { account: "a".to_owned(), secret: Uid::from("s2") });
+    }
+}
+
+/// When the next look was given out.
+fn loop_until_look(play: &mut Play, mut at: u64) -> u64 {
+    loop {
+        match play.state.step(moment(at)) {
+            Step::Wait(until) => at = (until - START).as_secs(),
+            Step::Look => return at,
+            other => panic!("{other:?} at {at} s"),
+        }
+    }
+}
+
+#[test]
+fn a_create_that_fails_again_and_again_backs_off_although_looks_go_on() {
+    let mut play = Play::new();
+    play.show(0, true, Fate::Waiting);
+    let mut creates = Vec::new();
+    for at in 0..300 {
+        loop {
+            let step = play.state.step(moment(at));
+            let answer = match step {
+                Step::Look => Answer::Absent,
+                Step::Create(_) => {
+                    creates.push(at);
+                    Answer::Failed
+                }
+                Step::Wait(_) => break,
+                other => panic!("{other:?}"),
+            };
+            play.state.take_in(answer, moment(at), moment(at));
+        }
+    }
+    assert_eq!(creates, [0, 2, 6, 14, 30, 62, 122, 182, 242]);
+}
+
+#[test]
+fn a_list_that_is_too_slow_to_allow_a_deletion_is_not_repeated_at_once() {
+    let mut play = Play::held();
+    play.show(10, false, Fate::Judged);
+    play.step(40, Step::ListJobs);
+    play.state.take_in(Answer::Jobs(vec![]), moment(40), moment(50));
+    play.wait(50, 80);
+    play.step(80, Step::ListJobs);
+}
+
+#[test]
+fn a_look_that_fails_changes_nothing_that_is_known_and_any_other_failure_is_looked_into() {
+    let mut play = Play::held();
+    play.answer(6, Step::Look, Answer::Failed);
+    assert_eq!(play.state.readiness("a", moment(6)), Readiness::Ready);
+    let mut play = Play::held();
+    play.show(0, true, Fate::Waiting);
+    assert_eq!(play.quiet_until(0, 2_000), Some((1_800, request())));
+    play.state.take_in(Answer::Failed, moment(1_800), moment(1_800));
+    assert_eq!(play.state.readiness("a", moment(1_799)), Readiness::NotYet);
+    play.step(1_802, Step::Look);
 }
