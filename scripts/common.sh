@@ -96,5 +96,15 @@ build_promcheck() {
 # What building the program takes beside Rust: a linker, the static C library, and a C compiler for ring.
 need_compiler() { need_packages cc=gcc cc=libc6-dev; }
 
+# apply_crd KUBECTL...: the definition, and waits until it is served. kubectl gives up at once on one that has no conditions yet.
+apply_crd() {
+  local tries=30
+  "$@" apply -f "$here/manifests/crd.yaml"
+  until "$@" wait --for=condition=Established --timeout=60s crd/quarksjobs.quarks.cloudfoundry.org >/dev/null; do
+    ((--tries)) || return 1
+    sleep 1
+  done
+}
+
 # manifest_with_image REF: the operator's manifest; the placeholder stands in it twice.
 manifest_with_image() { sed "s|quarks-job:dev|$1|" "$here/manifests/operator.yaml"; }

@@ -160,7 +160,7 @@ fn bodies_are_limited_and_cuts_are_transient() {
         (vec![Chunk::Bytes(b"<html>".to_vec())], "get jobs: answer not understood: expected value at line 1 column 1", true),
         (
             vec![Chunk::Bytes(br#"{"metadata": "canary"}"#.to_vec())],
-            "get jobs: answer not understood: invalid type: string (hidden), expected struct JobMeta at line 1 column 21",
+            "get jobs: answer not understood: invalid type: string (hidden), expected struct LeanMeta at line 1 column 21",
             false,
         ),
         (

@@ -169,6 +169,12 @@ impl Shared {
         self.lock().client.clone()
     }
 
+    /// The client to watch with, unless a list is asked for: then nothing would end that watch. Who asks after this ends what uses it.
+    pub(super) fn client_unless_asked(&self) -> Option<Client> {
+        let control = self.lock();
+        (!control.is_asked).then(|| control.client.clone())
+    }
+
     /// A list begins: what it was asked for. Whoever asks from now on gets another one.
     pub(super) fn begin_list(&self) -> u64 {
         let mut control = self.lock();

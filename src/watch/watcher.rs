@@ -307,7 +307,9 @@ impl Watcher {
         // The span is within u32, so the conversion only cuts the fraction.
         let timeout_seconds = low.saturating_add(span as u32);
         let request = self.select(Request::watch(self.spec.resource, &self.spec.namespace, &state.version, timeout_seconds));
-        let client = self.shared.client();
+        let Some(client) = self.shared.client_unless_asked() else {
+            return ControlFlow::Continue((state, End::Failed(Failure::Interrupted, Duration::ZERO)));
+        };
         let idle = self.timings.idle;
         let opened = aside(self.spec.name, || client.open(&request, idle));
         let mut reader = match opened {

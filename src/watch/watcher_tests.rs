@@ -490,3 +490,16 @@ fn a_page_that_is_not_over_in_time_is_asked_for_in_a_smaller_one() {
     rig.expect_restarts(&["too-large", "too-large"]);
     rig.stop();
 }
+
+#[test]
+fn no_watch_begins_while_a_list_is_asked_for() {
+    let client = Client::with_transport(Arc::new(Script::new([])), &Auth::None, ClientOptions::default());
+    let shared = Arc::new(Shared::new(client));
+    let handle = WatchHandle { shared: Arc::clone(&shared), thread: None, name: "watch-test", namespace: String::new() };
+    let before = shared.client_unless_asked().expect("nobody has asked");
+    handle.relister().list_again();
+    assert!(before.is_shut_down(), "what has begun ends");
+    assert!(shared.client_unless_asked().is_none(), "nothing would end what begins now");
+    shared.begin_list();
+    assert!(shared.client_unless_asked().is_some_and(|client| !client.is_shut_down()));
+}
