@@ -14,7 +14,7 @@ use log::{Level, debug, log, warn};
 use crate::api::{API_VERSION, Event, KIND, ObjectKey, ObjectMeta, ObjectReference, Uid};
 use crate::clock;
 use crate::digest::short_hex;
-use crate::kube::{Answer, Client, Error};
+use crate::kube::{Client, Error};
 use crate::shutdown::Shutdown;
 
 use super::action::Action;
@@ -163,35 +163,21 @@ impl EventPoster {
         let delivered = self.deliver(client, &mut message, started);
         let (now, namespace) = (Instant::now(), Arc::clone(&message.key.namespace));
         let Err(error) = delivered else { return self.outbox.answered(&namespace, now) };
-        match error.answer() {
-            Answer::Busy | Answer::TimedOut | Answer::OnTheWay | Answer::Unavailable | Answer::WebhookFailed => {
-                message.tries += 1;
-                let is_over = message.tries >= TRIES;
-                if is_over {
-                    log_failure(&message, &error);
-                } else {
-                    debug!("event put aside key={} reason={} error={error}", message.key, message.note.reason);
-                }
-                let at_least = error.retry_after().unwrap_or_default().max(now.duration_since(started) * SHARE);
-                if let Some(message) = self.outbox.failed(&namespace, Some(message).filter(|_| !is_over), at_least, now) {
-                    log_full(&message);
-                }
-            }
-            Answer::Shutdown => {}
-            Answer::Gone
-            | Answer::Exists
-            | Answer::Conflict
-            | Answer::OtherObject
-            | Answer::Expired
-            | Answer::FieldError
-            | Answer::MissingRight
-            | Answer::Terminating
-            | Answer::Refused
-            | Answer::Unreadable
-            | Answer::Unauthorized => {
+        if error.is_transient() {
+            message.tries += 1;
+            let is_over = message.tries >= TRIES;
+            if is_over {
                 log_failure(&message, &error);
-                self.outbox.answered(&namespace, now);
+            } else {
+                debug!("event put aside key={} reason={} error={error}", message.key, message.note.reason);
             }
+            let at_least = error.retry_after().unwrap_or_default().max(now.duration_since(started) * SHARE);
+            if let Some(message) = self.outbox.failed(&namespace, Some(message).filter(|_| !is_over), at_least, now) {
+                log_full(&message);
+            }
+        } else if !error.is_shutdown() {
+            log_failure(&message, &error);
+            self.outbox.answered(&namespace, now);
         }
     }
 

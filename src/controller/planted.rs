@@ -1,8 +1,8 @@
-//! Defects that tests plant to see that they are found: each is a question of identity that is not asked any more.
+//! Defects that tests plant to see that they are found: a question of identity that is not asked any more, or a rule of the token.
 //!
 //! Promise: the program has none of them; outside of tests `is_planted` is a constant.
 
-/// One question that is not asked.
+/// One defect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Defect {
     /// Memory outlives its UID.
@@ -27,6 +27,16 @@ pub(crate) enum Defect {
     StartedNotAsked,
     /// An active run in status does not count without its Job.
     ActiveNotAsked,
+    /// Token: the runs that need it do not count.
+    UsesIgnored,
+    /// Token: a run counts as abandoned at once.
+    AbandonedAtOnce,
+    /// Token: what has changed is looked at again without a pause.
+    ChangedNeverBacksOff,
+    /// Token: an old list of Jobs allows a deletion.
+    ListsAreGoodForLong,
+    /// Token: twice as long until the next look.
+    RareLooks,
 }
 
 /// True if this test has planted the defect.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use log::{debug, warn};
 
-use crate::api::{ActiveRun, Job, ObjectKey, QuarksJob, QuarksJobStatus, Resource, ResourceVersion};
+use crate::api::{Job, ObjectKey, QuarksJob, QuarksJobStatus, Resource, ResourceVersion};
 use crate::clock;
 use crate::index::{JobView, NamespaceView, QuarksJobView, SharedIndex};
 use crate::kube::{Client, Error, Propagation, Request};
@@ -406,14 +406,7 @@ impl Reconciler {
         // If the answer to its create was lost, the watch has brought it.
         self.trigger_served(memory);
         let Known { status, .. } = memory.known().cloned().ok_or(Failed::Stale)?;
-        let active = ActiveRun {
-            run: record.run,
-            job_name: job.key.name.to_string(),
-            trigger: record.trigger,
-            uid: Some(context.view.uid.clone()),
-            record: Some(record.encode()),
-            start_time: job.created.clone(),
-        };
+        let active = record.active(&context.view.uid, &job.key.name, job.created.clone());
         let now = clock::now_seconds();
         let new = StatusBuilder::new(context.view, &status, &now).running(active, context.ready());
         self.write_status(context, &status, &new, memory)?;

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{ANNOTATION_SETTLED, ObjectMeta, Outcome, QuarksJobStatus, Strategy, Trigger, Uid};
+use crate::api::{ANNOTATION_SETTLED, ActiveRun, ObjectMeta, Outcome, QuarksJobStatus, Strategy, Trigger, Uid};
 
 use super::planted::{Defect, is_planted};
 
@@ -155,6 +155,12 @@ fn is_request(request: Option<&String>) -> bool {
 }
 
 impl RunRecord {
+    /// What `status.active` says of this run until it is settled: it counts if the Job goes before that.
+    pub fn active(&self, owner: &Uid, job_name: &str, start_time: Option<String>) -> ActiveRun {
+        let (uid, record) = (Some(owner.clone()), Some(self.encode()));
+        ActiveRun { run: self.run, job_name: job_name.to_owned(), trigger: self.trigger, uid, record, start_time }
+    }
+
     /// A run that consumes nothing.
     pub fn of_run(run: u64, trigger: Trigger) -> Self {
         Self { run, trigger, strategy: None, template: None, config: None, request: None, ttl: None, output: false, delete_pods: false }

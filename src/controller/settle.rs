@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 use log::{debug, info, warn};
 
 use crate::api::{
-    ActiveRun, LABEL_JOB_UID, LABEL_QJOB_NAME, LastRun, ObjectKey, Outcome, PodReport, QuarksJob, QuarksJobStatus, Resource, Strategy,
-    Trigger, Uid,
+    LABEL_JOB_UID, LABEL_QJOB_NAME, LastRun, ObjectKey, Outcome, PodReport, QuarksJob, QuarksJobStatus, Resource, Strategy, Trigger, Uid,
 };
 use crate::clock;
 use crate::digest;
@@ -174,8 +173,12 @@ impl Reconciler {
         let is_news = status.last_run.as_ref().is_none_or(|last| last.run != record.run);
         let now = clock::now_seconds();
         let last = last_run(&context, record.run, Some(record.trigger), job, verdict, &status);
-        let new =
-            StatusBuilder::new(&view, &status, &now).ended_unsettled(last.clone(), unsettled(record, &last, &view.uid), reason, &message);
+        let new = StatusBuilder::new(&view, &status, &now).ended_unsettled(
+            last.clone(),
+            record.active(&view.uid, &last.job_name, last.start_time.clone()),
+            reason,
+            &message,
+        );
         let is_said = ready_of(&status) == ready_of(&new);
         self.write_status(&context, &status, &new, memory)?;
         let is_kept = memory.record.is_none();
@@ -275,18 +278,6 @@ fn is_of_template(view: &QuarksJobView, stored: &str) -> bool {
 pub(super) fn recorded_end(status: &QuarksJobStatus, marker: &Marker) -> Option<LastRun> {
     let is_settled = |outcome: Outcome| marker.outcome.is_none_or(|settled| settled == outcome);
     status.last_run.clone().filter(|last| last.run > marker.runs || (last.run == marker.runs && is_settled(last.outcome)))
-}
-
-/// The run that is not settled yet, in case its Job goes before it is.
-pub(super) fn unsettled(record: &RunRecord, last: &LastRun, owner: &Uid) -> ActiveRun {
-    ActiveRun {
-        run: record.run,
-        job_name: last.job_name.clone(),
-        trigger: record.trigger,
-        uid: Some(owner.clone()),
-        record: Some(record.encode()),
-        start_time: last.start_time.clone(),
-    }
 }
 
 pub(super) fn last_run(

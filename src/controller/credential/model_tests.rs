@@ -3,6 +3,7 @@
 
 use super::state::*;
 use crate::api::{ObjectKey, Uid};
+use crate::controller::planted::{Defect, plant};
 use crate::moment::Moment;
 use crate::watch::Jitter;
 use std::time::Duration;
@@ -418,9 +419,9 @@ fn the_model_finds_each_planted_defect() {
         (Defect::ListsAreGoodForLong, "while it is in use"),
         (Defect::RareLooks, "no good token since"),
     ] {
-        PLANTED.set(Some(defect));
+        plant(Some(defect));
         let found = (1..SEQUENCES).find_map(|seed| std::panic::catch_unwind(|| play(seed)).err());
-        PLANTED.set(None);
+        plant(None);
         let found = found.unwrap_or_else(|| panic!("{defect:?} is not found"));
         let message = found.downcast_ref::<String>().map_or("", |message| message);
         assert!(message.contains(says), "{defect:?}: {message}");

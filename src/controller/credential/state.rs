@@ -9,6 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::api::{ObjectKey, Uid};
+use crate::controller::planted::{Defect, is_planted};
 use crate::moment::Moment;
 use crate::queue::Backoff;
 
@@ -519,32 +520,6 @@ impl State {
 fn half_life(seconds: Option<i64>) -> Duration {
     let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0);
     Duration::from_secs(seconds.clamp(LIFE_MIN, u64::from(TOKEN_SECONDS))) / 2
-}
-
-/// What the model must find. There is none outside its tests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Defect {
-    UsesIgnored,
-    AbandonedAtOnce,
-    ChangedNeverBacksOff,
-    ListsAreGoodForLong,
-    RareLooks,
-}
-
-#[cfg(test)]
-thread_local! {
-    /// The defect that a test has planted.
-    pub(super) static PLANTED: std::cell::Cell<Option<Defect>> = const { std::cell::Cell::new(None) };
-}
-
-#[cfg(test)]
-fn is_planted(defect: Defect) -> bool {
-    PLANTED.get() == Some(defect)
-}
-
-#[cfg(not(test))]
-const fn is_planted(_: Defect) -> bool {
-    false
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::acts;
 use super::ledger::Caller;
 use super::world::{Event, No, OTHER, SERVED, Stored, World};
-use crate::api::{ActiveRun, Namespace, ObjectKey, ObjectMeta, Outcome, Strategy};
+use crate::api::{Namespace, ObjectKey, ObjectMeta, Outcome, Strategy};
 use crate::controller::decide::{Decision, Hold, Pending, Readiness, Snapshot, StartedRun, Step, decide};
 use crate::controller::identity::{OwnJob, run_of};
 use crate::controller::memory::{Known, Memories, Memory};
@@ -21,7 +21,7 @@ use crate::controller::pace::Pause;
 use crate::controller::reconcile::{Context, InVain, grounds};
 use crate::controller::record::{Marker, RunRecord};
 use crate::controller::report::ready_message;
-use crate::controller::settle::{last_run, recorded_end, strategy_after, unsettled};
+use crate::controller::settle::{last_run, recorded_end, strategy_after};
 use crate::controller::status::StatusBuilder;
 use crate::controller::stick::lost_field;
 use crate::controller::template::ttl_seconds;
@@ -405,14 +405,7 @@ impl Worker<'_> {
 
     fn record_start(&mut self, context: &Context<'_>, OwnJob { view: job, record }: &OwnJob) -> Result<Flow, Failed> {
         let Known { status, .. } = self.memory.known().cloned().ok_or(Failed::Stale)?;
-        let active = ActiveRun {
-            run: record.run,
-            job_name: job.key.name.to_string(),
-            trigger: record.trigger,
-            uid: Some(context.view.uid.clone()),
-            record: Some(record.encode()),
-            start_time: job.created.clone(),
-        };
+        let active = record.active(&context.view.uid, &job.key.name, job.created.clone());
         let new = StatusBuilder::new(context.view, &status, NOW).running(active, context.ready());
         self.write_status(context, &status, &new)?;
         Ok(Flow::Continue)
@@ -478,7 +471,7 @@ impl Worker<'_> {
         let last = last_run(&context, record.run, Some(record.trigger), job, verdict, &status);
         let new = StatusBuilder::new(&view, &status, NOW).ended_unsettled(
             last.clone(),
-            unsettled(record, &last, &view.uid),
+            record.active(&view.uid, &last.job_name, last.start_time.clone()),
             "SettleRefused",
             "by a policy",
         );
