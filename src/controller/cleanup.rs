@@ -5,6 +5,7 @@
 //! in between prunes again. A failure holds nothing up: it is tried again from memory, and after the next success at the latest,
 //! since all versions of an output are looked at each time, not only those of the last run.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
@@ -49,14 +50,14 @@ impl Reconciler {
             self.prune_or_postpone(context, memory);
         }
         if !job.record.delete_pods {
-            self.keep_pods(context, &job.view)?;
+            self.keep_pods(context, job)?;
         }
         // Pods that have the QuarksJob as an owner stay, whatever becomes of the Job; what else hangs on the Job goes.
         self.delete_job(&job.view, memory)
     }
 
     /// Lets the pods of the run outlive their Job, and deletes those of older runs that are too many.
-    fn keep_pods(&self, context: &Context<'_>, job: &JobView) -> Result<(), Failed> {
+    fn keep_pods(&self, context: &Context<'_>, job: &OwnJob) -> Result<(), Failed> {
         let Context { key, view, .. } = context;
         let mut pods = Vec::new();
         self.pods(key, &selector_of_quarks_job(key), &mut |listed| match listed {
@@ -71,14 +72,15 @@ impl Reconciler {
             controller: false,
             block_owner_deletion: true,
         };
-        let limit = view.pod_history_limit;
-        for RunPod { key, uid, owners, .. } in pods.iter().filter(|_| limit > 0) {
+        let oldest = oldest_kept(&pods, job.record.run, view.pod_history_limit);
+        for RunPod { key, uid, owners, .. } in pods.iter().filter(|_| oldest.is_some_and(|oldest| job.record.run >= oldest)) {
             if let Some(owners) = owners {
                 let owners: Vec<OwnerReference> = owners.iter().cloned().chain([owner.clone()]).collect();
                 ignore_gone(self.client.call_unit(&Action::SetPodOwners { key, uid, owners: &owners }.request()))?;
             }
         }
-        for RunPod { key, uid, .. } in pods_beyond(&pods, &job.key.name, limit) {
+        let is_beyond = |run: u64| oldest.is_none_or(|oldest| run < oldest);
+        for RunPod { key, uid, .. } in pods.iter().filter(|pod| pod.kept.is_some_and(is_beyond)) {
             ignore_gone(self.client.call_unit(&Action::DeletePod { key, uid }.request()))?;
         }
         Ok(())
@@ -161,30 +163,24 @@ struct RunPod {
 
 impl RunPod {
     /// `None` for a pod that is of no interest.
-    fn of(pod: PodReport, quarks_job: &Uid, job: &JobView) -> Option<Self> {
+    fn of(pod: PodReport, quarks_job: &Uid, job: &OwnJob) -> Option<Self> {
         let is_kept = pod.metadata.owner_references.iter().any(|owner| owner.uid == *quarks_job);
-        let is_of_job = is_pod_of(&pod, &job.uid);
-        let run = run_of_job_name(&pod.metadata.labels.job_name);
+        let is_of_job = is_pod_of(&pod, &job.view.uid);
+        let run = if is_of_job { Some(job.record.run) } else { run_of_job_name(&pod.metadata.labels.job_name) };
         let metadata = pod.metadata;
         (is_kept || is_of_job).then(|| Self {
-            key: ObjectKey::new(job.key.namespace.clone(), metadata.name.as_str()),
+            key: ObjectKey::new(job.view.key.namespace.clone(), metadata.name.as_str()),
             uid: metadata.uid,
-            kept: run.filter(|_| is_kept && !is_of_job),
+            kept: run.filter(|_| is_kept),
             owners: (!is_kept).then_some(metadata.owner_references),
         })
     }
 }
 
-/// Pods kept for their logs, of runs older than the newest `limit`; `newest_job` is the run that is cleaned up now.
-fn pods_beyond<'a>(pods: &'a [RunPod], newest_job: &str, limit: u32) -> Vec<&'a RunPod> {
-    let mut runs: Vec<u64> = run_of_job_name(newest_job).into_iter().collect();
-    for run in pods.iter().filter_map(|pod| pod.kept) {
-        if !runs.contains(&run) {
-            runs.push(run);
-        }
-    }
-    let is_beyond = |run: u64| runs.iter().filter(|other| **other > run).count() >= limit as usize;
-    pods.iter().filter(|pod| pod.kept.is_some_and(is_beyond)).collect()
+/// The oldest of the newest `limit` runs whose pods are kept for their logs; `run` is cleaned up now, and a newer one may have been before.
+fn oldest_kept(pods: &[RunPod], run: u64, limit: u32) -> Option<u64> {
+    let runs: BTreeSet<u64> = pods.iter().filter_map(|pod| pod.kept).chain([run]).collect();
+    runs.into_iter().rev().take(limit as usize).next_back()
 }
 
 /// A write to an object that is gone, or is another one by now, has nothing left to do.
@@ -202,28 +198,28 @@ fn ignore_gone(result: Result<(), Error>) -> Result<(), Failed> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
+    use crate::api::Trigger;
+    use crate::controller::record::RunRecord;
 
     #[test]
     fn pods_of_the_newest_runs_are_kept() {
-        let pod = |run: u64| RunPod { key: ObjectKey::new("ns", format!("p{run}")), uid: "u".into(), kept: Some(run), owners: None };
-        let new = RunPod { kept: None, ..pod(4) };
-        let pods = [pod(1), pod(2), pod(3), pod(2), new];
-        let beyond = |limit| {
-            let mut names: Vec<_> = pods_beyond(&pods, "q-x-4", limit).iter().map(|pod| pod.key.name.to_string()).collect();
-            names.sort();
-            names.join(" ")
-        };
-        let expected = ["p1 p2 p2 p3", "p1 p2 p2 p3", "p1 p2 p2", "p1", "", ""];
-        assert_eq!([beyond(0), beyond(1), beyond(2), beyond(3), beyond(4), beyond(9)], expected);
+        let pod = |kept: Option<u64>| RunPod { key: ObjectKey::new("ns", "p"), uid: "u".into(), kept, owners: None };
+        let pods = [Some(1), Some(2), Some(3), Some(2), Some(6), None].map(pod);
+        let oldest = |run| [0, 1, 2, 3, 4, 5, 9].map(|limit| oldest_kept(&pods, run, limit));
+        assert_eq!(oldest(7), [None, Some(7), Some(6), Some(3), Some(2), Some(1), Some(1)], "the newest");
+        assert_eq!(oldest(4), [None, Some(6), Some(4), Some(3), Some(2), Some(1), Some(1)], "a newer one was cleaned up before");
+        assert_eq!(oldest(6), [None, Some(6), Some(3), Some(2), Some(1), Some(1), Some(1)], "its own pods have their owner already");
     }
 
     #[test]
     fn pods_are_known_by_their_owners() {
         let job: crate::api::Job =
             serde_json::from_value(json!({"metadata": {"name": "q-x-4", "namespace": "ns", "uid": "job"}})).expect("a Job");
-        let job = JobView::from(job);
+        let record = RunRecord::of_run(4, Trigger::Now);
+        let job = OwnJob { view: JobView::from(job).into(), record };
         let owner = |kind: &str, uid: &str, is_controller: bool| json!({"apiVersion": "v", "kind": kind, "name": "n", "uid": uid, "controller": is_controller});
         let of = |owners: serde_json::Value| {
             let pod = json!({"metadata": {"name": "p", "uid": "p", "labels": {"batch.kubernetes.io/job-name": "q-x-3"}, "ownerReferences": owners}});
@@ -231,7 +227,7 @@ mod tests {
             RunPod::of(pod, &"u".into(), &job).map(|pod| (pod.kept, pod.owners.map(|owners| owners.len())))
         };
         assert_eq!(of(json!([owner("Job", "job", true)])), Some((None, Some(1))), "of the run");
-        assert_eq!(of(json!([owner("Job", "job", true), owner("QuarksJob", "u", false)])), Some((None, None)), "has its owner already");
+        assert_eq!(of(json!([owner("Job", "job", true), owner("QuarksJob", "u", false)])), Some((Some(4), None)), "has its owner already");
         assert_eq!(of(json!([owner("QuarksJob", "u", false)])), Some((Some(3), None)), "kept");
         assert_eq!(of(json!([owner("Job", "older", true), owner("QuarksJob", "u", false)])), Some((Some(3), None)), "its Job just goes");
         for foreign in [json!([]), json!(null), json!([owner("Job", "other", true)]), json!([owner("Job", "job", false)])] {

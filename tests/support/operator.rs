@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::faults::Callback;
@@ -22,12 +22,21 @@ pub struct Operator {
     user: Option<u32>,
     child: Arc<Mutex<Option<Child>>>,
     log: Arc<Mutex<String>>,
+    readers: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Operator {
     /// Not yet started. The environment is empty but for what `env` adds.
     pub fn new(program: impl Into<PathBuf>) -> Operator {
-        Operator { program: program.into(), args: Vec::new(), env: Vec::new(), user: None, child: Arc::default(), log: Arc::default() }
+        Operator {
+            program: program.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            user: None,
+            child: Arc::default(),
+            log: Arc::default(),
+            readers: Mutex::default(),
+        }
     }
 
     pub fn arg(mut self, arg: impl Into<String>) -> Operator {
@@ -110,7 +119,7 @@ impl Operator {
         });
     }
 
-    /// The end of the process, if it comes within `limit`.
+    /// The end of the process, if it comes within `limit`; all that it wrote is in the log then.
     pub fn wait_exit(&self, limit: Duration) -> Option<ExitStatus> {
         let start = Instant::now();
         loop {
@@ -118,6 +127,9 @@ impl Operator {
             let status = slot.as_mut()?.try_wait().expect("our child");
             if status.is_some() {
                 *slot = None;
+                for reader in self.readers.lock().expect("readers").drain(..) {
+                    reader.join().expect("the log read to its end");
+                }
                 return status;
             }
             drop(slot);
@@ -157,13 +169,14 @@ impl Operator {
 
     fn capture(&self, pipe: impl Read + Send + 'static) {
         let log = Arc::clone(&self.log);
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             for line in BufReader::new(pipe).lines().map_while(Result::ok) {
                 let mut log = log.lock().expect("log");
                 log.push_str(&line);
                 log.push('\n');
             }
         });
+        self.readers.lock().expect("readers").push(reader);
     }
 }
 
