@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use support::play::{self, End, path};
-use support::{Command, Fault, Operator, Server, When};
+use support::{Command, Fault, Gate, Operator, Request, Server, When};
 
 const NAMESPACE: &str = "team";
 const TOKEN: &str = "quarks-job-sidecar-token";
@@ -29,6 +29,10 @@ impl Drop for Scene {
 
 impl Scene {
     fn new(name: &str) -> Scene {
+        Scene::with(name, &[])
+    }
+
+    fn with(name: &str, flags: &[&str]) -> Scene {
         let folder = std::env::temp_dir().join(format!("quarks-job-output-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a temp folder");
         let server = Server::start();
@@ -37,6 +41,7 @@ impl Scene {
             .kubeconfig(&server.kubeconfig(&folder))
             .arg("--log-level=debug")
             .arg("--image=i:1");
+        let operator = flags.iter().fold(operator, |operator, flag| operator.arg(*flag));
         Scene { server, operator, folder }
     }
 
@@ -279,4 +284,54 @@ fn a_look_that_fails_after_a_restart_is_repeated() {
     scene.operator.start();
     scene.operator.wait_for("another token", || scene.token().filter(|now| now["data"] != first["data"]));
     assert_eq!(rule.hits(), 2);
+}
+
+#[test]
+fn starts_that_come_together_share_one_token() {
+    let scene = Scene::new("together");
+    let gate = Gate::default();
+    scene.server.fault(When::request("POST", "/serviceaccounts/sidecar/token"), Fault::Hold(gate.clone()));
+    let names = ["a", "b", "c"];
+    for name in names {
+        scene.create(name, |_| {});
+    }
+    scene.operator.start();
+    for name in names {
+        let step = format!("key={NAMESPACE}/{name} step=Start");
+        scene.operator.wait_for(&step, || scene.operator.log().contains(&step).then_some(()));
+    }
+    scene.operator.wait_for("the request for a token", || (gate.arrived() == 1).then_some(()));
+    assert!(scene.server.api().list(&path("jobs", NAMESPACE, "")).is_empty(), "no Job without a token");
+    gate.open();
+    scene.operator.wait_for("a Job of each", || (scene.server.api().list(&path("jobs", NAMESPACE, "")).len() == names.len()).then_some(()));
+    assert_eq!(scene.count("POST", "/serviceaccounts/sidecar/token"), 1, "{}", scene.operator.log());
+}
+
+#[test]
+fn a_namespace_where_calls_hang_delays_no_other() {
+    const OTHER: &str = "other";
+    // A call may take longer than this test waits for anything.
+    let scene = Scene::with("hangs", &["--ctx-timeout=600"]);
+    play::monitored_namespace(scene.server.api(), OTHER);
+    scene.create("q", |_| {});
+    scene.operator.start();
+    scene.wait_job();
+    // Nobody answers there from now on; what looks after tokens comes to know it first.
+    let hanging = format!("/namespaces/{NAMESPACE}/");
+    let is_hanging = move |request: &Request| request.path.contains(&hanging);
+    let rule = scene.server.fault(When::matching(is_hanging).every(), Fault::BlackHole);
+    scene.operator.wait_for("a call that hangs", || (rule.hits() > 0).then_some(()));
+    let token = || scene.server.api().get(&path("secrets", OTHER, TOKEN)).filter(|secret| secret["data"]["token"].is_string());
+    let mut object = play::quarks_job("q", "now");
+    object["spec"]["output"] = json!({"outputMap": {"main": {"output.json": {"name": "result"}}}});
+    scene.server.api().create(&path("quarksjobs", OTHER, ""), object);
+    scene.operator.wait_for("the Job", || scene.server.api().list(&path("jobs", OTHER, "")).first().map(drop));
+    let first = token().expect("a token");
+    scene.server.api().delete(&path("secrets", OTHER, TOKEN), "Background");
+    let anew = scene.operator.wait_for("a token made anew", token);
+    assert_ne!(anew["metadata"]["uid"], first["metadata"]["uid"]);
+    let job = scene.server.api().list(&path("jobs", OTHER, ""))[0]["metadata"]["name"].as_str().expect("a name").to_owned();
+    play::create_pod_for_job(scene.server.api(), OTHER, &job, &[("main", 0, ""), ("output-persist", 0, STORED)]);
+    play::finish_job(scene.server.api(), OTHER, &job, End::Complete);
+    scene.operator.wait_for("the token's removal", || token().is_none().then_some(()));
 }

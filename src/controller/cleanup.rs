@@ -72,15 +72,12 @@ impl Reconciler {
             controller: false,
             block_owner_deletion: true,
         };
-        let oldest = oldest_kept(&pods, job.record.run, view.pod_history_limit);
-        for RunPod { key, uid, owners, .. } in pods.iter().filter(|_| oldest.is_some_and(|oldest| job.record.run >= oldest)) {
-            if let Some(owners) = owners {
-                let owners: Vec<OwnerReference> = owners.iter().cloned().chain([owner.clone()]).collect();
-                ignore_gone(self.client.call_unit(&Action::SetPodOwners { key, uid, owners: &owners }.request()))?;
-            }
+        let Retained { new, beyond } = retained(&pods, job.record.run, view.pod_history_limit);
+        for (RunPod { key, uid, .. }, owners) in new {
+            let owners: Vec<OwnerReference> = owners.iter().cloned().chain([owner.clone()]).collect();
+            ignore_gone(self.client.call_unit(&Action::SetPodOwners { key, uid, owners: &owners }.request()))?;
         }
-        let is_beyond = |run: u64| oldest.is_none_or(|oldest| run < oldest);
-        for RunPod { key, uid, .. } in pods.iter().filter(|pod| pod.kept.is_some_and(is_beyond)) {
+        for RunPod { key, uid, .. } in beyond {
             ignore_gone(self.client.call_unit(&Action::DeletePod { key, uid }.request()))?;
         }
         Ok(())
@@ -177,10 +174,24 @@ impl RunPod {
     }
 }
 
-/// The oldest of the newest `limit` runs whose pods are kept for their logs; `run` is cleaned up now, and a newer one may have been before.
-fn oldest_kept(pods: &[RunPod], run: u64, limit: u32) -> Option<u64> {
+/// What becomes of pods.
+struct Retained<'a> {
+    /// These are kept from now on, and have other owners so far.
+    new: Vec<(&'a RunPod, &'a [OwnerReference])>,
+    /// These were kept, and are of runs older than the newest `limit`.
+    beyond: Vec<&'a RunPod>,
+}
+
+/// Keeps the pods of the newest `limit` runs. `run` is cleaned up now; a newer one may have been before.
+fn retained(pods: &[RunPod], run: u64, limit: u32) -> Retained<'_> {
     let runs: BTreeSet<u64> = pods.iter().filter_map(|pod| pod.kept).chain([run]).collect();
-    runs.into_iter().rev().take(limit as usize).next_back()
+    let oldest = runs.into_iter().rev().take(limit as usize).next_back();
+    let is_within = |run: u64| oldest.is_some_and(|oldest| run >= oldest);
+    Retained {
+        // The others go with their Job.
+        new: pods.iter().filter_map(|pod| Some((pod, pod.owners.as_deref()?))).filter(|_| is_within(run)).collect(),
+        beyond: pods.iter().filter(|pod| pod.kept.is_some_and(|run| !is_within(run))).collect(),
+    }
 }
 
 /// A write to an object that is gone, or is another one by now, has nothing left to do.
@@ -206,12 +217,27 @@ mod tests {
 
     #[test]
     fn pods_of_the_newest_runs_are_kept() {
-        let pod = |kept: Option<u64>| RunPod { key: ObjectKey::new("ns", "p"), uid: "u".into(), kept, owners: None };
-        let pods = [Some(1), Some(2), Some(3), Some(2), Some(6), None].map(pod);
-        let oldest = |run| [0, 1, 2, 3, 4, 5, 9].map(|limit| oldest_kept(&pods, run, limit));
-        assert_eq!(oldest(7), [None, Some(7), Some(6), Some(3), Some(2), Some(1), Some(1)], "the newest");
-        assert_eq!(oldest(4), [None, Some(6), Some(4), Some(3), Some(2), Some(1), Some(1)], "a newer one was cleaned up before");
-        assert_eq!(oldest(6), [None, Some(6), Some(3), Some(2), Some(1), Some(1), Some(1)], "its own pods have their owner already");
+        let pod = |name: &str, kept: Option<u64>| {
+            let owners = kept.is_none().then(Vec::new);
+            RunPod { key: ObjectKey::new("ns", name), uid: "u".into(), kept, owners }
+        };
+        // What is kept now, and what goes.
+        let check = |pods: &[RunPod], run: u64, expected: [&str; 6]| {
+            for (limit, expected) in (0..).zip(expected) {
+                let Retained { new, beyond } = retained(pods, run, limit);
+                let names =
+                    |pods: &mut dyn Iterator<Item = &RunPod>| pods.map(|pod| pod.key.name.to_string()).collect::<Vec<_>>().join(" ");
+                let found = format!("{} / {}", names(&mut new.into_iter().map(|(pod, _)| pod)), names(&mut beyond.into_iter()));
+                assert_eq!(found.trim(), expected, "run {run}, limit {limit}");
+            }
+        };
+        let kept = || vec![pod("1", Some(1)), pod("2", Some(2)), pod("2b", Some(2)), pod("6", Some(6))];
+        let with = |own: RunPod| kept().into_iter().chain([own]).collect::<Vec<_>>();
+        check(&with(pod("7", None)), 7, ["/ 1 2 2b 6", "7 / 1 2 2b 6", "7 / 1 2 2b", "7 / 1", "7 /", "7 /"]);
+        // A newer run was cleaned up before this one.
+        check(&with(pod("4", None)), 4, ["/ 1 2 2b 6", "/ 1 2 2b", "4 / 1 2 2b", "4 / 1", "4 /", "4 /"]);
+        // Its pods have got their owner already, and the Job could not be deleted.
+        check(&with(pod("4", Some(4))), 4, ["/ 1 2 2b 6 4", "/ 1 2 2b 4", "/ 1 2 2b", "/ 1", "/", "/"]);
     }
 
     #[test]
