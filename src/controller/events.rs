@@ -41,7 +41,7 @@ const SHARE: u32 = 10;
 const IDLE: Duration = Duration::from_secs(60);
 /// While many runs start an Event waits at most this long.
 const RUSH_LIMIT: Duration = Duration::from_secs(3);
-/// How often it is looked whether they still do.
+/// How often a waiting Event checks whether runs still start.
 const RUSH_TICK: Duration = Duration::from_millis(50);
 
 /// What an Event says.

@@ -66,7 +66,7 @@ pub fn run_of(job: &JobView, owner: &QuarksJobView, started: Option<&StartedRun>
             .unwrap_or_else(|| remembered_record(owner, started, run)),
         (None, None) => return None,
     };
-    // Whoever may create Jobs can forge a number, and the next run's would be one that no reader takes.
+    // Everyone who may create Jobs can forge a number. A huge one would leave no valid number for the next run.
     (record.run <= owner.marker.runs.saturating_add(RUNS_AHEAD)).then_some(record)
 }
 

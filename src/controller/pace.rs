@@ -30,8 +30,8 @@ const PACE_MAX: usize = 12;
 /// The spec's limit is 20 in this time.
 const PACE_WINDOW: Duration = Duration::from_secs(60);
 
-/// Counts writes that were made on the same grounds. A decision that is taken again and again means that its write does not do what it
-/// should, whoever is to blame.
+/// Counts writes that were made on the same grounds. A decision that is taken again and again means that its write has no effect: the CRD
+/// is older than the operator, say, or a webhook undoes it.
 #[derive(Clone, Debug, Default)]
 pub struct Pace {
     grounds: u64,

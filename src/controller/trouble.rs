@@ -23,7 +23,7 @@ use super::reconcile::{Context, Failed, Next, Reconciler};
 use super::report::ready_of;
 use super::status::StatusBuilder;
 
-/// A namespace that is being deleted takes its QuarksJobs with it; if it does not, it is looked at again after this long.
+/// Time until the next try in a namespace that is being deleted. Usually its QuarksJobs are gone by then.
 pub(super) const TERMINATING_RETRY: Duration = Duration::from_secs(60);
 /// What somebody else refuses (quota, admission, rights): how long until the next try.
 pub(super) const REFUSAL_BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), max: Duration::from_secs(60) };

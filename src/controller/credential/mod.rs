@@ -29,7 +29,7 @@ use state::{Answer, Fate, Readiness, Shown, State, Step};
 
 /// Threads that renew, look and delete: two are left if one waits for a namespace that was never slow before, and one for one that was.
 pub const THREADS: usize = 3;
-/// How often it is looked, in memory, what is due. No request is made unless something is.
+/// How often the threads check, in memory, what is due. Only what is due makes a request.
 const TICK: Duration = Duration::from_secs(2);
 /// A namespace where a call took longer is slow until one has not.
 const SLOW: Duration = Duration::from_secs(3);

@@ -1,9 +1,9 @@
 //! What to do next about the sidecars' token of one namespace. Pure: the time is an argument, and nothing is sent from here.
 //!
 //! Promises: the Secret is never deleted while a run that this process started, a Job that the index shows or a Job that the API server has
-//! just listed may need it; only a list made just before lets it go, however silent a watch is; it is looked at every few seconds while it is
-//! in use, and made anew if it is gone; a token is renewed at half of its life, counted from before it was asked for; whatever fails is
-//! tried again, and never faster than its backoff.
+//! just listed may need it. Only a fresh list allows the deletion: a silent watch does not. While the Secret is in use it is read every few
+//! seconds and created again if it is gone. A token is renewed at half of its life, counted from before the request. A failed call is
+//! retried, never faster than its backoff.
 
 use std::fmt;
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub const RETRY: Backoff = Backoff { first: Duration::from_secs(2), max: Duratio
 pub const RETRY_LEFTOVER: Backoff = Backoff { first: Duration::from_secs(2), max: Duration::from_secs(600) };
 /// Between two lists of Jobs, if one does not allow the deletion.
 pub const RELIST: Backoff = Backoff { first: Duration::from_secs(30), max: Duration::from_secs(300) };
-/// Somebody else's Secret under our name is looked at again after this long.
+/// Time until the next read of a Secret that has our name and is not ours.
 const FOREIGN: Duration = Duration::from_secs(60);
 
 /// A run with output whose Job this process creates.
