@@ -5,7 +5,6 @@
 //! in between prunes again. A failure holds nothing up: it is tried again from memory, and after the next success at the latest,
 //! since all versions of an output are looked at each time, not only those of the last run.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
@@ -184,9 +183,13 @@ struct Retained<'a> {
 
 /// Keeps the pods of the newest `limit` runs. `run` is cleaned up now; a newer one may have been before.
 fn retained(pods: &[RunPod], run: u64, limit: u32) -> Retained<'_> {
-    let runs: BTreeSet<u64> = pods.iter().filter_map(|pod| pod.kept).chain([run]).collect();
-    let oldest = runs.into_iter().rev().take(limit as usize).next_back();
-    let is_within = |run: u64| oldest.is_some_and(|oldest| run >= oldest);
+    let mut runs = vec![run];
+    for kept in pods.iter().filter_map(|pod| pod.kept) {
+        if !runs.contains(&kept) {
+            runs.push(kept);
+        }
+    }
+    let is_within = |run: u64| runs.iter().filter(|other| **other > run).count() < limit as usize;
     Retained {
         // The others go with their Job.
         new: pods.iter().filter_map(|pod| Some((pod, pod.owners.as_deref()?))).filter(|_| is_within(run)).collect(),
