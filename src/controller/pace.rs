@@ -86,7 +86,7 @@ impl ConfigLoop {
         if self.starts.len() > LOOP_RUNS {
             self.starts.pop_front();
         }
-        if self.runs > 0 || self.starts.len() >= LOOP_RUNS {
+        if self.starts.len() >= LOOP_RUNS {
             self.runs = self.runs.saturating_add(1);
         }
         self.pause()
