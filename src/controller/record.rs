@@ -218,6 +218,29 @@ mod tests {
     }
 
     #[test]
+    fn of_two_markers_with_the_same_runs_the_annotation_is_in_force() {
+        let with = |request: &str| Marker { runs: 2, request: Some(request.into()), ..Marker::default() }.encode(&Uid::from("u1"));
+        let mut metadata = ObjectMeta { uid: Uid::from("u1"), ..ObjectMeta::default() };
+        metadata.annotations.insert(ANNOTATION_SETTLED.to_owned(), with("r1"));
+        let status = QuarksJobStatus { settled: Some(with("r0")), ..QuarksJobStatus::default() };
+        assert_eq!(Marker::in_force(&metadata, &status, None).request.as_deref(), Some("r1"));
+    }
+
+    #[test]
+    fn a_marker_is_blank_while_nothing_was_consumed() {
+        assert!(Marker::default().is_blank());
+        assert!(Marker { config: Some("c".into()), ..Marker::default() }.is_blank(), "a baseline is taken again");
+        let consumed = [
+            Marker { runs: 1, ..Marker::default() },
+            Marker { once: Some("t".into()), ..Marker::default() },
+            Marker { request: Some("r".into()), ..Marker::default() },
+        ];
+        for marker in consumed {
+            assert!(!marker.is_blank(), "{marker:?}");
+        }
+    }
+
+    #[test]
     fn a_run_clears_only_what_it_consumed() {
         let before = Marker { once: Some("t0".into()), request: Some("r0".into()), runs: 4, ..Marker::default() };
         let run = RunRecord { strategy: Some(Strategy::Now), template: Some("t1".into()), ..RunRecord::of_run(5, Trigger::Now) };
