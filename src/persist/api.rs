@@ -1,23 +1,37 @@
 //! The calls that the sidecar makes, as a trait so that tests can script them, and their real form.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::environment::Environment;
 use super::files::FILE_LIMIT;
+use super::pod_watch::first_pod;
 use super::secrets::{ChangedSecret, LiveSecret, NewSecret};
 use super::versions::{VERSIONED_KIND, VersionMeta, highest};
-use crate::api::{LABEL_SECRET_KIND, ObjectKey, ObjectMeta, Resource, null_as_default};
+use crate::api::{LABEL_SECRET_KIND, ObjectKey, QuarksJobHead, Resource, Uid, null_as_default};
 use crate::kube::{Client, Request, Result};
+use crate::moment::Moment;
+use crate::until::Until;
 
 /// Objects in one page of a list: bounds memory.
 const PAGE: u32 = 100;
+/// Longest silence while the pod's state is asked for.
+const POD_LOOK: Duration = Duration::from_secs(10);
 /// How often a list begins anew because a page token has expired; then it counts as a failure, with the waits that follow one.
 const RESTARTS: u32 = 3;
 
 /// All that the sidecar asks of the API server, beside its watch of the pod.
 pub trait Api {
-    /// Metadata of the QuarksJob.
-    fn owner(&self) -> Result<ObjectMeta>;
+    /// Now, on a clock that goes on while the machine sleeps.
+    fn now(&self) -> Moment;
+    /// Until then, and no longer, creates and updates are sent; else they fail with [`Error::Fenced`](crate::kube::Error).
+    fn allow_writes(&self, until: Moment);
+    /// The QuarksJob.
+    fn owner(&self) -> Result<QuarksJobHead>;
+    /// True if our own pod is there and not being deleted.
+    fn is_pod_kept(&self) -> Result<bool>;
     /// Log of a container of our own pod, of its last start; at most [`FILE_LIMIT`] bytes.
     fn log(&self, container: &str) -> Result<Vec<u8>>;
     /// A Secret.
@@ -34,13 +48,16 @@ pub trait Api {
 pub struct KubeApi {
     client: Client,
     pod: ObjectKey,
+    pod_uid: Uid,
     quarks_job: String,
+    writes: Until,
 }
 
 impl KubeApi {
-    /// Speaks of our own pod, of one QuarksJob, and of Secrets in their namespace.
-    pub fn new(client: Client, pod: ObjectKey, quarks_job: String) -> Self {
-        Self { client, pod, quarks_job }
+    /// Speaks of our own pod, of one QuarksJob, and of Secrets in their namespace. `writes` is the client's fence.
+    pub fn new(client: Client, environment: &Environment, writes: Until) -> Self {
+        let Environment { pod, pod_uid, plan, .. } = environment;
+        Self { client, pod: pod.clone(), pod_uid: pod_uid.clone(), quarks_job: plan.quarks_job.clone(), writes }
     }
 
     fn key(&self, name: &str) -> ObjectKey {
@@ -73,9 +90,24 @@ struct PageMeta {
 }
 
 impl Api for KubeApi {
-    fn owner(&self) -> Result<ObjectMeta> {
-        let request = Request::get(Resource::QUARKS_JOBS, &self.key(&self.quarks_job)).metadata_only();
-        self.call::<MetadataOf<ObjectMeta>>(&request).map(|object| object.metadata)
+    fn now(&self) -> Moment {
+        Moment::now()
+    }
+
+    fn allow_writes(&self, until: Moment) {
+        self.writes.set(until);
+    }
+
+    fn owner(&self) -> Result<QuarksJobHead> {
+        self.call(&Request::get(Resource::QUARKS_JOBS, &self.key(&self.quarks_job)))
+    }
+
+    fn is_pod_kept(&self) -> Result<bool> {
+        // By a watch that ends at once: the account may watch pods and not get them. Without a version it begins with the newest state.
+        let request = Request::watch(Resource::PODS, &self.pod.namespace, &"".into(), 1).metadata_only();
+        let mut body = self.client.open(&request.field_selector(&format!("metadata.name={}", self.pod.name)), POD_LOOK)?;
+        let pod = first_pod(&mut body).map_err(|error| self.client.read_error("watch", Resource::PODS, &error))?;
+        Ok(pod.is_some_and(|pod| pod.metadata.uid == self.pod_uid && !pod.metadata.is_being_deleted()))
     }
 
     fn log(&self, container: &str) -> Result<Vec<u8>> {
@@ -135,7 +167,8 @@ mod tests {
 
     fn api(script: &Script) -> KubeApi {
         let client = Client::with_transport(Arc::new(script.clone()), &Auth::None, ClientOptions::default());
-        KubeApi::new(client, ObjectKey::new("ns", "p"), "q".to_owned())
+        let plan = json!({"quarksJob": "q", "uid": "u", "run": 1});
+        KubeApi::new(client, &Environment::for_tests(plan, std::path::Path::new("/")), Until::default())
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod files;
 #[cfg(test)]
 mod fuzz_tests;
 mod inotify;
+mod leave;
 mod plan;
 mod pod_watch;
 mod progress;

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use super::super::secrets::{ChangedSecret, LiveSecret, NewSecret};
 use super::super::versions::{VersionMeta, highest};
 use super::*;
-use crate::api::{ANNOTATION_WRITTEN_BY, LABEL_CONTAINER_NAME, LABEL_SECRET_KIND, LABEL_SECRET_VERSION, ObjectMeta, Resource, Status};
+use crate::api::{ANNOTATION_WRITTEN_BY, LABEL_CONTAINER_NAME, LABEL_SECRET_KIND, LABEL_SECRET_VERSION, QuarksJobHead, Resource, Status};
 use crate::kube::Result;
+use crate::moment::Moment;
 
 const CANARY: &str = "CANARY-s3cr3t";
 
@@ -31,6 +32,7 @@ enum Trouble {
 #[derive(Default)]
 struct Server {
     owner: Option<Value>,
+    status: Value,
     secrets: BTreeMap<String, Value>,
     calls: Vec<String>,
     trouble: VecDeque<(&'static str, Trouble)>,
@@ -38,6 +40,12 @@ struct Server {
     version: u64,
     /// Answers of `log`, one after the other.
     logs: VecDeque<String>,
+    clock: Duration,
+    /// Until when writes are allowed.
+    allowed: Duration,
+    /// What each create takes.
+    slow: Duration,
+    is_pod_gone: bool,
 }
 
 #[derive(Clone)]
@@ -57,6 +65,11 @@ fn error(verb: &'static str, trouble: Trouble) -> Error {
 }
 
 impl Fake {
+    fn fence(&self) -> Result<()> {
+        let server = self.0.borrow();
+        if server.clock < server.allowed { Ok(()) } else { Err(Error::Fenced) }
+    }
+
     /// Notes the call, does it unless trouble forbids, and tells of the trouble.
     fn call<T>(&self, verb: &'static str, name: &str, act: impl FnOnce(&mut Server) -> Result<T>) -> Result<T> {
         let mut server = self.0.borrow_mut();
@@ -74,9 +87,21 @@ impl Fake {
 }
 
 impl Api for Fake {
-    fn owner(&self) -> Result<ObjectMeta> {
+    fn now(&self) -> Moment {
+        Moment::after_boot(self.0.borrow().clock)
+    }
+
+    fn allow_writes(&self, until: Moment) {
+        self.0.borrow_mut().allowed = until.since_boot();
+    }
+
+    fn is_pod_kept(&self) -> Result<bool> {
+        self.call("watch", "pod", |server| Ok(!server.is_pod_gone))
+    }
+
+    fn owner(&self) -> Result<QuarksJobHead> {
         self.call("get", "quarksjob", |server| match &server.owner {
-            Some(value) => Ok(serde_json::from_value(value.clone()).unwrap()),
+            Some(value) => Ok(serde_json::from_value(json!({"metadata": value, "status": server.status})).unwrap()),
             None => Err(error("get", Trouble::Answer(404, "NotFound"))),
         })
     }
@@ -93,7 +118,9 @@ impl Api for Fake {
     }
 
     fn create(&self, secret: &NewSecret<'_>) -> Result<()> {
+        self.fence()?;
         self.call("create", &secret.metadata.name, |server| {
+            server.clock += server.slow;
             if server.secrets.contains_key(&*secret.metadata.name) {
                 return Err(error("create", Trouble::Answer(409, "AlreadyExists")));
             }
@@ -103,6 +130,7 @@ impl Api for Fake {
     }
 
     fn update(&self, secret: &ChangedSecret<'_>) -> Result<()> {
+        self.fence()?;
         self.call("update", &secret.metadata.name, |server| {
             let live = server.secrets.get(&secret.metadata.name).ok_or(error("update", Trouble::Answer(404, "NotFound")))?;
             if live["metadata"]["resourceVersion"] != json!(secret.metadata.resource_version) {
@@ -185,10 +213,17 @@ impl Bench {
 
     /// Runs until nothing is left or the time is over; time passes as the store waits.
     fn run_for(&mut self, lenient: bool, limit: Duration) -> Vec<Outcome> {
-        let end = self.now + limit;
         let mut outcomes = self.store.accept(Ended { container: "main".into(), lenient, documents: 1 }, self.now);
+        outcomes.extend(self.go_on(limit));
+        outcomes
+    }
+
+    fn go_on(&mut self, limit: Duration) -> Vec<Outcome> {
+        let (end, mut outcomes) = (self.now + limit, Vec::new());
         while let Some(due) = self.store.next_due().filter(|due| *due <= end) {
-            self.now = self.now.max(due);
+            let waited = due.saturating_duration_since(self.now);
+            self.now += waited;
+            self.server.borrow_mut().clock += waited;
             outcomes.extend(self.store.step(self.now));
         }
         outcomes
@@ -255,6 +290,73 @@ fn nothing_is_written_for_an_owner_that_is_gone() {
         }
         assert_eq!(bench.calls(), "get quarksjob");
     }
+}
+
+/// The QuarksJob's status after so many runs.
+fn settled(runs: u64) -> Value {
+    json!({"settled": json!({"uid": "u", "runs": runs}).to_string()})
+}
+
+#[test]
+fn an_older_run_writes_nothing() {
+    for (runs, is_over) in [(0, false), (1, true), (7, true)] {
+        for versioned in [false, true] {
+            let mut bench = if versioned { Bench::versioned("older") } else { Bench::one("older") };
+            bench.server.borrow_mut().status = settled(runs);
+            let outcomes = bench.run();
+            assert_eq!(bench.server.borrow().secrets.is_empty(), is_over);
+            if is_over {
+                let (reason, message) = failure(&outcomes);
+                assert_eq!(reason, OutputErrorReason::OwnerGone);
+                assert!(message.starts_with("run 1 of QuarksJob q is over"), "{message}");
+                assert_eq!(bench.calls(), "get quarksjob");
+            }
+        }
+    }
+}
+
+#[test]
+fn after_an_outage_it_is_asked_again_and_after_a_short_one_not() {
+    // Tries that fail: waits of 0.25, 0.5, 1, 2, 4, 8, 15, 15 s and so on, each a little more or less.
+    for (tries, is_asked) in [(4, false), (9, true)] {
+        for (what, expected) in [("nothing", None), ("marker", Some("OwnerGone")), ("pod", Some("OutputNotStored"))] {
+            let mut bench = Bench::one("outage");
+            bench.server.borrow_mut().trouble.extend(vec![("create", Trouble::Unsent); tries]);
+            // Until it is asked again nothing shows.
+            let first = bench.run_for(false, Duration::ZERO);
+            assert_eq!(first, []);
+            bench.server.borrow_mut().status = settled(u64::from(what == "marker"));
+            bench.server.borrow_mut().is_pod_gone = what == "pod";
+            let outcomes = bench.go_on(Duration::from_secs(3600));
+            let reason = if is_asked { expected } else { None };
+            match reason {
+                None => assert_eq!(outcomes, [stored("s", None, "f"), finished()], "{tries} {what}"),
+                Some(reason) => assert_eq!(failure(&outcomes).0.as_str(), reason, "{tries} {what}"),
+            }
+            let looks = |call: &str| bench.server.borrow().calls.iter().filter(|other| *other == call).count();
+            assert_eq!(looks("get quarksjob") > 1, is_asked, "{}", bench.calls());
+            assert_eq!(looks("watch pod") > 0, is_asked && what != "marker", "{}", bench.calls());
+            assert_eq!(bench.server.borrow().secrets.is_empty(), reason.is_some());
+        }
+    }
+}
+
+#[test]
+fn an_outage_before_the_first_look_counts_too() {
+    let mut bench = Bench::one("first-look");
+    bench.server.borrow_mut().trouble.extend(vec![("get", Trouble::Unsent); 9]);
+    bench.server.borrow_mut().is_pod_gone = true;
+    assert_eq!(failure(&bench.run()).0, OutputErrorReason::OutputNotStored);
+    assert!(bench.server.borrow().secrets.is_empty());
+}
+
+#[test]
+fn no_write_leaves_when_the_look_is_too_old_within_one_attempt() {
+    // Each answer takes 40 s: the look is too old for the update that follows the refused create.
+    let mut bench = Bench::one("slow").secret("s", json!({"metadata": {"name": "s", "annotations": {ANNOTATION_WRITTEN_BY: "q"}}}));
+    bench.server.borrow_mut().slow = Duration::from_secs(40);
+    assert_eq!(bench.run(), [stored("s", None, "f"), finished()]);
+    assert_eq!(bench.calls(), "get quarksjob, create s, get s, get quarksjob, watch pod, get s, update s");
 }
 
 #[test]
