@@ -9,7 +9,7 @@ use super::environment::Environment;
 use super::files::FILE_LIMIT;
 use super::pod_watch::first_pod;
 use super::secrets::{ChangedSecret, LiveSecret, NewSecret};
-use super::versions::{VERSIONED_KIND, VersionMeta, highest};
+use super::versions::{Highest, VERSIONED_KIND, VersionMeta, note};
 use crate::api::{LABEL_SECRET_KIND, ObjectKey, QuarksJobHead, Resource, Uid, null_as_default};
 use crate::kube::{Client, Request, Result};
 use crate::moment::Moment;
@@ -40,8 +40,8 @@ pub trait Api {
     fn create(&self, secret: &NewSecret<'_>) -> Result<()>;
     /// Sends a Secret back; the resourceVersion in it is the precondition.
     fn update(&self, secret: &ChangedSecret<'_>) -> Result<()>;
-    /// The highest version of a versioned Secret.
-    fn highest_version(&self, base: &str) -> Result<Option<u64>>;
+    /// Looks for the highest version of each of these names.
+    fn find_versions(&self, highest: &mut Highest<'_>) -> Result<()>;
 }
 
 /// The real one.
@@ -128,24 +128,23 @@ impl Api for KubeApi {
         self.client.call_unit(&Request::update(Resource::SECRETS, &self.key(&secret.metadata.name), secret))
     }
 
-    fn highest_version(&self, base: &str) -> Result<Option<u64>> {
+    fn find_versions(&self, highest: &mut Highest<'_>) -> Result<()> {
         let first = || {
             let request = Request::list(Resource::SECRETS, &self.pod.namespace).metadata_only().limit(PAGE);
             request.label_selector(&format!("{LABEL_SECRET_KIND}={VERSIONED_KIND}"))
         };
-        let (mut found, mut restarts) = (None, 0);
+        let mut restarts = 0;
         let mut page: Page = self.call(&first())?;
         loop {
-            found = found.max(highest(base, page.items.iter().map(|item| &item.metadata)));
+            page.items.iter().for_each(|item| note(highest, &item.metadata));
             if page.metadata.next.is_empty() {
-                return Ok(found);
+                return Ok(());
             }
             page = match self.call(&first().continue_token(&page.metadata.next)) {
                 Ok(page) => page,
                 Err(error) if error.is_gone() && restarts < RESTARTS => {
                     restarts += 1;
                     // The page token is too old: begin anew, since a partial answer could name too low a version.
-                    found = None;
                     self.call(&first())?
                 }
                 Err(error) => return Err(error),
@@ -180,8 +179,8 @@ mod tests {
             (json!({"items": []}), false),
             (json!({"status": "ok"}), false),
         ] {
-            let highest = api(&Script::new([Reply::json(200, &body)])).highest_version("s");
-            assert_eq!(highest.map_err(|error| error.answer()), if is_list { Ok(None) } else { Err(Answer::Unreadable) }, "{body}");
+            let found = api(&Script::new([Reply::json(200, &body)])).find_versions(&mut Highest::from([("s", 0)]));
+            assert_eq!(found.map_err(|error| error.answer()), if is_list { Ok(()) } else { Err(Answer::Unreadable) }, "{body}");
         }
     }
 
@@ -191,7 +190,7 @@ mod tests {
         let expired = || Reply::json(410, &json!({"kind": "Status", "apiVersion": "v1", "reason": "Expired", "code": 410}));
         let replies = (0..5).flat_map(|_| [first(), expired()]);
         let script = Script::new(replies);
-        assert!(api(&script).highest_version("s").expect_err("it ends").is_gone());
+        assert!(api(&script).find_versions(&mut Highest::from([("s", 0)])).expect_err("it ends").is_gone());
         assert_eq!(script.seen().len(), 8);
     }
 }

@@ -18,6 +18,7 @@ use super::read::{read_file, read_log};
 use super::report::{OutputError, OutputErrorReason, StoredSecret};
 use super::retry::{Backoff, Patience};
 use super::secrets::Desired;
+use super::versions::Highest;
 use super::write::{Attempt, Failure, Step, attempt};
 use crate::kube::Error;
 
@@ -94,6 +95,12 @@ enum Work {
     ReadFile { lenient: bool, documents: usize },
     ReadLog { lenient: bool },
     Write { desired: Desired, step: Step },
+}
+
+impl Work {
+    fn needs_versions(&self) -> bool {
+        matches!(self, Self::Write { desired, step: Step::Create } if desired.versioned)
+    }
 }
 
 impl<A: Api> Store<A> {
@@ -182,7 +189,7 @@ impl<A: Api> Store<A> {
                 log::info!("output of failed container not stored: {} error={:?}", fields(&origin), fault.to_string());
                 return self.finish(&origin.container);
             }
-            Err(fault) => return self.fail(origin.error(OutputErrorReason::OutputInvalid, fault.to_string())),
+            Err(fault) => return self.fail(origin.error(fault.reason(), fault.to_string())),
         };
         if let Some((name, other)) = desired.iter().find_map(|desired| self.claimed.get_key_value(&desired.name)) {
             let message = format!("Secret {name} is already written from {other}");
@@ -207,8 +214,9 @@ impl<A: Api> Store<A> {
     }
 
     fn write(&mut self, mut task: Task, now: Instant) -> Vec<Outcome> {
+        let leave = self.leave.ask(&self.api, &self.plan).and_then(|()| self.find_versions(&mut task).map_err(NoLeave::Unknown));
         let Work::Write { desired, step } = &mut task.work else { return Vec::new() };
-        let tried = match self.leave.ask(&self.api, &self.plan) {
+        let tried = match leave {
             Ok(()) => attempt(&self.api, &self.plan, &task.origin.container, desired, step),
             Err(NoLeave::Unknown(error)) => Attempt::Failed(Failure::Call(error)),
             Err(NoLeave::Over(Over { reason, message })) => return self.fail(task.origin.error(reason, message)),
@@ -233,6 +241,28 @@ impl<A: Api> Store<A> {
                 self.try_again(task, failure, &what, now)
             }
         }
+    }
+
+    /// One list for all that is still to be written of the task's file: what it costs does not grow with the file.
+    fn find_versions(&mut self, task: &mut Task) -> Result<(), Error> {
+        if !task.work.needs_versions() {
+            return Ok(());
+        }
+        let origin = Arc::clone(&task.origin);
+        let of_file = self.tasks.iter_mut().chain([task]).filter(|task| Arc::ptr_eq(&task.origin, &origin) && task.work.needs_versions());
+        let mut writes = Vec::new();
+        let mut highest = Highest::new();
+        for task in of_file {
+            if let Work::Write { desired, step } = &mut task.work {
+                highest.insert(&desired.name, 0);
+                writes.push((desired.name.as_str(), step));
+            }
+        }
+        self.api.find_versions(&mut highest)?;
+        for (name, step) in writes {
+            *step = Step::Above(highest.get(name).copied().unwrap_or(0));
+        }
+        Ok(())
     }
 
     /// Later, unless it has been tried for long enough.

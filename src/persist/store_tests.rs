@@ -8,7 +8,7 @@ use std::rc::Rc;
 use serde_json::{Value, json};
 
 use super::super::secrets::{ChangedSecret, LiveSecret, NewSecret};
-use super::super::versions::{VersionMeta, highest};
+use super::super::versions::note;
 use super::*;
 use crate::api::{ANNOTATION_WRITTEN_BY, LABEL_CONTAINER_NAME, LABEL_SECRET_KIND, LABEL_SECRET_VERSION, QuarksJobHead, Resource, Status};
 use crate::kube::Result;
@@ -46,6 +46,8 @@ struct Server {
     /// What each create takes.
     slow: Duration,
     is_pod_gone: bool,
+    /// Comes into being right after a list.
+    late: Option<(String, Value)>,
 }
 
 #[derive(Clone)]
@@ -141,11 +143,14 @@ impl Api for Fake {
         })
     }
 
-    fn highest_version(&self, base: &str) -> Result<Option<u64>> {
-        self.call("list", base, |server| {
-            let metas: Vec<VersionMeta> =
-                server.secrets.values().map(|value| serde_json::from_value(value["metadata"].clone()).unwrap()).collect();
-            Ok(highest(base, &metas))
+    fn find_versions(&self, highest: &mut Highest<'_>) -> Result<()> {
+        let names = highest.keys().copied().collect::<Vec<_>>().join("+");
+        self.call("list", &names, |server| {
+            server.secrets.values().for_each(|value| note(highest, &serde_json::from_value(value["metadata"].clone()).unwrap()));
+            if let Some((name, value)) = server.late.take() {
+                server.put(name, value);
+            }
+            Ok(())
         })
     }
 }
@@ -474,6 +479,64 @@ fn a_version_of_the_original_is_adopted() {
     assert_eq!(bench.calls(), "get quarksjob, list s, get s-v4");
     let mut bench = Bench::versioned("original-other").secret("s-v4", original("eA=="));
     assert_eq!(bench.run(), [stored("s-v5", Some(5), "f"), finished()]);
+}
+
+fn version_by(writer: &str, name: &str, version: u64, content: &str) -> Value {
+    json!({"metadata": {"name": format!("{name}-v{version}"), "annotations": {ANNOTATION_WRITTEN_BY: writer}, "labels": {
+        LABEL_SECRET_KIND: "versionedSecret", LABEL_SECRET_VERSION: version.to_string(), LABEL_CONTAINER_NAME: "main"}},
+        "data": {"k": content}})
+}
+
+#[test]
+fn versions_have_an_owner() {
+    // Of the highest version: its writer, and whether ours comes next.
+    for (writer, is_ours) in [("q", true), ("team-a", false), ("", false)] {
+        for content in ["eA==", "Q0FOQVJZLXMzY3IzdA=="] {
+            let mut bench = Bench::versioned("owner").secret("s-v1", version_by("q", "s", 1, "eQ=="));
+            bench = bench.secret("s-v2", version_by(writer, "s", 2, content));
+            let before = bench.server.borrow().secrets.clone();
+            let outcomes = bench.run();
+            if is_ours {
+                assert!(matches!(&outcomes[0], Outcome::Stored(_)), "{outcomes:?}");
+            } else {
+                assert_eq!(failure(&outcomes).0, OutputErrorReason::OutputConflict);
+                assert_eq!(bench.server.borrow().secrets, before, "{writer}");
+            }
+        }
+    }
+    // A lower one by another does not matter.
+    let mut bench = Bench::versioned("owner").secret("s-v1", version_by("p", "s", 1, "eQ=="));
+    bench = bench.secret("s-v2", version_by("q", "s", 2, "eA=="));
+    assert_eq!(bench.run(), [stored("s-v3", Some(3), "f"), finished()]);
+}
+
+#[test]
+fn the_faster_of_two_owners_has_the_name() {
+    let mut bench = Bench::versioned("race");
+    // It comes after the list: as if it were there when the create is refused.
+    bench.server.borrow_mut().late = Some(("s-v1".to_owned(), version_by("p", "s", 1, "eA==")));
+    assert_eq!(failure(&bench.run()).0, OutputErrorReason::OutputConflict);
+    assert_eq!(bench.calls(), "get quarksjob, list s, create s-v1, get s-v1");
+}
+
+#[test]
+fn one_list_is_for_all_entries_of_a_file() {
+    let content = |value: &str| format!(r#"{{"a":{{"k":"{value}"}},"b":{{"k":"{value}"}}}}"#);
+    let plan = json!({"name": "s", "fanOut": true, "versioned": true});
+    let mut bench = Bench::new("one-list", &[("f", plan, Some(&content("1")))]);
+    bench.run();
+    assert_eq!(bench.calls(), "get quarksjob, list s-a+s-b, create s-a-v1, create s-b-v1");
+    fs::write(bench.root.join("main/f"), content("2")).unwrap();
+    bench.store.claimed.clear();
+    bench.server.borrow_mut().calls.clear();
+    bench.server.borrow_mut().trouble.extend([("create", Trouble::Unsent), ("create", Trouble::ReplyLost)]);
+    let mut outcomes = bench.run();
+    outcomes.sort_by_key(|outcome| format!("{outcome:?}"));
+    assert_eq!(outcomes, [finished(), stored("s-a-v2", Some(2), "f"), stored("s-b-v2", Some(2), "f")]);
+    // What failed is listed for again, once for all that failed until then.
+    let lists = "list s-a+s-b, get s-a-v1, create s-a-v2, get s-b-v1, create s-b-v2, list s-a+s-b, get s-";
+    assert!(bench.calls().starts_with(lists), "{}", bench.calls());
+    assert_eq!(bench.calls().matches("list").count(), 2);
 }
 
 #[test]
