@@ -15,3 +15,4 @@ mod outputs;
 mod scene;
 mod stops;
 mod trouble;
+mod writers;
