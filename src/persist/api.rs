@@ -10,17 +10,16 @@ use super::files::FILE_LIMIT;
 use super::pod_watch::first_pod;
 use super::secrets::{ChangedSecret, LiveSecret, NewSecret};
 use super::versions::{Highest, VERSIONED_KIND, VersionMeta, note};
-use crate::api::{LABEL_SECRET_KIND, ObjectKey, QuarksJobHead, Resource, Uid, null_as_default};
+use crate::api::{LABEL_SECRET_KIND, ObjectKey, QuarksJobHead, Resource, Uid};
 use crate::kube::{Client, Request, Result};
 use crate::moment::Moment;
 use crate::until::Until;
+use crate::watch::{Listed, list_all};
 
-/// Objects in one page of a list: bounds memory.
+/// Objects in one page of a list.
 const PAGE: u32 = 100;
 /// Longest silence while the pod's state is asked for.
 const POD_LOOK: Duration = Duration::from_secs(10);
-/// How often a list begins anew because a page token has expired; then it counts as a failure, with the waits that follow one.
-const RESTARTS: u32 = 3;
 
 /// All that the sidecar asks of the API server, beside its watch of the pod.
 pub trait Api {
@@ -70,23 +69,8 @@ impl KubeApi {
 }
 
 #[derive(Deserialize)]
-struct MetadataOf<M> {
-    metadata: M,
-}
-
-/// Both fields are always there. Any other JSON, by something on the way, must not pass for a list without versions: a number
-/// would be used twice.
-#[derive(Deserialize)]
-struct Page {
-    metadata: PageMeta,
-    #[serde(deserialize_with = "null_as_default")]
-    items: Vec<MetadataOf<VersionMeta>>,
-}
-
-#[derive(Deserialize)]
-struct PageMeta {
-    #[serde(default, rename = "continue")]
-    next: String,
+struct Versioned {
+    metadata: VersionMeta,
 }
 
 impl Api for KubeApi {
@@ -129,27 +113,16 @@ impl Api for KubeApi {
     }
 
     fn find_versions(&self, highest: &mut Highest<'_>) -> Result<()> {
-        let first = || {
-            let request = Request::list(Resource::SECRETS, &self.pod.namespace).metadata_only().limit(PAGE);
-            request.label_selector(&format!("{LABEL_SECRET_KIND}={VERSIONED_KIND}"))
-        };
-        let mut restarts = 0;
-        let mut page: Page = self.call(&first())?;
-        loop {
-            page.items.iter().for_each(|item| note(highest, &item.metadata));
-            if page.metadata.next.is_empty() {
-                return Ok(());
+        let request = Request::list(Resource::SECRETS, &self.pod.namespace).metadata_only().limit(PAGE);
+        let request = request.label_selector(&format!("{LABEL_SECRET_KIND}={VERSIONED_KIND}"));
+        list_all(&self.client, request, &mut |listed| {
+            match listed {
+                // A list that begins anew may only raise what is known: a number is not used twice.
+                Listed::Begin => {}
+                Listed::Object(json) => note(highest, &crate::json::from_slice::<Versioned>(json)?.metadata),
             }
-            page = match self.call(&first().continue_token(&page.metadata.next)) {
-                Ok(page) => page,
-                Err(error) if error.is_gone() && restarts < RESTARTS => {
-                    restarts += 1;
-                    // The page token is too old: begin anew, since a partial answer could name too low a version.
-                    self.call(&first())?
-                }
-                Err(error) => return Err(error),
-            };
-        }
+            Ok(())
+        })
     }
 }
 
@@ -174,19 +147,19 @@ mod tests {
     fn only_a_list_says_that_there_are_no_versions() {
         for (body, is_list) in [
             (json!({"metadata": {"resourceVersion": "1"}, "items": []}), true),
-            (json!({"metadata": {}, "items": null}), true),
+            (json!({"metadata": {"resourceVersion": "1"}, "items": null}), true),
             (json!({"metadata": {}}), false),
             (json!({"items": []}), false),
             (json!({"status": "ok"}), false),
         ] {
             let found = api(&Script::new([Reply::json(200, &body)])).find_versions(&mut Highest::from([("s", 0)]));
-            assert_eq!(found.map_err(|error| error.answer()), if is_list { Ok(()) } else { Err(Answer::Unreadable) }, "{body}");
+            assert_eq!(found.map_err(|error| error.answer()), if is_list { Ok(()) } else { Err(Answer::OnTheWay) }, "{body}");
         }
     }
 
     #[test]
     fn a_list_begins_anew_a_few_times() {
-        let first = || Reply::json(200, &json!({"metadata": {"continue": "more"}, "items": []}));
+        let first = || Reply::json(200, &json!({"metadata": {"resourceVersion": "1", "continue": "more"}, "items": []}));
         let expired = || Reply::json(410, &json!({"kind": "Status", "apiVersion": "v1", "reason": "Expired", "code": 410}));
         let replies = (0..5).flat_map(|_| [first(), expired()]);
         let script = Script::new(replies);

@@ -42,7 +42,7 @@ fn check(name: &str, file: Value, content: &str, held: When, existing: impl Into
     let peak = status(pid, "VmHWM");
     gate.open();
     sidecar.finish_stored();
-    let size = content.len() as u64 / 1024;
+    let size = (content.len() as u64).div_ceil(1024);
     let factor = peak.saturating_sub(waiting) as f64 / size as f64;
     println!("{name}: file {size} KiB, waiting {waiting} KiB, peak {peak} KiB, {factor:.1} times the file more");
     assert!(peak <= LIMIT, "{name}: {peak} KiB");
@@ -113,4 +113,14 @@ fn the_largest_secrets_one_over_the_other() {
     let existing =
         json!({"metadata": {"name": "s", "annotations": {WRITTEN_BY: "q"}}, "data": {"k": STANDARD.encode("y".repeat(1024 * 1024))}});
     check("replace", json!({"name": "s"}), &json!({"k": value}).to_string(), When::request("PUT", "/secrets"), Some(existing));
+}
+
+#[test]
+fn a_list_of_versions_whose_annotations_are_large() {
+    let version = |number: usize| {
+        let labels = json!({"quarks.cloudfoundry.org/secret-kind": "versionedSecret", SECRET_VERSION: "1"});
+        json!({"metadata": {"name": format!("other{number}-v1"), "labels": labels, "annotations": {"theirs": "x".repeat(200 * 1024)}}})
+    };
+    let file = json!({"name": "s", "versioned": true});
+    check("annotations", file, &tiny_keys(100), When::request("POST", "/secrets"), (0..100).map(version));
 }
