@@ -1,6 +1,7 @@
 //! Two writers of one name: every cell of the table in `docs/output-writers.md`, and who else has no business with a Secret.
 
 use std::thread;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,13 +9,13 @@ use serde_json::{Value, json};
 
 use crate::scene::{CANARY, CONTAINER_NAME, NAMESPACE, SECRET_VERSION, Scene, Sidecar, WRITTEN_BY, document, ended};
 use crate::support::play::path;
-use crate::support::{Fault, When};
+use crate::support::{Fault, Gate, When};
 
 const DOCS: &str = include_str!("../../docs/output-writers.md");
 const SECRET_KIND: &str = "quarks.cloudfoundry.org/secret-kind";
 const SETTLED: &str = "quarks.cloudfoundry.org/settled";
 /// How long a look at the QuarksJob is good for here; 30 s outside of tests.
-const OUTAGE_LIMIT_MS: &str = "1000";
+const OUTAGE_LIMIT_MS: u64 = 1000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Method {
@@ -91,7 +92,7 @@ fn cut_off(scene: &Scene, sidecar: &mut Sidecar, content: &str, meanwhile: impl 
 
 fn sidecar(scene: &Scene, plan: Value) -> Sidecar {
     let mut sidecar = scene.sidecar("Never", plan);
-    sidecar.process = sidecar.process.env("OUTAGE_LIMIT_MS", OUTAGE_LIMIT_MS);
+    sidecar.process = sidecar.process.env("OUTAGE_LIMIT_MS", OUTAGE_LIMIT_MS.to_string());
     sidecar
 }
 
@@ -207,6 +208,28 @@ fn a_run_that_is_over_writes_nothing_from_the_start() {
         assert!(reason == "OwnerGone" && message.contains("is over"), "{reason}: {message}");
         assert_eq!(scene.requests(), ["WATCH pods", "GET quarksjobs/q"]);
     }
+}
+
+#[test]
+fn between_two_requests_of_one_write_the_run_may_end() {
+    let scene = Scene::new("writers-between");
+    let before = scene.put_secret(by("q", Method::OneToOne));
+    let gate = Gate::default();
+    scene.server.fault(When::request("POST", "/secrets"), Fault::HoldReply(gate.clone()));
+    let sidecar = sidecar(&scene, Method::OneToOne.plan());
+    sidecar.write("main", "f", Method::OneToOne.content());
+    sidecar.states(&[("main", ended(0))]);
+    sidecar.process.start();
+    sidecar.process.wait_for("the create", || (gate.arrived() == 1).then_some(()));
+    let start = Instant::now();
+    settle(&scene, 1, false);
+    sidecar.process.wait_for("the look to be too old", || (start.elapsed() >= Duration::from_millis(OUTAGE_LIMIT_MS)).then_some(()));
+    gate.open();
+    assert_eq!(sidecar.finish_error().0, "OwnerGone");
+    assert_eq!(scene.secret("s"), Some(before));
+    let requests = scene.requests();
+    assert!(!requests.iter().any(|request| request.starts_with("PUT")), "{requests:?}");
+    assert_eq!(requests.last().map(String::as_str), Some("GET quarksjobs/q"));
 }
 
 #[test]
