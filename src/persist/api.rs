@@ -9,8 +9,8 @@ use super::environment::Environment;
 use super::files::FILE_LIMIT;
 use super::pod_watch::first_pod;
 use super::secrets::{ChangedSecret, LiveSecret, NewSecret};
-use super::versions::{Highest, VERSIONED_KIND, VersionMeta, note};
-use crate::api::{LABEL_SECRET_KIND, ObjectKey, QuarksJobHead, Resource, Uid};
+use super::versions::{Highest, VERSIONED_KIND, note};
+use crate::api::{LABEL_SECRET_KIND, ObjectKey, ObjectMeta, QuarksJobHead, Resource, Uid};
 use crate::kube::{Client, Request, Result};
 use crate::moment::Moment;
 use crate::until::Until;
@@ -68,9 +68,23 @@ impl KubeApi {
     }
 }
 
+/// An object of which only the metadata came.
 #[derive(Deserialize)]
-struct Versioned {
-    metadata: VersionMeta,
+struct MetadataOnly {
+    metadata: ObjectMeta,
+}
+
+/// Tells of each versioned Secret of a namespace; `None`: the list begins anew, and what came before does not count. No content comes over
+/// the wire.
+pub fn each_version(client: &Client, namespace: &str, tell: &mut dyn FnMut(Option<&ObjectMeta>)) -> Result<()> {
+    let request = Request::list(Resource::SECRETS, namespace).metadata_only().limit(PAGE);
+    list_all(client, request.label_selector(&format!("{LABEL_SECRET_KIND}={VERSIONED_KIND}")), &mut |listed| {
+        match listed {
+            Listed::Begin => tell(None),
+            Listed::Object(json) => tell(Some(&crate::json::from_slice::<MetadataOnly>(json)?.metadata)),
+        }
+        Ok(())
+    })
 }
 
 impl Api for KubeApi {
@@ -113,16 +127,8 @@ impl Api for KubeApi {
     }
 
     fn find_versions(&self, highest: &mut Highest<'_>) -> Result<()> {
-        let request = Request::list(Resource::SECRETS, &self.pod.namespace).metadata_only().limit(PAGE);
-        let request = request.label_selector(&format!("{LABEL_SECRET_KIND}={VERSIONED_KIND}"));
-        list_all(&self.client, request, &mut |listed| {
-            match listed {
-                // A list that begins anew may only raise what is known: a number is not used twice.
-                Listed::Begin => {}
-                Listed::Object(json) => note(highest, &crate::json::from_slice::<Versioned>(json)?.metadata),
-            }
-            Ok(())
-        })
+        // A list that begins anew may only raise what is known: a number is not used twice.
+        each_version(&self.client, &self.pod.namespace, &mut |meta| meta.into_iter().for_each(|meta| note(highest, meta)))
     }
 }
 

@@ -28,6 +28,7 @@ mod storer;
 pub(crate) mod versions;
 mod write;
 
+pub(crate) use api::each_version;
 pub use plan::*;
 pub use report::*;
 pub use run::main;

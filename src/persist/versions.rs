@@ -5,31 +5,18 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-
 use super::plan::Plan;
 use super::rules;
 use super::secrets::{Desired, LiveMeta, LiveSecret, NewMeta, NewSecret, is_within};
 use crate::api::{
     ANNOTATION_SOURCE_DESCRIPTION, ANNOTATION_WRITTEN_BY, API_VERSION, KIND, LABEL_CONTAINER_NAME, LABEL_SECRET_KIND, LABEL_SECRET_VERSION,
-    OwnerReference, StringMap, null_as_default,
+    ObjectMeta, OwnerReference, StringMap,
 };
 
 /// Value of the label that marks a versioned Secret.
 pub const VERSIONED_KIND: &str = "versionedSecret";
 /// Value of the annotation that says where a version came from, as the original wrote it.
 const SOURCE_DESCRIPTION: &str = "created by quarksJob";
-
-/// A labelled Secret, without content.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct VersionMeta {
-    /// Its name.
-    #[serde(default)]
-    pub name: String,
-    /// Its labels.
-    #[serde(default, deserialize_with = "null_as_default")]
-    pub labels: StringMap,
-}
 
 /// Name of a version.
 pub fn version_name(base: &str, version: u64) -> String {
@@ -40,7 +27,7 @@ pub fn version_name(base: &str, version: u64) -> String {
 pub type Highest<'n> = BTreeMap<&'n str, u64>;
 
 /// Takes a labelled Secret into account.
-pub fn note(highest: &mut Highest<'_>, meta: &VersionMeta) {
+pub fn note(highest: &mut Highest<'_>, meta: &ObjectMeta) {
     if let Some((base, version)) = split(&meta.name, &meta.labels)
         && let Some(highest) = highest.get_mut(base)
     {
@@ -118,9 +105,13 @@ mod tests {
     use super::super::secrets::Marks;
     use super::*;
 
-    fn meta(name: &str, version: &str) -> VersionMeta {
+    fn meta(name: &str, version: &str) -> ObjectMeta {
         let labels = [(LABEL_SECRET_KIND, VERSIONED_KIND), (LABEL_SECRET_VERSION, version)];
-        VersionMeta { name: name.into(), labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into() }
+        ObjectMeta {
+            name: name.into(),
+            labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            ..ObjectMeta::default()
+        }
     }
 
     fn desired() -> Desired {
@@ -140,7 +131,7 @@ mod tests {
             (vec![meta("s-v3", "three"), meta("s-v1", "1")], Some(1)),
             (vec![meta("s-v3", "99999999999999999999"), meta("s-v1", "1")], Some(1)),
             (vec![meta("s-v3", "4"), meta("s-v1", "-1"), meta("s-v0", "0")], None),
-            (vec![VersionMeta { name: "s-v3".into(), labels: StringMap::new() }], None),
+            (vec![ObjectMeta { name: "s-v3".into(), ..ObjectMeta::default() }], None),
         ] {
             let mut found = Highest::from([("s", 0), ("none", 0)]);
             metas.iter().for_each(|meta| note(&mut found, meta));
