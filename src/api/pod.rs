@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{ObjectMeta, OwnerReference, SIDECAR_CONTAINER, Uid, null_as_default};
+use super::{Condition, ObjectMeta, OwnerReference, SIDECAR_CONTAINER, Uid, null_as_default};
 
 /// A Pod.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -102,12 +102,23 @@ pub struct PodStatus {
     /// CamelCase word, for example `Evicted`.
     #[serde(default)]
     pub reason: String,
+    /// For example `DisruptionTarget`.
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
     /// Ordinary containers.
     #[serde(default, deserialize_with = "null_as_default")]
     pub container_statuses: Vec<ContainerStatus>,
     /// Init containers.
     #[serde(default, deserialize_with = "null_as_default")]
     pub init_container_statuses: Vec<ContainerStatus>,
+}
+
+impl Pod {
+    /// True if Kubernetes itself deletes it, because of its node for example: its Job has another one in its place.
+    pub fn is_disrupted(&self) -> bool {
+        let is_target = |condition: &Condition| condition.kind == "DisruptionTarget" && condition.is_true();
+        self.metadata.is_being_deleted() && self.status.conditions.iter().any(is_target)
+    }
 }
 
 /// State of one container.

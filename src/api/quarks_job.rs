@@ -25,6 +25,16 @@ pub struct QuarksJob {
     pub status: QuarksJobStatus,
 }
 
+/// A [`QuarksJob`] without its spec.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct QuarksJobHead {
+    /// Standard metadata.
+    pub metadata: ObjectMeta,
+    /// What the operator answered; a status that does not decode counts as empty.
+    #[serde(default, deserialize_with = "lenient")]
+    pub status: QuarksJobStatus,
+}
+
 impl QuarksJob {
     /// `spec.trigger.strategy`; `None` if it is no strategy that we know.
     pub fn strategy(&self) -> Option<Strategy> {

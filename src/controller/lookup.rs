@@ -3,9 +3,9 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::api::{JobStatus, LABEL_SECRET_KIND, ObjectMeta, Resource, null_as_default};
+use crate::api::{JobStatus, ObjectMeta, Resource, null_as_default};
 use crate::kube::{Error, Request};
-use crate::persist::versions::VERSIONED_KIND;
+use crate::persist::each_version;
 use crate::watch::{Listed, list_all};
 
 use super::choices::Choice;
@@ -15,12 +15,6 @@ use super::versions::{Version, referenced_bases, resolve};
 
 /// Objects in one page of a list: bounds memory.
 pub(super) const PAGE: u32 = 100;
-
-/// An object of which only the metadata came.
-#[derive(Deserialize)]
-struct MetadataOnly {
-    metadata: ObjectMeta,
-}
 
 /// A Job of anybody.
 #[derive(Deserialize)]
@@ -47,18 +41,10 @@ impl Reconciler {
 
     /// The versioned Secrets of a namespace that `is_wanted`. No content comes over the wire.
     pub(super) fn versions(&self, namespace: &str, is_wanted: &dyn Fn(&ObjectMeta, &Version) -> bool) -> Result<Vec<Version>, Error> {
-        let selector = format!("{LABEL_SECRET_KIND}={VERSIONED_KIND}");
-        let list = Request::list(Resource::SECRETS, namespace).metadata_only().label_selector(&selector).limit(PAGE);
         let mut found = Vec::new();
-        list_all(&self.client, list, &mut |listed| {
-            match listed {
-                Listed::Begin => found.clear(),
-                Listed::Object(json) => {
-                    let MetadataOnly { metadata } = crate::json::from_slice(json)?;
-                    found.extend(Version::of(&metadata).filter(|version| is_wanted(&metadata, version)));
-                }
-            }
-            Ok(())
+        each_version(&self.client, namespace, &mut |metadata| match metadata {
+            None => found.clear(),
+            Some(metadata) => found.extend(Version::of(metadata).filter(|version| is_wanted(metadata, version))),
         })?;
         Ok(found)
     }

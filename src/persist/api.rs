@@ -1,23 +1,36 @@
 //! The calls that the sidecar makes, as a trait so that tests can script them, and their real form.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::environment::Environment;
 use super::files::FILE_LIMIT;
+use super::pod_watch::first_pod;
 use super::secrets::{ChangedSecret, LiveSecret, NewSecret};
-use super::versions::{VERSIONED_KIND, VersionMeta, highest};
-use crate::api::{LABEL_SECRET_KIND, ObjectKey, ObjectMeta, Resource, null_as_default};
+use super::versions::{Highest, VERSIONED_KIND, note};
+use crate::api::{LABEL_SECRET_KIND, ObjectKey, ObjectMeta, QuarksJobHead, Resource, Uid};
 use crate::kube::{Client, Request, Result};
+use crate::moment::Moment;
+use crate::until::Until;
+use crate::watch::{Listed, list_all};
 
-/// Objects in one page of a list: bounds memory.
+/// Objects in one page of a list.
 const PAGE: u32 = 100;
-/// How often a list begins anew because a page token has expired; then it counts as a failure, with the waits that follow one.
-const RESTARTS: u32 = 3;
+/// Longest silence while the pod's state is asked for.
+const POD_LOOK: Duration = Duration::from_secs(10);
 
 /// All that the sidecar asks of the API server, beside its watch of the pod.
 pub trait Api {
-    /// Metadata of the QuarksJob.
-    fn owner(&self) -> Result<ObjectMeta>;
+    /// Now, on a clock that goes on while the machine sleeps.
+    fn now(&self) -> Moment;
+    /// Until then, and no longer, creates and updates are sent; else they fail with [`Error::Fenced`](crate::kube::Error).
+    fn allow_writes(&self, until: Moment);
+    /// The QuarksJob.
+    fn owner(&self) -> Result<QuarksJobHead>;
+    /// True if our own pod is there and not being deleted.
+    fn is_pod_kept(&self) -> Result<bool>;
     /// Log of a container of our own pod, of its last start; at most [`FILE_LIMIT`] bytes.
     fn log(&self, container: &str) -> Result<Vec<u8>>;
     /// A Secret.
@@ -26,21 +39,24 @@ pub trait Api {
     fn create(&self, secret: &NewSecret<'_>) -> Result<()>;
     /// Sends a Secret back; the resourceVersion in it is the precondition.
     fn update(&self, secret: &ChangedSecret<'_>) -> Result<()>;
-    /// The highest version of a versioned Secret.
-    fn highest_version(&self, base: &str) -> Result<Option<u64>>;
+    /// Looks for the highest version of each of these names.
+    fn find_versions(&self, highest: &mut Highest<'_>) -> Result<()>;
 }
 
 /// The real one.
 pub struct KubeApi {
     client: Client,
     pod: ObjectKey,
+    pod_uid: Uid,
     quarks_job: String,
+    writes: Until,
 }
 
 impl KubeApi {
-    /// Speaks of our own pod, of one QuarksJob, and of Secrets in their namespace.
-    pub fn new(client: Client, pod: ObjectKey, quarks_job: String) -> Self {
-        Self { client, pod, quarks_job }
+    /// Speaks of our own pod, of one QuarksJob, and of Secrets in their namespace. `writes` is the client's fence.
+    pub fn new(client: Client, environment: &Environment, writes: Until) -> Self {
+        let Environment { pod, pod_uid, plan, .. } = environment;
+        Self { client, pod: pod.clone(), pod_uid: pod_uid.clone(), quarks_job: plan.quarks_job.clone(), writes }
     }
 
     fn key(&self, name: &str) -> ObjectKey {
@@ -52,30 +68,44 @@ impl KubeApi {
     }
 }
 
+/// An object of which only the metadata came.
 #[derive(Deserialize)]
-struct MetadataOf<M> {
-    metadata: M,
+struct MetadataOnly {
+    metadata: ObjectMeta,
 }
 
-/// Both fields are always there. Any other JSON, by something on the way, must not pass for a list without versions: a number
-/// would be used twice.
-#[derive(Deserialize)]
-struct Page {
-    metadata: PageMeta,
-    #[serde(deserialize_with = "null_as_default")]
-    items: Vec<MetadataOf<VersionMeta>>,
-}
-
-#[derive(Deserialize)]
-struct PageMeta {
-    #[serde(default, rename = "continue")]
-    next: String,
+/// Tells of each versioned Secret of a namespace; `None`: the list begins anew, and what came before does not count. No content comes over
+/// the wire.
+pub fn each_version(client: &Client, namespace: &str, tell: &mut dyn FnMut(Option<&ObjectMeta>)) -> Result<()> {
+    let request = Request::list(Resource::SECRETS, namespace).metadata_only().limit(PAGE);
+    list_all(client, request.label_selector(&format!("{LABEL_SECRET_KIND}={VERSIONED_KIND}")), &mut |listed| {
+        match listed {
+            Listed::Begin => tell(None),
+            Listed::Object(json) => tell(Some(&crate::json::from_slice::<MetadataOnly>(json)?.metadata)),
+        }
+        Ok(())
+    })
 }
 
 impl Api for KubeApi {
-    fn owner(&self) -> Result<ObjectMeta> {
-        let request = Request::get(Resource::QUARKS_JOBS, &self.key(&self.quarks_job)).metadata_only();
-        self.call::<MetadataOf<ObjectMeta>>(&request).map(|object| object.metadata)
+    fn now(&self) -> Moment {
+        Moment::now()
+    }
+
+    fn allow_writes(&self, until: Moment) {
+        self.writes.set(until);
+    }
+
+    fn owner(&self) -> Result<QuarksJobHead> {
+        self.call(&Request::get(Resource::QUARKS_JOBS, &self.key(&self.quarks_job)))
+    }
+
+    fn is_pod_kept(&self) -> Result<bool> {
+        // By a watch that ends at once: the account may watch pods and not get them. Without a version it begins with the newest state.
+        let request = Request::watch(Resource::PODS, &self.pod.namespace, &"".into(), 1).metadata_only();
+        let mut body = self.client.open(&request.field_selector(&format!("metadata.name={}", self.pod.name)), POD_LOOK)?;
+        let pod = first_pod(&mut body).map_err(|error| self.client.read_error("watch", Resource::PODS, &error))?;
+        Ok(pod.is_some_and(|pod| pod.metadata.uid == self.pod_uid && !pod.metadata.is_being_deleted()))
     }
 
     fn log(&self, container: &str) -> Result<Vec<u8>> {
@@ -96,29 +126,9 @@ impl Api for KubeApi {
         self.client.call_unit(&Request::update(Resource::SECRETS, &self.key(&secret.metadata.name), secret))
     }
 
-    fn highest_version(&self, base: &str) -> Result<Option<u64>> {
-        let first = || {
-            let request = Request::list(Resource::SECRETS, &self.pod.namespace).metadata_only().limit(PAGE);
-            request.label_selector(&format!("{LABEL_SECRET_KIND}={VERSIONED_KIND}"))
-        };
-        let (mut found, mut restarts) = (None, 0);
-        let mut page: Page = self.call(&first())?;
-        loop {
-            found = found.max(highest(base, page.items.iter().map(|item| &item.metadata)));
-            if page.metadata.next.is_empty() {
-                return Ok(found);
-            }
-            page = match self.call(&first().continue_token(&page.metadata.next)) {
-                Ok(page) => page,
-                Err(error) if error.is_gone() && restarts < RESTARTS => {
-                    restarts += 1;
-                    // The page token is too old: begin anew, since a partial answer could name too low a version.
-                    found = None;
-                    self.call(&first())?
-                }
-                Err(error) => return Err(error),
-            };
-        }
+    fn find_versions(&self, highest: &mut Highest<'_>) -> Result<()> {
+        // A list that begins anew may only raise what is known: a number is not used twice.
+        each_version(&self.client, &self.pod.namespace, &mut |meta| meta.into_iter().for_each(|meta| note(highest, meta)))
     }
 }
 
@@ -135,30 +145,31 @@ mod tests {
 
     fn api(script: &Script) -> KubeApi {
         let client = Client::with_transport(Arc::new(script.clone()), &Auth::None, ClientOptions::default());
-        KubeApi::new(client, ObjectKey::new("ns", "p"), "q".to_owned())
+        let plan = json!({"quarksJob": "q", "uid": "u", "run": 1});
+        KubeApi::new(client, &Environment::for_tests(plan, std::path::Path::new("/")), Until::default())
     }
 
     #[test]
     fn only_a_list_says_that_there_are_no_versions() {
         for (body, is_list) in [
             (json!({"metadata": {"resourceVersion": "1"}, "items": []}), true),
-            (json!({"metadata": {}, "items": null}), true),
+            (json!({"metadata": {"resourceVersion": "1"}, "items": null}), true),
             (json!({"metadata": {}}), false),
             (json!({"items": []}), false),
             (json!({"status": "ok"}), false),
         ] {
-            let highest = api(&Script::new([Reply::json(200, &body)])).highest_version("s");
-            assert_eq!(highest.map_err(|error| error.answer()), if is_list { Ok(None) } else { Err(Answer::Unreadable) }, "{body}");
+            let found = api(&Script::new([Reply::json(200, &body)])).find_versions(&mut Highest::from([("s", 0)]));
+            assert_eq!(found.map_err(|error| error.answer()), if is_list { Ok(()) } else { Err(Answer::OnTheWay) }, "{body}");
         }
     }
 
     #[test]
     fn a_list_begins_anew_a_few_times() {
-        let first = || Reply::json(200, &json!({"metadata": {"continue": "more"}, "items": []}));
+        let first = || Reply::json(200, &json!({"metadata": {"resourceVersion": "1", "continue": "more"}, "items": []}));
         let expired = || Reply::json(410, &json!({"kind": "Status", "apiVersion": "v1", "reason": "Expired", "code": 410}));
         let replies = (0..5).flat_map(|_| [first(), expired()]);
         let script = Script::new(replies);
-        assert!(api(&script).highest_version("s").expect_err("it ends").is_gone());
+        assert!(api(&script).find_versions(&mut Highest::from([("s", 0)])).expect_err("it ends").is_gone());
         assert_eq!(script.seen().len(), 8);
     }
 }

@@ -3,6 +3,7 @@
 use super::document::DocumentError;
 use super::expect::Seen;
 use super::files::FileError;
+use super::report::OutputErrorReason;
 
 /// What to do about one container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,15 @@ pub enum Fault {
     LogTooLarge,
     /// Name, labels or annotations of its Secret break a rule.
     Rule(String),
+    /// The name of its Secret belongs to something else, whether that is there or not.
+    Taken(String),
+}
+
+impl Fault {
+    /// The word for programs.
+    pub fn reason(&self) -> OutputErrorReason {
+        if let Self::Taken(_) = self { OutputErrorReason::OutputConflict } else { OutputErrorReason::OutputInvalid }
+    }
 }
 
 impl std::fmt::Display for Fault {
@@ -65,7 +75,7 @@ impl std::fmt::Display for Fault {
                 f.write_str("; with namePrefix all that a container prints has to be one JSON object")
             }
             Self::LogTooLarge => write!(f, "its log: {}", FileError::TooLarge),
-            Self::Rule(text) => f.write_str(text),
+            Self::Rule(text) | Self::Taken(text) => f.write_str(text),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::leave::OUTAGE_LIMIT;
 use super::plan::{PLAN_VARIABLE, POD_NAME_VARIABLE, POD_NAMESPACE_VARIABLE, POD_UID_VARIABLE, Plan};
 use super::retry::REFUSED_LIMIT;
 use crate::api::{ObjectKey, SIDECAR_OUTPUT_ROOT, Uid};
@@ -15,6 +16,8 @@ const TERMINATION_LOG_VARIABLE: &str = "TERMINATION_LOG";
 const OUTPUT_ROOT_VARIABLE: &str = "OUTPUT_ROOT";
 /// For tests: milliseconds in the place of [`REFUSED_LIMIT`].
 const REFUSED_LIMIT_VARIABLE: &str = "REFUSED_LIMIT_MS";
+/// For tests: milliseconds in the place of [`OUTAGE_LIMIT`].
+const OUTAGE_LIMIT_VARIABLE: &str = "OUTAGE_LIMIT_MS";
 /// Where the kubelet reads a container's report by default.
 const TERMINATION_LOG: &str = "/dev/termination-log";
 
@@ -33,6 +36,8 @@ pub struct Environment {
     pub root: PathBuf,
     /// How long final answers (403, 422 and the like) are retried.
     pub refused_limit: Duration,
+    /// How long a look at the QuarksJob is good for.
+    pub outage_limit: Duration,
 }
 
 impl Environment {
@@ -49,18 +54,18 @@ impl Environment {
         } else {
             None
         };
+        let limit = |name: &str, usual| match variable(name) {
+            Some(text) => text.parse().map(Duration::from_millis).map_err(|_| format!("environment variable {name}: not a number")),
+            None => Ok(usual),
+        };
         Ok(Self {
             plan,
             pod: ObjectKey::new(required(POD_NAMESPACE_VARIABLE)?, required(POD_NAME_VARIABLE)?),
             pod_uid: Uid(required(POD_UID_VARIABLE)?),
             index,
             root: variable(OUTPUT_ROOT_VARIABLE).unwrap_or_else(|| SIDECAR_OUTPUT_ROOT.to_owned()).into(),
-            refused_limit: match variable(REFUSED_LIMIT_VARIABLE) {
-                Some(text) => {
-                    Duration::from_millis(text.parse().map_err(|_| format!("environment variable {REFUSED_LIMIT_VARIABLE}: not a number"))?)
-                }
-                None => REFUSED_LIMIT,
-            },
+            refused_limit: limit(REFUSED_LIMIT_VARIABLE, REFUSED_LIMIT)?,
+            outage_limit: limit(OUTAGE_LIMIT_VARIABLE, OUTAGE_LIMIT)?,
         })
     }
 }
@@ -76,6 +81,7 @@ impl Environment {
             index: None,
             root: root.to_owned(),
             refused_limit: REFUSED_LIMIT,
+            outage_limit: OUTAGE_LIMIT,
         }
     }
 }

@@ -12,6 +12,7 @@ mod files;
 #[cfg(test)]
 mod fuzz_tests;
 mod inotify;
+mod leave;
 mod plan;
 mod pod_watch;
 mod progress;
@@ -27,6 +28,7 @@ mod storer;
 pub(crate) mod versions;
 mod write;
 
+pub(crate) use api::each_version;
 pub use plan::*;
 pub use report::*;
 pub use run::main;

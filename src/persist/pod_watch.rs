@@ -179,6 +179,23 @@ impl Watcher {
     }
 }
 
+/// The first pod of a watch; none if it ends without one. An error of the server's counts as one of the network.
+pub fn first_pod(reader: &mut dyn Read) -> io::Result<Option<Box<Pod>>> {
+    let mut lines = Lines::new(FRAME_LIMIT);
+    let mut buffer = [0; BUFFER];
+    loop {
+        while let Some(line) = lines.next_line().map_err(|_| io::ErrorKind::InvalidData)? {
+            if let Frame::Pod(pod) = parse_frame(line).map_err(io::Error::other)? {
+                return Ok(Some(pod));
+            }
+        }
+        match reader.read(&mut buffer)? {
+            0 => return Ok(None),
+            amount => lines.push(&buffer[..amount]),
+        }
+    }
+}
+
 /// "Whatever you have in memory, and what follows."
 fn start_version() -> ResourceVersion {
     "0".into()

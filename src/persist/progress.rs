@@ -38,9 +38,10 @@ impl Progress {
         Self { pod_uid, write_on_failure: plan.write_on_failure, containers, report: Report::default(), in_pod }
     }
 
-    /// Looks at the pod; gives what has to be stored now. A pod of the same name with another UID says nothing.
+    /// Looks at the pod; gives what has to be stored now. A pod of the same name with another UID says nothing, and one that Kubernetes has
+    /// replaced says it too late.
     pub fn on_pod(&mut self, pod: &Pod) -> Vec<Ended> {
-        if pod.metadata.uid != self.pod_uid {
+        if pod.metadata.uid != self.pod_uid || pod.is_disrupted() {
             return Vec::new();
         }
         self.in_pod = self.in_pod.max(count_containers(pod));
@@ -171,6 +172,23 @@ mod tests {
     fn another_pod_of_the_same_name_says_nothing() {
         let mut progress = Progress::new(&plan(false), "other".into());
         assert_eq!(progress.on_pod(&pod(ended(0), ended(0))), []);
+    }
+
+    #[test]
+    fn a_pod_that_kubernetes_has_replaced_stores_nothing_more() {
+        for (deleted, condition, status, is_stored) in [
+            (true, "DisruptionTarget", "True", false),
+            // By hand, or by its Job that has failed.
+            (true, "Ready", "True", true),
+            (true, "DisruptionTarget", "False", true),
+            (false, "DisruptionTarget", "True", true),
+        ] {
+            let mut seen = pod(ended(0), ended(0));
+            seen.metadata.deletion_timestamp = deleted.then(|| "t".into());
+            seen.status.conditions = serde_json::from_value(json!([{"type": condition, "status": status}])).unwrap();
+            let mut progress = Progress::new(&plan(false), "pod".into());
+            assert_eq!(progress.on_pod(&seen).is_empty(), !is_stored, "{deleted} {condition} {status}");
+        }
     }
 
     #[test]

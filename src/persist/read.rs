@@ -1,12 +1,14 @@
 //! From a mapped file or log to the Secrets that it has to become.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use super::data::Data;
 use super::decide::Fault;
 use super::document;
 use super::files;
 use super::plan::Plan;
-use super::secrets::{Desired, Marks, Source, base_name};
+use super::secrets::{Desired, Marks, Source, base_name, check_free};
 
 /// Reads and checks one file. Any error means that nothing of the file is stored.
 pub fn read_file(
@@ -26,12 +28,12 @@ pub fn read_file(
     if secret_plan.fan_out {
         let entries = document::parse_fan_out(&bytes, documents).map_err(Fault::Document)?;
         drop(bytes);
-        let build = |(key, data)| Desired::build(&source, &marks, format!("{base}-{key}"), data).map_err(Fault::Rule);
+        let build = |(key, data)| build(&source, index, &marks, format!("{base}-{key}"), data);
         return entries.into_iter().map(build).collect();
     }
     let document = document::parse(&bytes, documents).map_err(Fault::Document)?;
     drop(bytes);
-    Ok(vec![Desired::build(&source, &marks, base, document).map_err(Fault::Rule)?])
+    Ok(vec![build(&source, index, &marks, base, document)?])
 }
 
 /// Checks a container's log: the whole of it is one document, since each start of a container has a log of its own.
@@ -42,5 +44,10 @@ pub fn read_log(plan: &Plan, index: Option<u32>, container: &str, bytes: Vec<u8>
     let marks = Marks::build(&source).map_err(Fault::Rule)?;
     let document = document::parse(&bytes, 1).map_err(Fault::Log)?;
     drop(bytes);
-    Ok(vec![Desired::build(&source, &marks, base_name(secret_plan, index), document).map_err(Fault::Rule)?])
+    Ok(vec![build(&source, index, &marks, base_name(secret_plan, index), document)?])
+}
+
+fn build(source: &Source<'_>, index: Option<u32>, marks: &Arc<Marks>, name: String, data: Data) -> Result<Desired, Fault> {
+    check_free(source, index, &name).map_err(Fault::Taken)?;
+    Desired::build(source, marks, name, data).map_err(Fault::Rule)
 }

@@ -126,7 +126,7 @@ impl Bench {
         let client = Client::with_transport(Arc::new(server.clone()), &Auth::None, ClientOptions::default());
         let channels = Channels::new();
         let events = channels.events.0.clone();
-        let thread = thread::spawn(move || run_with(&environment, &client, channels, 1).unwrap());
+        let thread = thread::spawn(move || run_with(&environment, &client, Until::default(), channels, 1).unwrap());
         Self { server, frames, events, thread, _root: root }
     }
 

@@ -16,7 +16,7 @@ use super::plan::{ContainerPlan, Plan, SecretPlan};
 use super::rules;
 use crate::api::{
     ANNOTATION_WRITTEN_BY, LABEL_CONTAINER_NAME, LABEL_REMOTE_ID, LABEL_SECRET_KIND, LABEL_SECRET_VERSION, OwnerReference, ResourceVersion,
-    StringMap, Uid, null_as_default,
+    StringMap, Uid, is_reserved_secret, null_as_default,
 };
 
 /// The Secret that a document has to become. `Debug` does not print the data.
@@ -110,6 +110,29 @@ pub fn base_name(secret_plan: &SecretPlan, index: Option<u32>) -> String {
     match index {
         Some(index) => format!("{}-{index}", secret_plan.name),
         None => secret_plan.name.clone(),
+    }
+}
+
+/// Whether an output may have this name at all: the operator's own Secrets are not for outputs, and a key of a fan-out must not lead to
+/// what a pod of another index stores for another entry of the plan. Each pod knows its own keys only, so that entry has the name whether
+/// the other pod uses it or not. Of two entries whose names could meet, the longer one always keeps its own.
+pub fn check_free(source: &Source<'_>, index: Option<u32>, name: &str) -> Result<(), String> {
+    let Source { plan, secret_plan, .. } = *source;
+    if !secret_plan.versioned && is_reserved_secret(name) {
+        return Err(format!("Secret {name} is the operator's own"));
+    }
+    let Some(index) = index else { return Ok(()) };
+    let others = plan.containers.values().flat_map(|container| container.files.values().chain(&container.log));
+    let could_meet = |other: &&SecretPlan| other.name.len() > secret_plan.name.len() && other.versioned == secret_plan.versioned;
+    let owner = others.filter(could_meet).find_map(|other| {
+        let rest = name.strip_prefix(&*other.name)?.strip_prefix('-')?;
+        let digits = if other.fan_out { rest.split_once('-')?.0 } else { rest };
+        let theirs: u32 = digits.parse().ok()?;
+        (theirs != index && theirs.to_string() == digits).then_some((&other.name, theirs))
+    });
+    match owner {
+        Some((other, theirs)) => Err(format!("Secret {name} belongs to the output {other:?} of the pod with index {theirs}")),
+        None => Ok(()),
     }
 }
 
@@ -231,14 +254,15 @@ pub enum Existing {
 
 /// Decides about a Secret that is already there.
 pub fn decide_existing(live: LiveSecret, desired: &Desired, quarks_job: &str, container: &str) -> Existing {
-    match live.metadata.annotations.get(ANNOTATION_WRITTEN_BY) {
-        Some(writer) if writer != quarks_job => {
-            return Existing::Conflict(format!("Secret {} belongs to the QuarksJob {writer:?}", desired.name));
-        }
-        None if live.metadata.labels.get(LABEL_CONTAINER_NAME).map(String::as_str) != Some(container) => {
-            return Existing::Conflict(format!("Secret {} exists and was not written by this QuarksJob", desired.name));
-        }
-        Some(_) | None => {}
+    let LiveMeta { labels, annotations, .. } = &live.metadata;
+    if labels.contains_key(LABEL_SECRET_KIND) {
+        return Existing::Conflict(format!("Secret {} is a version of another output", desired.name));
+    }
+    if let Some(text) = foreign_writer(&live.metadata, quarks_job) {
+        return Existing::Conflict(text);
+    }
+    if !annotations.contains_key(ANNOTATION_WRITTEN_BY) && labels.get(LABEL_CONTAINER_NAME).map(String::as_str) != Some(container) {
+        return Existing::Conflict(format!("Secret {} exists and was not written by this QuarksJob", desired.name));
     }
     if live.metadata.deletion_timestamp.is_some() {
         return Existing::BeingDeleted;
@@ -256,6 +280,12 @@ pub fn decide_existing(live: LiveSecret, desired: &Desired, quarks_job: &str, co
     update.metadata.labels.extend(labels);
     update.metadata.annotations.extend(annotations);
     Existing::Update(update)
+}
+
+/// Says so if another QuarksJob wrote it. Without the annotation it is the original's, or nobody's.
+pub fn foreign_writer(live: &LiveMeta, quarks_job: &str) -> Option<String> {
+    let writer = live.annotations.get(ANNOTATION_WRITTEN_BY).filter(|writer| *writer != quarks_job)?;
+    Some(format!("Secret {} belongs to the QuarksJob {writer:?}", live.name))
 }
 
 /// True if every entry is in the other map.

@@ -63,6 +63,72 @@ fn names_of_indexed_jobs_end_in_the_index() {
 }
 
 #[test]
+fn a_name_has_one_output_and_one_index() {
+    let entry = |name: &str, fan_out, versioned| json!({"name": name, "fanOut": fan_out, "versioned": versioned});
+    let plan: Plan = serde_json::from_value(json!({"quarksJob": "q", "uid": "u", "run": 1, "indexed": true, "containers": {
+        "c": {"files": {"f": entry("a", true, false), "g": entry("a-1", false, false), "h": entry("a-1-b", true, false)}},
+        "d": {"files": {"f": entry("v", true, true), "g": entry("v-1", false, false), "h": entry("v-2", false, true)},
+            "log": entry("a-d", false, false)},
+    }}))
+    .unwrap();
+    let (c, d) = (&plan.containers["c"].files, &plan.containers["d"].files);
+    for (secret_plan, index, key, is_free) in [
+        // The keys of `a`, by index: what `a-1` is at the other indexes is not theirs.
+        (&c["f"], 1, "0", false),
+        (&c["f"], 1, "12", false),
+        // In one pod both names are known, and are compared elsewhere.
+        (&c["f"], 1, "1", true),
+        (&c["f"], 0, "0", true),
+        (&c["f"], 1, "k", true),
+        (&c["f"], 1, "00", true),
+        (&c["f"], 1, "4294967296", true),
+        // `a-1-b` is a fan-out, `a-d` a log.
+        (&c["f"], 1, "b-0-k", false),
+        (&c["f"], 1, "b-0", true),
+        (&c["f"], 1, "b-1-k", true),
+        // The longer name keeps its own.
+        (&c["h"], 0, "k", true),
+        // A version has another name than what is not versioned.
+        (&d["f"], 1, "0", true),
+        (&d["f"], 2, "0", false),
+    ] {
+        let source = Source { plan: &plan, container: "c", container_plan: &plan.containers["c"], secret_plan };
+        let name = format!("{}-{index}-{key}", secret_plan.name);
+        assert_eq!(check_free(&source, Some(index), &name).is_ok(), is_free, "{name}");
+        assert_eq!(check_free(&source, None, &name), Ok(()), "not Indexed");
+    }
+    // All that two entries of any kind can make at three indexes: no name comes from two pods.
+    let keys = ["0", "1", "2", "0-0", "1-2", "b-0", "b-1", "b-0-0", "b-2-1"];
+    let mut made: std::collections::BTreeMap<(String, bool), u32> = std::collections::BTreeMap::new();
+    for (container_plan, secret_plan) in plan.containers.values().flat_map(|c| c.files.values().chain(&c.log).map(move |s| (c, s))) {
+        let source = Source { plan: &plan, container: "c", container_plan, secret_plan };
+        for index in 0..3 {
+            let base = base_name(secret_plan, Some(index));
+            let names = if secret_plan.fan_out { keys.map(|key| format!("{base}-{key}")).to_vec() } else { vec![base] };
+            for name in names.into_iter().filter(|name| check_free(&source, Some(index), name).is_ok()) {
+                let other = made.insert((name.clone(), secret_plan.versioned), index);
+                assert!(other.is_none_or(|other| other == index), "{name} by {other:?} and {index}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_operators_own_secrets_are_no_outputs() {
+    for (name, versioned, is_free) in [
+        ("quarks-job-sidecar-token", false, false),
+        ("quarks-job-config-key", false, false),
+        ("quarks-job-config-key", true, true),
+        ("quarks-job-config-keys", false, true),
+    ] {
+        let secret_plan = SecretPlan { name: "quarks-job-config".into(), fan_out: true, versioned, ..SecretPlan::default() };
+        let (plan, container_plan) = (Plan::default(), ContainerPlan::default());
+        let source = Source { plan: &plan, container: "c", container_plan: &container_plan, secret_plan: &secret_plan };
+        assert_eq!(check_free(&source, None, name).is_ok(), is_free, "{name}");
+    }
+}
+
+#[test]
 fn only_our_own_is_touched() {
     let ours = json!({LABEL_CONTAINER_NAME: "main"});
     for (labels, annotations, is_ours) in [
@@ -72,6 +138,8 @@ fn only_our_own_is_touched() {
         (ours.clone(), json!({}), true),
         (ours.clone(), Value::Null, true),
         (ours, json!({ANNOTATION_WRITTEN_BY: "p"}), false),
+        (json!({LABEL_CONTAINER_NAME: "main", LABEL_SECRET_KIND: "versionedSecret"}), json!({}), false),
+        (json!({LABEL_SECRET_KIND: "versionedSecret"}), json!({ANNOTATION_WRITTEN_BY: "q"}), false),
         (json!({LABEL_CONTAINER_NAME: "other"}), json!({}), false),
         (json!({}), json!({}), false),
         (Value::Null, json!({ANNOTATION_WRITTEN_BY: ""}), false),

@@ -18,6 +18,7 @@ use super::store::Store;
 use super::storer::run_storer;
 use crate::kube::{Client, ClientOptions, Config};
 use crate::threads::Thread;
+use crate::until::Until;
 
 /// Largest answer, in bytes: a Secret, or a page of metadata.
 const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
@@ -39,12 +40,13 @@ pub(super) fn run_all(environment: &Environment) -> Finish {
         Err(error) => return refuse(format!("signals cannot be heard: {error}")),
     };
     let seed = u64::from(std::process::id()) ^ u64::from_le_bytes(seed_bytes(environment.pod_uid.as_str()));
-    let client = match connect(&channels.events.1, Backoff::new(seed)) {
+    let writes = Until::default();
+    let client = match connect(&channels.events.1, Backoff::new(seed), &writes) {
         Ok(client) => client,
         Err(Refusal::Stopped) => return stopped_early(environment),
         Err(Refusal::Config(text)) => return refuse(text),
     };
-    match run_with(environment, &client, channels, seed) {
+    match run_with(environment, &client, writes, channels, seed) {
         Ok(finish) => {
             signals.stop();
             finish
@@ -54,9 +56,9 @@ pub(super) fn run_all(environment: &Environment) -> Finish {
 }
 
 /// Threads around the loop; the client is the only way out.
-pub(super) fn run_with(environment: &Environment, client: &Client, channels: Channels, seed: u64) -> io::Result<Finish> {
+pub(super) fn run_with(environment: &Environment, client: &Client, writes: Until, channels: Channels, seed: u64) -> io::Result<Finish> {
     let Channels { events: (event_sender, events), orders: (order_sender, orders), panics: (panic_sender, panics) } = channels;
-    let api = KubeApi::new(client.clone(), environment.pod.clone(), environment.plan.quarks_job.clone());
+    let api = KubeApi::new(client.clone(), environment, writes);
     let store = Store::new(api, environment, seed);
     let files = Files::start(environment, &event_sender, &panic_sender);
     let pod_watch = PodWatch::start(client, environment, seed, event_sender.clone(), &panic_sender)?;
@@ -84,9 +86,9 @@ enum Refusal {
 }
 
 /// A client of the cluster that we run in. Connects to nothing yet.
-fn connect(events: &Receiver<Event>, mut backoff: Backoff) -> Result<Client, Refusal> {
+fn connect(events: &Receiver<Event>, mut backoff: Backoff, writes: &Until) -> Result<Client, Refusal> {
     let start = Instant::now();
-    let options = || ClientOptions { max_connections: 1, max_body: ANSWER_LIMIT, ..ClientOptions::default() };
+    let options = || ClientOptions { max_connections: 1, max_body: ANSWER_LIMIT, fence: Some(writes.clone()), ..ClientOptions::default() };
     for tries in 0.. {
         let error = match Config::in_cluster().and_then(|config| Client::new(&config, options())) {
             Ok(client) => return Ok(client),

@@ -1,6 +1,6 @@
 //! What has to be stored, and when to try again. Time is an argument.
 //!
-//! Promises: nothing is written before the QuarksJob was seen alive; trouble with one Secret holds up no other; one file's content
+//! Promises: nothing is written without leave; trouble with one Secret holds up no other; one file's content
 //! is in memory once, and only until it is stored. Not for threads: see `storer`.
 
 use std::collections::BTreeMap;
@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 use super::api::Api;
 use super::decide::Fault;
 use super::environment::Environment;
+use super::leave::{Leave, NoLeave, Over};
 use super::plan::{ContainerPlan, Plan};
 use super::read::{read_file, read_log};
 use super::report::{OutputError, OutputErrorReason, StoredSecret};
 use super::retry::{Backoff, Patience};
 use super::secrets::Desired;
+use super::versions::Highest;
 use super::write::{Attempt, Failure, Step, attempt};
 use crate::kube::Error;
 
@@ -51,7 +53,7 @@ pub struct Store<A> {
     plan: Plan,
     root: PathBuf,
     index: Option<u32>,
-    owner: Owner,
+    leave: Leave,
     tasks: Vec<Task>,
     /// Names already spoken for, with their origin: fan-out can make the same name twice.
     claimed: BTreeMap<String, Arc<Origin>>,
@@ -59,12 +61,6 @@ pub struct Store<A> {
     backoff: Backoff,
     refused_limit: Duration,
     last_try: bool,
-}
-
-enum Owner {
-    Unknown,
-    Alive,
-    Gone(String),
 }
 
 /// Where output comes from.
@@ -101,16 +97,22 @@ enum Work {
     Write { desired: Desired, step: Step },
 }
 
+impl Work {
+    fn needs_versions(&self) -> bool {
+        matches!(self, Self::Write { desired, step: Step::Create } if desired.versioned)
+    }
+}
+
 impl<A: Api> Store<A> {
     /// Nothing to do yet.
     pub fn new(api: A, environment: &Environment, seed: u64) -> Self {
-        let Environment { plan, root, index, refused_limit, pod: _, pod_uid: _ } = environment.clone();
+        let Environment { plan, root, index, refused_limit, outage_limit, pod: _, pod_uid: _ } = environment.clone();
         Self {
             api,
             plan,
             root,
             index,
-            owner: Owner::Unknown,
+            leave: Leave::new(outage_limit),
             tasks: Vec::new(),
             claimed: BTreeMap::new(),
             open: BTreeMap::new(),
@@ -123,6 +125,7 @@ impl<A: Api> Store<A> {
     /// Takes over the output of a container.
     pub fn accept(&mut self, ended: Ended, now: Instant) -> Vec<Outcome> {
         let Ended { container, lenient, documents } = ended;
+        self.leave.heard(self.api.now());
         let before = self.tasks.len();
         if let Some(ContainerPlan { files, log, remote_id: _ }) = self.plan.containers.get(&container) {
             let origin = |file: &str| Arc::new(Origin { container: container.clone(), file: file.to_owned() });
@@ -186,7 +189,7 @@ impl<A: Api> Store<A> {
                 log::info!("output of failed container not stored: {} error={:?}", fields(&origin), fault.to_string());
                 return self.finish(&origin.container);
             }
-            Err(fault) => return self.fail(origin.error(OutputErrorReason::OutputInvalid, fault.to_string())),
+            Err(fault) => return self.fail(origin.error(fault.reason(), fault.to_string())),
         };
         if let Some((name, other)) = desired.iter().find_map(|desired| self.claimed.get_key_value(&desired.name)) {
             let message = format!("Secret {name} is already written from {other}");
@@ -211,14 +214,12 @@ impl<A: Api> Store<A> {
     }
 
     fn write(&mut self, mut task: Task, now: Instant) -> Vec<Outcome> {
+        let leave = self.leave.ask(&self.api, &self.plan).and_then(|()| self.find_versions(&mut task).map_err(NoLeave::Unknown));
         let Work::Write { desired, step } = &mut task.work else { return Vec::new() };
-        let tried = match self.check_owner() {
+        let tried = match leave {
             Ok(()) => attempt(&self.api, &self.plan, &task.origin.container, desired, step),
-            Err(Some(failure)) => Attempt::Failed(Failure::Call(failure)),
-            Err(None) => {
-                let message = if let Owner::Gone(message) = &self.owner { message.clone() } else { String::new() };
-                return self.fail(task.origin.error(OutputErrorReason::OwnerGone, message));
-            }
+            Err(NoLeave::Unknown(error)) => Attempt::Failed(Failure::Call(error)),
+            Err(NoLeave::Over(Over { reason, message })) => return self.fail(task.origin.error(reason, message)),
         };
         match tried {
             Attempt::Stored { name, version } => {
@@ -230,11 +231,38 @@ impl<A: Api> Store<A> {
                 outcomes
             }
             Attempt::Conflict(message) => self.fail(task.origin.error(OutputErrorReason::OutputConflict, message)),
+            // The look was good for too short a time: ask again, at once.
+            Attempt::Failed(Failure::Call(Error::Fenced)) => {
+                self.tasks.insert(0, task);
+                Vec::new()
+            }
             Attempt::Failed(failure) => {
                 let what = format!("Secret {}", desired.name);
                 self.try_again(task, failure, &what, now)
             }
         }
+    }
+
+    /// One list for all that is still to be written of the task's file: what it costs does not grow with the file.
+    fn find_versions(&mut self, task: &mut Task) -> Result<(), Error> {
+        if !task.work.needs_versions() {
+            return Ok(());
+        }
+        let origin = Arc::clone(&task.origin);
+        let of_file = self.tasks.iter_mut().chain([task]).filter(|task| Arc::ptr_eq(&task.origin, &origin) && task.work.needs_versions());
+        let mut writes = Vec::new();
+        let mut highest = Highest::new();
+        for task in of_file {
+            if let Work::Write { desired, step } = &mut task.work {
+                highest.insert(&desired.name, 0);
+                writes.push((desired.name.as_str(), step));
+            }
+        }
+        self.api.find_versions(&mut highest)?;
+        for (name, step) in writes {
+            *step = Step::Above(highest.get(name).copied().unwrap_or(0));
+        }
+        Ok(())
     }
 
     /// Later, unless it has been tried for long enough.
@@ -258,24 +286,6 @@ impl<A: Api> Store<A> {
         task.due = now + wait;
         self.tasks.push(task);
         Vec::new()
-    }
-
-    /// Asks once, before the first write.
-    fn check_owner(&mut self) -> Result<(), Option<Error>> {
-        if let Owner::Unknown = self.owner {
-            let name = &self.plan.quarks_job;
-            self.owner = match self.api.owner() {
-                Ok(meta) if meta.uid != self.plan.uid => Owner::Gone(format!("QuarksJob {name} is another one than at the run's start")),
-                Ok(meta) if meta.is_being_deleted() => Owner::Gone(format!("QuarksJob {name} is being deleted")),
-                Ok(_) => Owner::Alive,
-                Err(error) if error.is_not_found() => Owner::Gone(format!("QuarksJob {name} is gone")),
-                Err(error) => return Err(Some(error)),
-            };
-        }
-        match self.owner {
-            Owner::Gone(_) => Err(None),
-            Owner::Alive | Owner::Unknown => Ok(()),
-        }
     }
 
     fn fail(&mut self, error: OutputError) -> Vec<Outcome> {

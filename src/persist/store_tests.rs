@@ -8,10 +8,15 @@ use std::rc::Rc;
 use serde_json::{Value, json};
 
 use super::super::secrets::{ChangedSecret, LiveSecret, NewSecret};
-use super::super::versions::{VersionMeta, highest};
+use super::super::versions::note;
 use super::*;
-use crate::api::{ANNOTATION_WRITTEN_BY, LABEL_CONTAINER_NAME, LABEL_SECRET_KIND, LABEL_SECRET_VERSION, ObjectMeta, Resource, Status};
+use crate::api::{ANNOTATION_WRITTEN_BY, LABEL_CONTAINER_NAME, LABEL_SECRET_KIND, LABEL_SECRET_VERSION, QuarksJobHead, Resource, Status};
 use crate::kube::Result;
+use crate::moment::Moment;
+
+#[cfg(test)]
+#[path = "store_writers_tests.rs"]
+mod writers;
 
 const CANARY: &str = "CANARY-s3cr3t";
 
@@ -31,6 +36,7 @@ enum Trouble {
 #[derive(Default)]
 struct Server {
     owner: Option<Value>,
+    status: Value,
     secrets: BTreeMap<String, Value>,
     calls: Vec<String>,
     trouble: VecDeque<(&'static str, Trouble)>,
@@ -38,6 +44,14 @@ struct Server {
     version: u64,
     /// Answers of `log`, one after the other.
     logs: VecDeque<String>,
+    clock: Duration,
+    /// Until when writes are allowed.
+    allowed: Duration,
+    /// What each create takes.
+    slow: Duration,
+    is_pod_gone: bool,
+    /// Comes into being right after a list.
+    late: Option<(String, Value)>,
 }
 
 #[derive(Clone)]
@@ -57,6 +71,11 @@ fn error(verb: &'static str, trouble: Trouble) -> Error {
 }
 
 impl Fake {
+    fn fence(&self) -> Result<()> {
+        let server = self.0.borrow();
+        if server.clock < server.allowed { Ok(()) } else { Err(Error::Fenced) }
+    }
+
     /// Notes the call, does it unless trouble forbids, and tells of the trouble.
     fn call<T>(&self, verb: &'static str, name: &str, act: impl FnOnce(&mut Server) -> Result<T>) -> Result<T> {
         let mut server = self.0.borrow_mut();
@@ -74,9 +93,21 @@ impl Fake {
 }
 
 impl Api for Fake {
-    fn owner(&self) -> Result<ObjectMeta> {
+    fn now(&self) -> Moment {
+        Moment::after_boot(self.0.borrow().clock)
+    }
+
+    fn allow_writes(&self, until: Moment) {
+        self.0.borrow_mut().allowed = until.since_boot();
+    }
+
+    fn is_pod_kept(&self) -> Result<bool> {
+        self.call("watch", "pod", |server| Ok(!server.is_pod_gone))
+    }
+
+    fn owner(&self) -> Result<QuarksJobHead> {
         self.call("get", "quarksjob", |server| match &server.owner {
-            Some(value) => Ok(serde_json::from_value(value.clone()).unwrap()),
+            Some(value) => Ok(serde_json::from_value(json!({"metadata": value, "status": server.status})).unwrap()),
             None => Err(error("get", Trouble::Answer(404, "NotFound"))),
         })
     }
@@ -93,7 +124,9 @@ impl Api for Fake {
     }
 
     fn create(&self, secret: &NewSecret<'_>) -> Result<()> {
+        self.fence()?;
         self.call("create", &secret.metadata.name, |server| {
+            server.clock += server.slow;
             if server.secrets.contains_key(&*secret.metadata.name) {
                 return Err(error("create", Trouble::Answer(409, "AlreadyExists")));
             }
@@ -103,6 +136,7 @@ impl Api for Fake {
     }
 
     fn update(&self, secret: &ChangedSecret<'_>) -> Result<()> {
+        self.fence()?;
         self.call("update", &secret.metadata.name, |server| {
             let live = server.secrets.get(&secret.metadata.name).ok_or(error("update", Trouble::Answer(404, "NotFound")))?;
             if live["metadata"]["resourceVersion"] != json!(secret.metadata.resource_version) {
@@ -113,11 +147,14 @@ impl Api for Fake {
         })
     }
 
-    fn highest_version(&self, base: &str) -> Result<Option<u64>> {
-        self.call("list", base, |server| {
-            let metas: Vec<VersionMeta> =
-                server.secrets.values().map(|value| serde_json::from_value(value["metadata"].clone()).unwrap()).collect();
-            Ok(highest(base, &metas))
+    fn find_versions(&self, highest: &mut Highest<'_>) -> Result<()> {
+        let names = highest.keys().copied().collect::<Vec<_>>().join("+");
+        self.call("list", &names, |server| {
+            server.secrets.values().for_each(|value| note(highest, &serde_json::from_value(value["metadata"].clone()).unwrap()));
+            if let Some((name, value)) = server.late.take() {
+                server.put(name, value);
+            }
+            Ok(())
         })
     }
 }
@@ -185,10 +222,17 @@ impl Bench {
 
     /// Runs until nothing is left or the time is over; time passes as the store waits.
     fn run_for(&mut self, lenient: bool, limit: Duration) -> Vec<Outcome> {
-        let end = self.now + limit;
         let mut outcomes = self.store.accept(Ended { container: "main".into(), lenient, documents: 1 }, self.now);
+        outcomes.extend(self.go_on(limit));
+        outcomes
+    }
+
+    fn go_on(&mut self, limit: Duration) -> Vec<Outcome> {
+        let (end, mut outcomes) = (self.now + limit, Vec::new());
         while let Some(due) = self.store.next_due().filter(|due| *due <= end) {
-            self.now = self.now.max(due);
+            let waited = due.saturating_duration_since(self.now);
+            self.now += waited;
+            self.server.borrow_mut().clock += waited;
             outcomes.extend(self.store.step(self.now));
         }
         outcomes

@@ -3,15 +3,14 @@
 //! Promises: exact names only, numbers compared as numbers, a malformed label on one object blocks nobody.
 
 use std::borrow::Cow;
-
-use serde::Deserialize;
+use std::collections::BTreeMap;
 
 use super::plan::Plan;
 use super::rules;
 use super::secrets::{Desired, LiveMeta, LiveSecret, NewMeta, NewSecret, is_within};
 use crate::api::{
     ANNOTATION_SOURCE_DESCRIPTION, ANNOTATION_WRITTEN_BY, API_VERSION, KIND, LABEL_CONTAINER_NAME, LABEL_SECRET_KIND, LABEL_SECRET_VERSION,
-    OwnerReference, StringMap, null_as_default,
+    ObjectMeta, OwnerReference, StringMap,
 };
 
 /// Value of the label that marks a versioned Secret.
@@ -19,34 +18,36 @@ pub const VERSIONED_KIND: &str = "versionedSecret";
 /// Value of the annotation that says where a version came from, as the original wrote it.
 const SOURCE_DESCRIPTION: &str = "created by quarksJob";
 
-/// A labelled Secret, without content.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct VersionMeta {
-    /// Its name.
-    #[serde(default)]
-    pub name: String,
-    /// Its labels.
-    #[serde(default, deserialize_with = "null_as_default")]
-    pub labels: StringMap,
-}
-
 /// Name of a version.
 pub fn version_name(base: &str, version: u64) -> String {
     format!("{base}-v{version}")
 }
 
-/// The highest version among labelled Secrets, whose name and label have to agree.
-pub fn highest<'a>(base: &str, labelled: impl IntoIterator<Item = &'a VersionMeta>) -> Option<u64> {
-    labelled.into_iter().filter_map(|meta| version_of(base, &meta.name, &meta.labels)).max()
+/// The highest version of each of some names; 0: there is none.
+pub type Highest<'n> = BTreeMap<&'n str, u64>;
+
+/// Takes a labelled Secret into account.
+pub fn note(highest: &mut Highest<'_>, meta: &ObjectMeta) {
+    if let Some((base, version)) = split(&meta.name, &meta.labels)
+        && let Some(highest) = highest.get_mut(base)
+    {
+        *highest = version.max(*highest);
+    }
 }
 
-/// The version that a Secret is, by name and labels.
+/// The version of `base` that a Secret is, by name and labels.
 pub fn version_of(base: &str, name: &str, labels: &StringMap) -> Option<u64> {
+    split(name, labels).filter(|(other, _)| *other == base).map(|(_, version)| version)
+}
+
+/// Of which name it is which version. Name and label have to agree.
+fn split<'n>(name: &'n str, labels: &StringMap) -> Option<(&'n str, u64)> {
     if labels.get(LABEL_SECRET_KIND).map(String::as_str) != Some(VERSIONED_KIND) {
         return None;
     }
     let version: u64 = labels.get(LABEL_SECRET_VERSION)?.parse().ok()?;
-    (version > 0 && version_name(base, version) == name).then_some(version)
+    let base = name.strip_suffix(&version_name("", version))?;
+    (version > 0).then_some((base, version))
 }
 
 /// The labels and annotations that a version of this content has, whatever its number.
@@ -104,9 +105,13 @@ mod tests {
     use super::super::secrets::Marks;
     use super::*;
 
-    fn meta(name: &str, version: &str) -> VersionMeta {
+    fn meta(name: &str, version: &str) -> ObjectMeta {
         let labels = [(LABEL_SECRET_KIND, VERSIONED_KIND), (LABEL_SECRET_VERSION, version)];
-        VersionMeta { name: name.into(), labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into() }
+        ObjectMeta {
+            name: name.into(),
+            labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            ..ObjectMeta::default()
+        }
     }
 
     fn desired() -> Desired {
@@ -118,18 +123,19 @@ mod tests {
 
     #[test]
     fn the_highest_is_found_by_exact_name_and_number() {
-        let none: &[VersionMeta] = &[];
-        assert_eq!(highest("s", none), None);
         for (metas, expected) in [
+            (Vec::new(), None),
             (vec![meta("s-v1", "1")], Some(1)),
             (vec![meta("s-v9", "9"), meta("s-v10", "10"), meta("s-v2", "2")], Some(10)),
             (vec![meta("other-s-v7", "7"), meta("s-v1-v7", "7"), meta("s-v07", "7")], None),
             (vec![meta("s-v3", "three"), meta("s-v1", "1")], Some(1)),
             (vec![meta("s-v3", "99999999999999999999"), meta("s-v1", "1")], Some(1)),
             (vec![meta("s-v3", "4"), meta("s-v1", "-1"), meta("s-v0", "0")], None),
-            (vec![VersionMeta { name: "s-v3".into(), labels: StringMap::new() }], None),
+            (vec![ObjectMeta { name: "s-v3".into(), ..ObjectMeta::default() }], None),
         ] {
-            assert_eq!(highest("s", &metas), expected, "{metas:?}");
+            let mut found = Highest::from([("s", 0), ("none", 0)]);
+            metas.iter().for_each(|meta| note(&mut found, meta));
+            assert_eq!(found, [("none", 0), ("s", expected.unwrap_or(0))].into(), "{metas:?}");
         }
     }
 

@@ -5,18 +5,22 @@
 
 use super::api::Api;
 use super::plan::Plan;
-use super::secrets::{Desired, Existing, decide_existing};
+use super::secrets::{Desired, Existing, decide_existing, foreign_writer};
 use super::versions;
 use crate::kube::{Answer, Error};
 
 /// Rounds of read and write within one attempt, when others keep changing the same Secret.
 const ROUNDS: u32 = 8;
+/// Versions by others that one attempt goes past: each other pod of the run may have one.
+const VERSIONS: u32 = 64;
 
 /// Where an attempt begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing is known: create it (a version: look for the highest first).
+    /// Nothing is known: create it (a version: the highest is looked for first).
     Create,
+    /// A version: this one is the highest; 0: there is none.
+    Above(u64),
     /// It is there, or may be: read it first.
     Read,
 }
@@ -48,13 +52,21 @@ pub enum Failure {
 
 /// Tries to store one Secret. `step` is where the next attempt has to begin.
 pub fn attempt(api: &dyn Api, plan: &Plan, container: &str, desired: &Desired, step: &mut Step) -> Attempt {
-    if desired.versioned { create_version(api, plan, desired) } else { create_or_update(api, plan, container, desired, step) }
+    match (desired.versioned, *step) {
+        (true, Step::Above(highest)) => {
+            // Whatever becomes of it, the next attempt begins with a list.
+            *step = Step::Create;
+            create_version(api, plan, desired, highest)
+        }
+        (true, Step::Create | Step::Read) => Attempt::Failed(Failure::InTheWay("its versions are not known".to_owned())),
+        (false, _) => create_or_update(api, plan, container, desired, step),
+    }
 }
 
 fn create_or_update(api: &dyn Api, plan: &Plan, container: &str, desired: &Desired, step: &mut Step) -> Attempt {
     let stored = || Attempt::Stored { name: desired.name.clone(), version: None };
     for _ in 0..ROUNDS {
-        if *step == Step::Create {
+        if *step != Step::Read {
             match api.create(&desired.to_new()) {
                 Ok(()) => return stored(),
                 Err(error) if error.is_already_exists() => {}
@@ -90,49 +102,45 @@ fn create_or_update(api: &dyn Api, plan: &Plan, container: &str, desired: &Desir
     Attempt::Failed(Failure::InTheWay(format!("Secret {} changes all the time", desired.name)))
 }
 
-/// Looks for the highest version each time, so an attempt whose reply was lost finds its own work.
-fn create_version(api: &dyn Api, plan: &Plan, desired: &Desired) -> Attempt {
-    let stored = |version| Attempt::Stored { name: versions::version_name(&desired.name, version), version: Some(version) };
-    // Names above the highest that are taken by something that is no version: skipped.
-    let mut taken = 0;
-    for _ in 0..ROUNDS {
-        let highest = match api.highest_version(&desired.name) {
-            Ok(highest) => highest,
-            Err(error) => return Attempt::Failed(Failure::Call(error)),
-        };
-        if let Some(version) = highest {
-            match api.read(&versions::version_name(&desired.name, version)) {
-                Ok(live) if versions::is_same(desired, &live) => return stored(version),
-                Ok(_) => {}
-                Err(error) if error.is_not_found() => continue,
+/// Begins at the highest version that a list has shown, and goes up from there. A version of the same content is taken as it is, so an
+/// attempt whose reply was lost finds its own work; one that another QuarksJob wrote ends it.
+fn create_version(api: &dyn Api, plan: &Plan, desired: &Desired, highest: u64) -> Attempt {
+    let Desired { name, .. } = desired;
+    let stored = |version| Attempt::Stored { name: versions::version_name(name, version), version: Some(version) };
+    let (mut version, mut is_taken, mut met) = (highest, highest > 0, 0);
+    loop {
+        if is_taken {
+            match api.read(&versions::version_name(name, version)) {
+                // Its name is taken by something else: skipped.
+                Ok(live) if versions::version_of(name, &live.metadata.name, &live.metadata.labels).is_none() => {}
+                Ok(live) => {
+                    if let Some(text) = foreign_writer(&live.metadata, &plan.quarks_job) {
+                        return Attempt::Conflict(text);
+                    }
+                    if versions::is_same(desired, &live) {
+                        return stored(version);
+                    }
+                    met += 1;
+                    if met > VERSIONS {
+                        return Attempt::Failed(Failure::InTheWay(format!("others create versions of Secret {name} all the time")));
+                    }
+                }
+                // Gone by now. Its number is not used again.
+                Err(error) if error.is_not_found() => {}
                 Err(error) => return Attempt::Failed(Failure::Call(error)),
             }
         }
-        let Some(mut version) = highest.unwrap_or(0).max(taken).checked_add(1) else {
-            return Attempt::Conflict(format!("Secret {} has no further version numbers", desired.name));
+        let Some(next) = version.checked_add(1) else {
+            return Attempt::Conflict(format!("Secret {name} has no further version numbers"));
         };
-        loop {
-            let new = match versions::build_version(desired, plan, version) {
-                Ok(new) => new,
-                Err(text) => return Attempt::Conflict(text),
-            };
-            match api.create(&new) {
-                Ok(()) => return stored(version),
-                Err(error) if !error.is_already_exists() => return Attempt::Failed(Failure::Call(error)),
-                Err(_) => {}
-            }
-            // Either someone was faster, then the search begins anew, or the name is taken by something else.
-            match api.read(&versions::version_name(&desired.name, version)) {
-                Ok(live) if versions::version_of(&desired.name, &live.metadata.name, &live.metadata.labels).is_none() => {
-                    taken = version;
-                    let Some(next) = version.checked_add(1) else { break };
-                    version = next;
-                }
-                Ok(_) => break,
-                Err(error) if error.is_not_found() => break,
-                Err(error) => return Attempt::Failed(Failure::Call(error)),
-            }
+        let new = match versions::build_version(desired, plan, next) {
+            Ok(new) => new,
+            Err(text) => return Attempt::Conflict(text),
+        };
+        match api.create(&new) {
+            Ok(()) => return stored(next),
+            Err(error) if error.is_already_exists() => (version, is_taken) = (next, true),
+            Err(error) => return Attempt::Failed(Failure::Call(error)),
         }
     }
-    Attempt::Failed(Failure::InTheWay(format!("others create versions of Secret {} all the time", desired.name)))
 }

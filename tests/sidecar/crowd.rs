@@ -7,10 +7,15 @@ use crate::scene::{SECRET_VERSION, Scene, Sidecar, document, ended};
 const PODS: usize = 20;
 
 fn start_all(scene: &Scene, content: impl Fn(usize) -> String) -> Vec<Sidecar> {
+    start_with(scene, false, |number| document(&[("k", &content(number))]))
+}
+
+fn start_with(scene: &Scene, fan_out: bool, content: impl Fn(usize) -> String) -> Vec<Sidecar> {
+    let file = json!({"name": "s", "versioned": true, "fanOut": fan_out});
     let sidecars: Vec<Sidecar> = (0..PODS)
         .map(|number| {
-            let sidecar = scene.sidecar("Never", json!({"containers": {"main": {"files": {"f": {"name": "s", "versioned": true}}}}}));
-            sidecar.write("main", "f", document(&[("k", &content(number))]));
+            let sidecar = scene.sidecar("Never", json!({"containers": {"main": {"files": {"f": file}}}}));
+            sidecar.write("main", "f", content(number));
             sidecar.process.start();
             sidecar
         })
@@ -47,4 +52,23 @@ fn twenty_pods_at_once_with_the_same_content_make_one_version() {
         assert_eq!(sidecar.finish_stored().report["secrets"][0]["version"], 1);
     }
     assert_eq!(scene.secrets(), ["s-v1"]);
+}
+
+#[test]
+fn twenty_pods_at_once_with_a_fan_out_make_twenty_versions_of_each_entry() {
+    let scene = Scene::new("crowd-fan-out");
+    let content = |number: usize| {
+        let flat = document(&[("k", &number.to_string())]);
+        format!(r#"{{"a":{flat},"b":{flat},"c":{flat}}}"#)
+    };
+    for (number, sidecar) in start_with(&scene, true, content).iter().enumerate() {
+        for secret in sidecar.finish_stored().report["secrets"].as_array().expect("Secrets") {
+            assert_eq!(scene.value(secret["name"].as_str().expect("a name")), number.to_string(), "each pod's own content");
+        }
+    }
+    let mut names: Vec<String> = ["a", "b", "c"].iter().flat_map(|key| (1..=PODS).map(move |n| format!("s-{key}-v{n}"))).collect();
+    names.sort_unstable();
+    let mut found = scene.secrets();
+    found.sort_unstable();
+    assert_eq!(found, names);
 }

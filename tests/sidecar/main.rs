@@ -12,6 +12,8 @@ mod logs;
 mod matrix;
 mod memory;
 mod outputs;
+mod requests;
 mod scene;
 mod stops;
 mod trouble;
+mod writers;

@@ -59,6 +59,21 @@ fn a_load_balancers_404_is_no_end() {
 }
 
 #[test]
+fn a_load_balancers_404_hides_no_version() {
+    for part in ["/secrets", "/secrets/s-v1"] {
+        let scene = Scene::new(&format!("balancer-versions-{}", part.len()));
+        let version = json!({"metadata": {"name": "s-v1", "annotations": {WRITTEN_BY: "q"}, "labels": {
+            "quarks.cloudfoundry.org/secret-kind": "versionedSecret", "quarks.cloudfoundry.org/secret-version": "1"}}});
+        scene.put_secret(version);
+        let rule = scene.server.fault(When::request("GET", part).times(2), Fault::text(404, "default backend - 404"));
+        let mut plan = one_file();
+        plan["containers"]["main"]["files"]["f"]["versioned"] = json!(true);
+        scene.ended_well(plan, &document(&[("k", "1")])).finish_stored();
+        assert_eq!((rule.hits(), scene.secrets()), (2, vec!["s-v1".to_owned(), "s-v2".to_owned()]));
+    }
+}
+
+#[test]
 fn a_quota_on_secrets_is_named() {
     let scene = Scene::new("quota");
     let quota = "exceeded quota: few, requested: count/secrets=1, used: count/secrets=9, limited: count/secrets=9";

@@ -1,0 +1,130 @@
+//! Leave to write: whether this run, and this pod of it, still may.
+//!
+//! A node can be cut off for minutes and come back when the next run has stored already. So each look at the QuarksJob allows writes for a
+//! short while only, counted from before it was asked for, and the client sends none after that. Not for whose a Secret is: see `secrets`.
+
+use std::time::Duration;
+
+use super::api::Api;
+use super::plan::Plan;
+use super::report::OutputErrorReason;
+use crate::api::QuarksJobHead;
+use crate::controller::record::Marker;
+use crate::kube::Error;
+use crate::moment::Moment;
+
+/// How long a look is good for, and how long nothing may be heard until that counts as an outage.
+pub const OUTAGE_LIMIT: Duration = Duration::from_secs(30);
+
+/// What has been seen of the right to write.
+#[derive(Debug)]
+pub struct Leave {
+    limit: Duration,
+    /// A container was seen to end, so the node was not cut off.
+    heard: Option<Moment>,
+    looked: Option<Moment>,
+    over: Option<Over>,
+}
+
+/// Nothing more is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Over {
+    /// Word for programs.
+    pub reason: OutputErrorReason,
+    /// Sentence for people.
+    pub message: String,
+}
+
+/// Why nothing may be written.
+#[derive(Debug)]
+pub enum NoLeave {
+    /// Nobody could be asked.
+    Unknown(Error),
+    /// For good.
+    Over(Over),
+}
+
+impl Leave {
+    /// Nothing is known.
+    pub fn new(limit: Duration) -> Self {
+        Self { limit, heard: None, looked: None, over: None }
+    }
+
+    /// A container was seen to end just now.
+    pub fn heard(&mut self, now: Moment) {
+        self.heard = Some(now);
+    }
+
+    /// Asks, unless it was asked lately.
+    pub fn ask(&mut self, api: &dyn Api, plan: &Plan) -> Result<(), NoLeave> {
+        if let Some(over) = &self.over {
+            return Err(NoLeave::Over(over.clone()));
+        }
+        let now = api.now();
+        let is_fresh = |at: Option<Moment>| at.is_some_and(|at| now - at < self.limit);
+        if is_fresh(self.looked) {
+            return Ok(());
+        }
+        let mut over = match api.owner() {
+            Ok(head) => over(plan, &head),
+            Err(error) if error.is_not_found() => Some(format!("QuarksJob {} is gone", plan.quarks_job)),
+            Err(error) => return Err(NoLeave::Unknown(error)),
+        }
+        .map(|message| Over { reason: OutputErrorReason::OwnerGone, message });
+        // While nothing was heard of the node the pod may have been replaced, and its replacement may have stored.
+        if over.is_none() && !is_fresh(self.heard) && !api.is_pod_kept().map_err(NoLeave::Unknown)? {
+            let message = "after an outage the pod is gone or being deleted".to_owned();
+            over = Some(Over { reason: OutputErrorReason::OutputNotStored, message });
+        }
+        if let Some(over) = over {
+            self.over = Some(over.clone());
+            return Err(NoLeave::Over(over));
+        }
+        (self.heard, self.looked) = (Some(now), Some(now));
+        api.allow_writes(now + self.limit);
+        Ok(())
+    }
+}
+
+/// Why a run of this QuarksJob stores nothing, if so.
+fn over(plan: &Plan, head: &QuarksJobHead) -> Option<String> {
+    let Plan { quarks_job, uid, run, .. } = plan;
+    let QuarksJobHead { metadata, status } = head;
+    if metadata.uid != *uid {
+        return Some(format!("QuarksJob {quarks_job} is another one than at the run's start"));
+    }
+    if metadata.is_being_deleted() {
+        return Some(format!("QuarksJob {quarks_job} is being deleted"));
+    }
+    let settled = Marker::in_force(metadata, status, None).runs;
+    (settled >= *run).then(|| format!("run {run} of QuarksJob {quarks_job} is over; {settled} runs have ended"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::ANNOTATION_SETTLED;
+
+    #[test]
+    fn a_run_stores_until_it_or_a_later_one_is_settled() {
+        let plan = Plan { quarks_job: "q".into(), uid: "u".into(), run: 2, ..Plan::default() };
+        let marker = |uid: &str, runs: u64| json!({"uid": uid, "runs": runs}).to_string();
+        for (annotation, status, text) in [
+            (String::new(), json!({}), None),
+            (marker("u", 1), json!({"settled": marker("u", 1)}), None),
+            (marker("u", 2), json!({}), Some("run 2 of QuarksJob q is over; 2 runs have ended")),
+            // A manifest that was replaced has dropped the annotation, or brought an older one back.
+            (String::new(), json!({"settled": marker("u", 3)}), Some("run 2 of QuarksJob q is over; 3 runs have ended")),
+            (marker("u", 1), json!({"settled": marker("u", 2)}), Some("run 2 of QuarksJob q is over; 2 runs have ended")),
+            // What the operator does not believe does not count here either.
+            (marker("other", 9), json!({"settled": "{"}), None),
+            ("nonsense".to_owned(), json!(7), None),
+        ] {
+            let metadata = json!({"name": "q", "uid": "u", "annotations": {ANNOTATION_SETTLED: annotation}});
+            let head: QuarksJobHead = serde_json::from_value(json!({"metadata": metadata, "status": status})).unwrap();
+            assert_eq!(over(&plan, &head).as_deref(), text, "{annotation} {status}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The store against a scripted API server: other writers of the same names, and runs that are over.
+
+use super::*;
+
+/// The QuarksJob's status after so many runs.
+fn settled(runs: u64) -> Value {
+    json!({"settled": json!({"uid": "u", "runs": runs}).to_string()})
+}
+
+#[test]
+fn an_older_run_writes_nothing() {
+    for (runs, is_over) in [(0, false), (1, true), (7, true)] {
+        for versioned in [false, true] {
+            let mut bench = if versioned { Bench::versioned("older") } else { Bench::one("older") };
+            bench.server.borrow_mut().status = settled(runs);
+            let outcomes = bench.run();
+            assert_eq!(bench.server.borrow().secrets.is_empty(), is_over);
+            if is_over {
+                let (reason, message) = failure(&outcomes);
+                assert_eq!(reason, OutputErrorReason::OwnerGone);
+                assert!(message.starts_with("run 1 of QuarksJob q is over"), "{message}");
+                assert_eq!(bench.calls(), "get quarksjob");
+            }
+        }
+    }
+}
+
+#[test]
+fn after_an_outage_it_is_asked_again_and_after_a_short_one_not() {
+    // Tries that fail: waits of 0.25, 0.5, 1, 2, 4, 8, 15, 15 s and so on, each a little more or less.
+    for (tries, is_asked) in [(4, false), (9, true)] {
+        for (what, expected) in [("nothing", None), ("marker", Some("OwnerGone")), ("pod", Some("OutputNotStored"))] {
+            let mut bench = Bench::one("outage");
+            bench.server.borrow_mut().trouble.extend(vec![("create", Trouble::Unsent); tries]);
+            // Until it is asked again nothing shows.
+            let first = bench.run_for(false, Duration::ZERO);
+            assert_eq!(first, []);
+            bench.server.borrow_mut().status = settled(u64::from(what == "marker"));
+            bench.server.borrow_mut().is_pod_gone = what == "pod";
+            let outcomes = bench.go_on(Duration::from_secs(3600));
+            let reason = if is_asked { expected } else { None };
+            match reason {
+                None => assert_eq!(outcomes, [stored("s", None, "f"), finished()], "{tries} {what}"),
+                Some(reason) => assert_eq!(failure(&outcomes).0.as_str(), reason, "{tries} {what}"),
+            }
+            let looks = |call: &str| bench.server.borrow().calls.iter().filter(|other| *other == call).count();
+            assert_eq!(looks("get quarksjob") > 1, is_asked, "{}", bench.calls());
+            assert_eq!(looks("watch pod") > 0, is_asked && what != "marker", "{}", bench.calls());
+            assert_eq!(bench.server.borrow().secrets.is_empty(), reason.is_some());
+        }
+    }
+}
+
+#[test]
+fn an_outage_before_the_first_look_counts_too() {
+    let mut bench = Bench::one("first-look");
+    bench.server.borrow_mut().trouble.extend(vec![("get", Trouble::Unsent); 9]);
+    bench.server.borrow_mut().is_pod_gone = true;
+    assert_eq!(failure(&bench.run()).0, OutputErrorReason::OutputNotStored);
+    assert!(bench.server.borrow().secrets.is_empty());
+}
+
+#[test]
+fn no_write_leaves_when_the_look_is_too_old_within_one_attempt() {
+    // Each answer takes 40 s: the look is too old for the update that follows the refused create.
+    let mut bench = Bench::one("slow").secret("s", json!({"metadata": {"name": "s", "annotations": {ANNOTATION_WRITTEN_BY: "q"}}}));
+    bench.server.borrow_mut().slow = Duration::from_secs(40);
+    assert_eq!(bench.run(), [stored("s", None, "f"), finished()]);
+    assert_eq!(bench.calls(), "get quarksjob, create s, get s, get quarksjob, watch pod, get s, update s");
+}
+
+fn version_by(writer: &str, name: &str, version: u64, content: &str) -> Value {
+    json!({"metadata": {"name": format!("{name}-v{version}"), "annotations": {ANNOTATION_WRITTEN_BY: writer}, "labels": {
+        LABEL_SECRET_KIND: "versionedSecret", LABEL_SECRET_VERSION: version.to_string(), LABEL_CONTAINER_NAME: "main"}},
+        "data": {"k": content}})
+}
+
+#[test]
+fn versions_have_an_owner() {
+    // Of the highest version: its writer, and whether ours comes next.
+    for (writer, is_ours) in [("q", true), ("team-a", false), ("", false)] {
+        for content in ["eA==", "Q0FOQVJZLXMzY3IzdA=="] {
+            let mut bench = Bench::versioned("owner").secret("s-v1", version_by("q", "s", 1, "eQ=="));
+            bench = bench.secret("s-v2", version_by(writer, "s", 2, content));
+            let before = bench.server.borrow().secrets.clone();
+            let outcomes = bench.run();
+            if is_ours {
+                assert!(matches!(&outcomes[0], Outcome::Stored(_)), "{outcomes:?}");
+            } else {
+                assert_eq!(failure(&outcomes).0, OutputErrorReason::OutputConflict);
+                assert_eq!(bench.server.borrow().secrets, before, "{writer}");
+            }
+        }
+    }
+    // A lower one by another does not matter.
+    let mut bench = Bench::versioned("owner").secret("s-v1", version_by("p", "s", 1, "eQ=="));
+    bench = bench.secret("s-v2", version_by("q", "s", 2, "eA=="));
+    assert_eq!(bench.run(), [stored("s-v3", Some(3), "f"), finished()]);
+}
+
+#[test]
+fn the_faster_of_two_owners_has_the_name() {
+    let mut bench = Bench::versioned("race");
+    // It comes after the list: as if it were there when the create is refused.
+    bench.server.borrow_mut().late = Some(("s-v1".to_owned(), version_by("p", "s", 1, "eA==")));
+    assert_eq!(failure(&bench.run()).0, OutputErrorReason::OutputConflict);
+    assert_eq!(bench.calls(), "get quarksjob, list s, create s-v1, get s-v1");
+}
+
+#[test]
+fn one_list_is_for_all_entries_of_a_file() {
+    let content = |value: &str| format!(r#"{{"a":{{"k":"{value}"}},"b":{{"k":"{value}"}}}}"#);
+    let plan = json!({"name": "s", "fanOut": true, "versioned": true});
+    let mut bench = Bench::new("one-list", &[("f", plan, Some(&content("1")))]);
+    bench.run();
+    assert_eq!(bench.calls(), "get quarksjob, list s-a+s-b, create s-a-v1, create s-b-v1");
+    fs::write(bench.root.join("main/f"), content("2")).unwrap();
+    bench.store.claimed.clear();
+    bench.server.borrow_mut().calls.clear();
+    bench.server.borrow_mut().trouble.extend([("create", Trouble::Unsent), ("create", Trouble::ReplyLost)]);
+    let mut outcomes = bench.run();
+    outcomes.sort_by_key(|outcome| format!("{outcome:?}"));
+    assert_eq!(outcomes, [finished(), stored("s-a-v2", Some(2), "f"), stored("s-b-v2", Some(2), "f")]);
+    // What failed is listed for again, once for all that failed until then.
+    let lists = "list s-a+s-b, get s-a-v1, create s-a-v2, get s-b-v1, create s-b-v2, list s-a+s-b, get s-";
+    assert!(bench.calls().starts_with(lists), "{}", bench.calls());
+    assert_eq!(bench.calls().matches("list").count(), 2);
+}
