@@ -11,6 +11,9 @@ use super::{OUTPUT_MOUNT, SIDECAR_CONTAINER, Strategy, StringMap, null_as_defaul
 
 /// Longest Secret name and longest key of a Secret (DNS subdomain, RFC 1123; Kubernetes' `IsConfigMapKey`).
 const NAME_MAX: usize = 253;
+/// Longest `spec.output` as JSON, in bytes. The sidecar is told of it in its environment: Linux starts no program with more than 2 MiB there,
+/// and the API server stores no Job above 1.5 MiB.
+const OUTPUT_MAX: usize = 1024 * 1024;
 
 /// A rule of the spec that an object breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,10 +68,14 @@ pub struct Output {
     pub logs: BTreeMap<String, FileOutput>,
     /// Versions kept per name; `None` keeps all.
     pub keep_versions: Option<u32>,
+    /// Labels of every Secret.
+    pub labels: StringMap,
+    /// Annotations of every Secret.
+    pub annotations: StringMap,
 }
 
-/// What is done with one file, or one log; defaults of `spec.output` are merged in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What is done with one file, or one log; the default for `versioned` is merged in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileOutput {
     /// Name of the Secret; with fan-out its prefix.
     pub name: String,
@@ -76,9 +83,9 @@ pub struct FileOutput {
     pub versioned: bool,
     /// One Secret for each top-level key.
     pub fan_out: bool,
-    /// Labels of the Secret.
+    /// Labels of this Secret alone; they win over those of every Secret.
     pub labels: StringMap,
-    /// Annotations of the Secret.
+    /// Annotations of this Secret alone.
     pub annotations: StringMap,
 }
 
@@ -273,8 +280,12 @@ impl Output {
     }
 
     fn parse(value: &Value, pod: &PodTemplate<'_>) -> Result<Self, SpecError> {
-        let raw: RawOutput =
-            crate::json::from_slice(value.to_string().as_bytes()).map_err(|error| SpecError::new("spec.output", error.to_string()))?;
+        let text = value.to_string();
+        if text.len() > OUTPUT_MAX {
+            let message = format!("has {} bytes as JSON; at most {OUTPUT_MAX} can be handed over to the pod", text.len());
+            return Err(SpecError::new("spec.output", message));
+        }
+        let raw: RawOutput = crate::json::from_slice(text.as_bytes()).map_err(|error| SpecError::new("spec.output", error.to_string()))?;
         if let Some(other) = raw.output_type.filter(|kind| kind != "json" && !kind.is_empty()) {
             return Err(SpecError::new("spec.output.outputType", format!("{:?} is not supported; use json", shorten(&other))));
         }
@@ -299,31 +310,7 @@ impl Output {
             for (file, raw_file) in raw_files {
                 let path = format!("{path}[{file}]");
                 check_file_name(&file, &path)?;
-                let fan_out = match raw_file.persistence_method.as_deref() {
-                    None | Some("" | "one-to-one") => false,
-                    Some("fan-out") => true,
-                    Some(other) => {
-                        let message = format!("{:?} is not a method; use one-to-one or fan-out", shorten(other));
-                        return Err(SpecError::new(format!("{path}.persistencemethod"), message));
-                    }
-                };
-                check_subdomain(&raw_file.name, &format!("{path}.name"))?;
-                if !names.insert(raw_file.name.clone()) {
-                    return Err(SpecError::new(
-                        format!("{path}.name"),
-                        format!("{:?} is named twice; each file needs a Secret of its own", raw_file.name),
-                    ));
-                }
-                checked.insert(
-                    file,
-                    FileOutput {
-                        name: raw_file.name,
-                        versioned: raw_file.versioned.unwrap_or(raw.versioned),
-                        fan_out,
-                        labels: merged(&raw.secret_labels, raw_file.secret_labels),
-                        annotations: merged(&raw.secret_annotations, raw_file.secret_annotations),
-                    },
-                );
+                checked.insert(file, raw_file.check(&path, raw.versioned, &mut names)?);
             }
             files.insert(container, checked);
         }
@@ -335,23 +322,43 @@ impl Output {
                 if !names.insert(name.clone()) {
                     return Err(SpecError::new("spec.output.namePrefix", format!("gives {name:?}, which outputMap names too")));
                 }
-                let (labels, annotations) = (raw.secret_labels.clone(), raw.secret_annotations.clone());
-                logs.insert((*container).to_owned(), FileOutput { name, versioned: raw.versioned, fan_out: false, labels, annotations });
+                logs.insert((*container).to_owned(), FileOutput { name, versioned: raw.versioned, ..FileOutput::default() });
             }
         }
-        Ok(Self { files, write_on_failure: raw.write_on_failure, logs, keep_versions })
+        let (labels, annotations) = (raw.secret_labels, raw.secret_annotations);
+        Ok(Self { files, write_on_failure: raw.write_on_failure, logs, keep_versions, labels, annotations })
+    }
+}
+
+impl RawFile {
+    /// `names` are those of the files before.
+    fn check(self, path: &str, versioned: bool, names: &mut BTreeSet<String>) -> Result<FileOutput, SpecError> {
+        let fan_out = match self.persistence_method.as_deref() {
+            None | Some("" | "one-to-one") => false,
+            Some("fan-out") => true,
+            Some(other) => {
+                let message = format!("{:?} is not a method; use one-to-one or fan-out", shorten(other));
+                return Err(SpecError::new(format!("{path}.persistencemethod"), message));
+            }
+        };
+        let path = format!("{path}.name");
+        check_subdomain(&self.name, &path)?;
+        if !names.insert(self.name.clone()) {
+            return Err(SpecError::new(path, format!("{:?} is named twice; each file needs a Secret of its own", self.name)));
+        }
+        Ok(FileOutput {
+            name: self.name,
+            versioned: self.versioned.unwrap_or(versioned),
+            fan_out,
+            labels: self.secret_labels,
+            annotations: self.secret_annotations,
+        })
     }
 }
 
 /// Name of the Secret with a container's log. The original's manifests end the prefix with the dash; it is not doubled.
 fn log_secret_name(prefix: &str, container: &str) -> String {
     format!("{}-{container}", prefix.strip_suffix('-').unwrap_or(prefix))
-}
-
-fn merged(base: &StringMap, over: StringMap) -> StringMap {
-    let mut all = base.clone();
-    all.extend(over);
-    all
 }
 
 fn check_file_name(file: &str, path: &str) -> Result<(), SpecError> {
@@ -411,12 +418,12 @@ mod tests {
     }
 
     #[test]
-    fn a_good_spec_gets_defaults_and_merged_labels() {
+    fn a_good_spec_gets_defaults_and_keeps_labels_where_they_are() {
         let parsed = Spec::parse(&spec()).expect("valid");
         assert_eq!((parsed.failed_jobs_history_limit, parsed.pod_history_limit, parsed.suspend), (10, 3, false));
         let output = parsed.output.expect("has output");
-        let labels: Vec<_> = output.files["main"]["a.json"].labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
-        assert_eq!(labels, ["x=file", "y=all", "z=file"]);
+        let text = |labels: &StringMap| labels.iter().map(|(k, v)| format!("{k}={v} ")).collect::<String>();
+        assert_eq!((text(&output.files["main"]["a.json"].labels), text(&output.labels)), ("x=file z=file ".into(), "x=all y=all ".into()));
     }
 
     #[test]
@@ -468,6 +475,18 @@ mod tests {
     }
 
     #[test]
+    fn output_that_the_sidecar_cannot_be_told_of_is_named_with_its_size() {
+        let with_length = |length: usize| {
+            let mut output = json!({"namePrefix": "p", "secretAnnotations": {"a": ""}});
+            output["secretAnnotations"]["a"] = json!("x".repeat(length - output.to_string().len()));
+            Spec::parse(&with("/output", output))
+        };
+        with_length(OUTPUT_MAX).expect("allowed");
+        let error = with_length(OUTPUT_MAX + 1).expect_err("too long");
+        assert_eq!(error.to_string(), "spec.output: has 1048577 bytes as JSON; at most 1048576 can be handed over to the pod");
+    }
+
+    #[test]
     fn several_pods_may_write_by_index_or_version() {
         for (pointer, value) in [("/template/spec/completionMode", json!("Indexed")), ("/output/versioned", json!(true))] {
             let mut spec = with(pointer, value);
@@ -489,7 +508,7 @@ mod tests {
         let log =
             logs(json!({"namePrefix": "p", "versioned": true, "secretLabels": {"l": "1"}, "secretAnnotations": {"a": "2"}})).remove("main");
         let log = log.expect("has a log");
-        assert_eq!((log.versioned, log.labels["l"].as_str(), log.annotations["a"].as_str()), (true, "1", "2"));
+        assert!(log.versioned && log.labels.is_empty() && log.annotations.is_empty(), "{log:?}");
     }
 
     #[test]

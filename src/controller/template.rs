@@ -11,7 +11,7 @@ use crate::api::{
     ANNOTATION_RUN, API_VERSION, FileOutput, GROUP, KIND, LABEL_DELETE, LABEL_QJOB_NAME, OUTPUT_MOUNT, ObjectKey, Output,
     SERVICE_ACCOUNT_DIR, SIDECAR_CONTAINER, SIDECAR_OUTPUT_ROOT, Spec, TOKEN_SECRET, Uid,
 };
-use crate::persist::{ContainerPlan, PLAN_VARIABLE, POD_NAME_VARIABLE, POD_NAMESPACE_VARIABLE, POD_UID_VARIABLE, Plan, SecretPlan};
+use crate::persist::{ContainerPlan, POD_NAME_VARIABLE, POD_NAMESPACE_VARIABLE, POD_UID_VARIABLE, Plan, SecretPlan};
 
 use super::names::{label_value, output_volume};
 use super::record::RunRecord;
@@ -119,6 +119,8 @@ fn plan(key: &ObjectKey, uid: &Uid, record: &RunRecord, spec: &Spec, output: &Ou
         run: record.run,
         write_on_failure: output.write_on_failure,
         indexed: spec.is_indexed(),
+        labels: output.labels.clone(),
+        annotations: output.annotations.clone(),
         containers,
     }
 }
@@ -202,19 +204,20 @@ fn sidecar_container(volumes: &BTreeMap<&str, String>, plan: &Plan, settings: &S
         amounts.extend(SIDECAR_RESOURCES.iter().map(|row| (row.0.to_owned(), json!(pick(row)))));
         amounts
     };
+    let literal = |name: &str, value: &str| json!({"name": name, "value": value});
+    let mut env = vec![
+        from_field(POD_NAME_VARIABLE, "metadata.name"),
+        from_field(POD_NAMESPACE_VARIABLE, "metadata.namespace"),
+        from_field(POD_UID_VARIABLE, "metadata.uid"),
+    ];
+    env.extend(plan.to_variables().iter().map(|(name, value)| literal(name, &escape_variables(value))));
+    env.extend([literal("LOG_LEVEL", &settings.log_level), literal("LOG_FORMAT", settings.log_format)]);
     json!({
         "name": SIDECAR_CONTAINER,
         "image": settings.image,
         "imagePullPolicy": settings.image_pull_policy,
         "args": ["persist-output"],
-        "env": [
-            from_field(POD_NAME_VARIABLE, "metadata.name"),
-            from_field(POD_NAMESPACE_VARIABLE, "metadata.namespace"),
-            from_field(POD_UID_VARIABLE, "metadata.uid"),
-            {"name": PLAN_VARIABLE, "value": escape_variables(&serde_json::to_string(plan).expect("strings and numbers always serialize"))},
-            {"name": "LOG_LEVEL", "value": settings.log_level},
-            {"name": "LOG_FORMAT", "value": settings.log_format},
-        ],
+        "env": env,
         "volumeMounts": mounts,
         "resources": {"requests": amounts(|row| row.1), "limits": amounts(|row| row.2)},
         "securityContext": {
@@ -258,6 +261,7 @@ fn list_at<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Vec<Val
 mod tests {
     use super::*;
     use crate::api::Trigger;
+    use crate::persist::PLAN_VARIABLE;
 
     fn record(run: u64) -> RunRecord {
         RunRecord {
@@ -357,7 +361,7 @@ mod tests {
         let (main, other) = (&plan.containers["main"], &plan.containers["other"]);
         assert!(main.log.is_none() && main.files.len() == 1 && other.files.is_empty());
         let log = other.log.as_ref().expect("a log");
-        assert_eq!((log.name.as_str(), log.labels["l"].as_str(), log.fan_out), ("log-other", "1", false));
+        assert_eq!((log.name.as_str(), plan.labels["l"].as_str(), log.fan_out), ("log-other", "1", false));
     }
 
     #[test]
