@@ -1,5 +1,7 @@
 //! Names of what we create: pure functions of the QuarksJob, so that a repeated create finds what the first one made.
 
+use std::collections::BTreeSet;
+
 use crate::api::Uid;
 use crate::digest::short_hex;
 
@@ -39,6 +41,17 @@ pub fn label_value(text: &str) -> String {
 pub fn output_volume(container: &str) -> String {
     let name = format!("output-{container}");
     if name.len() <= LABEL_MAX { name } else { cut_with_hash(&name, &name) }
+}
+
+/// `name`, with a number at its end if another thing is called so; `taken` are all names, and gets this one.
+pub fn free_name(taken: &mut BTreeSet<String>, name: &str) -> String {
+    let mut free = name.to_owned();
+    let mut number = 0;
+    while !taken.insert(free.clone()) {
+        number += 1;
+        free = format!("{}-{number}", cut(name, LABEL_MAX - 6));
+    }
+    free
 }
 
 fn cut_with_hash(text: &str, hashed: &str) -> String {

@@ -8,15 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use crate::api::{
-    ANNOTATION_RUN, API_VERSION, FileOutput, GROUP, KIND, LABEL_DELETE, LABEL_QJOB_NAME, OUTPUT_MOUNT, ObjectKey, Output,
-    SERVICE_ACCOUNT_DIR, SIDECAR_CONTAINER, SIDECAR_OUTPUT_ROOT, Spec, TOKEN_SECRET, Uid,
+    ANNOTATION_RUN, API_VERSION, FileOutput, GROUP, KIND, LABEL_QJOB_NAME, OUTPUT_MOUNT, ObjectKey, Output, SERVICE_ACCOUNT_DIR,
+    SIDECAR_CONTAINER, SIDECAR_OUTPUT_ROOT, Spec, TOKEN_SECRET, Uid,
 };
-use crate::persist::{ContainerPlan, PLAN_VARIABLE, POD_NAME_VARIABLE, POD_NAMESPACE_VARIABLE, POD_UID_VARIABLE, Plan, SecretPlan};
+use crate::persist::{ContainerPlan, POD_NAME_VARIABLE, POD_NAMESPACE_VARIABLE, POD_UID_VARIABLE, Plan, SecretPlan};
 
-use super::names::{label_value, output_volume};
+use super::names::{free_name, label_value, output_volume};
 use super::record::RunRecord;
 
-/// Volume with the sidecar's credential.
+/// Volume with the sidecar's credential, if no other is called so.
 const TOKEN_VOLUME: &str = "output-persist-token";
 /// User and group of the sidecar where the template names none.
 const SIDECAR_USER: i64 = 65532;
@@ -38,10 +38,7 @@ pub struct SidecarSettings {
     pub log_format: &'static str,
 }
 
-/// True if the template says that pods go with their Job after a success.
-pub fn has_delete_pod_label(template: &Value) -> bool {
-    template.pointer("/spec/template/metadata/labels").and_then(|labels| labels.get(LABEL_DELETE)?.as_str()) == Some("pod")
-}
+pub use crate::api::has_delete_pod_label;
 
 /// The template's `ttlSecondsAfterFinished`.
 pub fn ttl_seconds(template: &Value) -> Option<i64> {
@@ -119,6 +116,8 @@ fn plan(key: &ObjectKey, uid: &Uid, record: &RunRecord, spec: &Spec, output: &Ou
         run: record.run,
         write_on_failure: output.write_on_failure,
         indexed: spec.is_indexed(),
+        labels: output.labels.clone(),
+        annotations: output.annotations.clone(),
         containers,
     }
 }
@@ -138,8 +137,17 @@ fn remote_id(template: &Value, container: &str) -> Option<String> {
 
 fn add_sidecar(pod_spec: &mut Map<String, Value>, output: &Output, plan: &Plan, settings: &SidecarSettings) {
     // `collect` would bring a sort for each type: kilobytes of code for a few entries.
+    let mut taken = BTreeSet::new();
+    taken.extend(names_in(list_at(pod_spec, "volumes")));
     let mut volumes: BTreeMap<&str, String> = BTreeMap::new();
-    volumes.extend(output.files.keys().map(|container| (container.as_str(), output_volume(container))));
+    volumes.extend(output.files.keys().map(|container| (container.as_str(), free_name(&mut taken, &output_volume(container)))));
+    // A container that mounts a volume of this name would get the token.
+    for list in ["containers", "initContainers"] {
+        for container in pod_spec.get(list).and_then(Value::as_array).into_iter().flatten() {
+            taken.extend(container.get("volumeMounts").and_then(Value::as_array).into_iter().flat_map(|mounts| names_in(mounts)));
+        }
+    }
+    let token_volume = free_name(&mut taken, TOKEN_VOLUME);
     let container_list = list_at(pod_spec, "containers");
     let (user, group) = container_user(container_list, &volumes);
     for container in container_list.iter_mut() {
@@ -152,18 +160,17 @@ fn add_sidecar(pod_spec: &mut Map<String, Value>, output: &Output, plan: &Plan, 
     let pod_user = |name: &str| pod_spec.get("securityContext").and_then(|context| context.get(name)).and_then(Value::as_i64);
     let user = user.or_else(|| pod_user("runAsUser")).unwrap_or(SIDECAR_USER);
     let group = group.or_else(|| pod_user("runAsGroup")).unwrap_or(if user == 0 { 0 } else { SIDECAR_USER });
-    let container = sidecar_container(&volumes, plan, settings, user, group);
+    let mut container = sidecar_container(&volumes, plan, settings, user, group);
+    let mount = json!({"name": token_volume, "mountPath": SERVICE_ACCOUNT_DIR, "readOnly": true});
+    list_at(as_object(&mut container), "volumeMounts").push(mount);
     list_at(pod_spec, "containers").push(container);
 
     let volume_list = list_at(pod_spec, "volumes");
-    // Two containers never share a volume name: a name that is too long carries a hash.
-    let mut sorted = BTreeSet::new();
-    sorted.extend(volumes.values());
-    for volume in sorted {
+    for volume in volumes.values() {
         volume_list.push(json!({"name": volume, "emptyDir": {}}));
     }
     volume_list.push(json!({
-        "name": TOKEN_VOLUME,
+        "name": token_volume,
         "projected": {"sources": [
             {"secret": {"name": TOKEN_SECRET, "items": [{"key": "token", "path": "token"}]}},
             {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
@@ -179,6 +186,10 @@ fn add_sidecar(pod_spec: &mut Map<String, Value>, output: &Output, plan: &Plan, 
     }
 }
 
+fn names_in(list: &[Value]) -> impl Iterator<Item = String> {
+    list.iter().filter_map(|entry| entry["name"].as_str()).map(str::to_owned)
+}
+
 /// User and group that the first mapped container asks for itself.
 fn container_user(containers: &[Value], mapped: &BTreeMap<&str, String>) -> (Option<i64>, Option<i64>) {
     let number = |name: &str| {
@@ -192,29 +203,29 @@ fn container_user(containers: &[Value], mapped: &BTreeMap<&str, String>) -> (Opt
 
 fn sidecar_container(volumes: &BTreeMap<&str, String>, plan: &Plan, settings: &SidecarSettings, user: i64, group: i64) -> Value {
     let from_field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
-    let mut mounts: Vec<Value> = volumes
+    let mounts: Vec<Value> = volumes
         .iter()
         .map(|(container, volume)| json!({"name": volume, "mountPath": format!("{SIDECAR_OUTPUT_ROOT}/{container}"), "readOnly": true}))
         .collect();
-    mounts.push(json!({"name": TOKEN_VOLUME, "mountPath": SERVICE_ACCOUNT_DIR, "readOnly": true}));
     let amounts = |pick: fn(&(&'static str, &'static str, &'static str)) -> &'static str| -> Map<String, Value> {
         let mut amounts = Map::new();
         amounts.extend(SIDECAR_RESOURCES.iter().map(|row| (row.0.to_owned(), json!(pick(row)))));
         amounts
     };
+    let literal = |name: &str, value: &str| json!({"name": name, "value": value});
+    let mut env = vec![
+        from_field(POD_NAME_VARIABLE, "metadata.name"),
+        from_field(POD_NAMESPACE_VARIABLE, "metadata.namespace"),
+        from_field(POD_UID_VARIABLE, "metadata.uid"),
+    ];
+    env.extend(plan.to_variables().iter().map(|(name, value)| literal(name, &escape_variables(value))));
+    env.extend([literal("LOG_LEVEL", &settings.log_level), literal("LOG_FORMAT", settings.log_format)]);
     json!({
         "name": SIDECAR_CONTAINER,
         "image": settings.image,
         "imagePullPolicy": settings.image_pull_policy,
         "args": ["persist-output"],
-        "env": [
-            from_field(POD_NAME_VARIABLE, "metadata.name"),
-            from_field(POD_NAMESPACE_VARIABLE, "metadata.namespace"),
-            from_field(POD_UID_VARIABLE, "metadata.uid"),
-            {"name": PLAN_VARIABLE, "value": escape_variables(&serde_json::to_string(plan).expect("strings and numbers always serialize"))},
-            {"name": "LOG_LEVEL", "value": settings.log_level},
-            {"name": "LOG_FORMAT", "value": settings.log_format},
-        ],
+        "env": env,
         "volumeMounts": mounts,
         "resources": {"requests": amounts(|row| row.1), "limits": amounts(|row| row.2)},
         "securityContext": {
@@ -258,6 +269,7 @@ fn list_at<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Vec<Val
 mod tests {
     use super::*;
     use crate::api::Trigger;
+    use crate::persist::PLAN_VARIABLE;
 
     fn record(run: u64) -> RunRecord {
         RunRecord {
@@ -343,6 +355,48 @@ mod tests {
     }
 
     #[test]
+    fn what_is_added_never_has_the_name_of_something_else() {
+        let names = |list: &Value| -> Vec<String> {
+            list.as_array().into_iter().flatten().map(|entry| entry["name"].as_str().expect("a name").to_owned()).collect()
+        };
+        let (long, hash) = ("c".repeat(63), &output_volume(&"c".repeat(63))["output-".len()..]);
+        for (volumes, mapped) in [
+            (&[][..], &["main"][..]),
+            (&["output-main", "output-main-1"], &["main"]),
+            (&[], &["persist-token"]),
+            (&["output-persist-token"], &["persist-token", "persist-token-1", "persist-token-2"]),
+            (&[], &[long.as_str(), hash]),
+        ] {
+            let mut template = template();
+            let pod = &mut template["spec"]["template"]["spec"];
+            pod["volumes"] = volumes.iter().map(|name| json!({"name": name})).collect();
+            pod["containers"] = mapped.iter().map(|name| json!({"name": name})).collect();
+            // Whoever names the token's volume does not get it.
+            pod["initContainers"] = json!([{"name": "i", "volumeMounts": [{"name": "output-persist-token", "mountPath": "/t"}]}]);
+            let map: Map<String, Value> = mapped.iter().map(|name| ((*name).to_owned(), json!({"a": {"name": *name}}))).collect();
+            let job = build(template, Some(json!({"outputMap": map})));
+            let pod = &job["spec"]["template"]["spec"];
+            let all = names(&pod["volumes"]);
+            let distinct: BTreeSet<_> = all.iter().collect();
+            assert_eq!((distinct.len(), all.len()), (all.len(), volumes.len() + mapped.len() + 1), "{all:?}");
+            assert!(all.iter().all(|name| name.len() <= 63), "{all:?}");
+            let sidecar = &pod["containers"][mapped.len()];
+            for (at, name) in mapped.iter().enumerate() {
+                let own = &pod["containers"][at]["volumeMounts"][0]["name"];
+                let path = json!(format!("/mnt/quarks/{name}"));
+                let seen = sidecar["volumeMounts"].as_array().expect("a list").iter().find(|mount| mount["mountPath"] == path);
+                assert_eq!(seen.map(|mount| &mount["name"]), Some(own), "{name}");
+                assert!(!volumes.iter().any(|users| own == users), "{name} has {own}");
+            }
+            let token = pod["volumes"].as_array().expect("a list").iter().find(|volume| !volume["projected"].is_null()).expect("the token");
+            let is_token = |mount: &&Value| mount["name"] == token["name"];
+            let places = sidecar["volumeMounts"].as_array().expect("a list").iter().filter(is_token).map(|mount| &mount["mountPath"]);
+            assert_eq!(places.collect::<Vec<_>>(), [SERVICE_ACCOUNT_DIR]);
+            assert_ne!(token["name"], pod["initContainers"][0]["volumeMounts"][0]["name"]);
+        }
+    }
+
+    #[test]
     fn a_log_needs_no_volume_and_leaves_its_container_as_it_is() {
         let output = json!({"outputMap": {"main": {"a.json": {"name": "secret"}}}, "namePrefix": "log-", "secretLabels": {"l": "1"}});
         let job = build(template(), Some(output));
@@ -357,7 +411,7 @@ mod tests {
         let (main, other) = (&plan.containers["main"], &plan.containers["other"]);
         assert!(main.log.is_none() && main.files.len() == 1 && other.files.is_empty());
         let log = other.log.as_ref().expect("a log");
-        assert_eq!((log.name.as_str(), log.labels["l"].as_str(), log.fan_out), ("log-other", "1", false));
+        assert_eq!((log.name.as_str(), plan.labels["l"].as_str(), log.fan_out), ("log-other", "1", false));
     }
 
     #[test]

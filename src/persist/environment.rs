@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::leave::OUTAGE_LIMIT;
-use super::plan::{PLAN_VARIABLE, POD_NAME_VARIABLE, POD_NAMESPACE_VARIABLE, POD_UID_VARIABLE, Plan};
+use super::plan::{PLAN_VARIABLE, POD_NAME_VARIABLE, POD_NAMESPACE_VARIABLE, POD_UID_VARIABLE, Plan, text_of};
 use super::retry::REFUSED_LIMIT;
 use crate::api::{ObjectKey, SIDECAR_OUTPUT_ROOT, Uid};
 
@@ -45,7 +45,8 @@ impl Environment {
     pub fn read(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, String> {
         let required =
             |name: &str| variable(name).filter(|value| !value.is_empty()).ok_or_else(|| format!("environment variable {name} is not set"));
-        let plan: Plan = crate::json::from_slice(required(PLAN_VARIABLE)?.as_bytes()).map_err(|error| {
+        required(PLAN_VARIABLE)?;
+        let plan: Plan = crate::json::from_slice(text_of(variable).as_bytes()).map_err(|error| {
             format!("environment variable {PLAN_VARIABLE}: not a plan (line {}, column {})", error.line(), error.column())
         })?;
         let index = if plan.indexed {

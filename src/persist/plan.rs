@@ -1,7 +1,7 @@
 //! The mapping of a run's start: which file, or log, of which container becomes which Secret.
 //!
-//! The operator builds it and passes it to the sidecar as JSON in the environment variable [`PLAN_VARIABLE`], so an edit of the
-//! QuarksJob during the run changes nothing. Not for decisions.
+//! The operator builds it and passes it to the sidecar as JSON in the environment variable [`PLAN_VARIABLE`], and in more of them
+//! if it is long, so an edit of the QuarksJob during the run changes nothing. Not for decisions.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{StringMap, Uid};
 
-/// Environment variable of the sidecar that holds the [`Plan`] as JSON.
+/// Environment variable of the sidecar that holds the [`Plan`] as JSON; what does not fit goes on in `<name>_1`, `<name>_2`, ...
 pub const PLAN_VARIABLE: &str = "QUARKS_JOB_PLAN";
+/// Longest piece of a plan in one variable, in bytes: Linux starts no program with a longer string than 128 KiB, name included.
+const PIECE: usize = 100 * 1024;
 /// Environment variable of the sidecar: name of its pod, by the downward API (`metadata.name`).
 pub const POD_NAME_VARIABLE: &str = "POD_NAME";
 /// Environment variable of the sidecar: namespace of its pod, by the downward API (`metadata.namespace`).
@@ -34,9 +36,50 @@ pub struct Plan {
     /// The Job is Indexed: `-<completion index>` follows each name.
     #[serde(default, skip_serializing_if = "is_false")]
     pub indexed: bool,
+    /// The user's labels for every Secret. Here once: with each of a hundred files they would be a hundred times as long.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: StringMap,
+    /// The user's annotations for every Secret.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: StringMap,
     /// Mapped containers by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub containers: BTreeMap<String, ContainerPlan>,
+}
+
+impl Plan {
+    /// Names and values of the variables that hold it.
+    pub fn to_variables(&self) -> Vec<(String, String)> {
+        let text = serde_json::to_string(self).expect("strings and numbers always serialize");
+        let mut variables = Vec::new();
+        let mut rest = text.as_str();
+        while !rest.is_empty() {
+            let mut end = PIECE.min(rest.len());
+            while !rest.is_char_boundary(end) {
+                end -= 1;
+            }
+            let (piece, after) = rest.split_at(end);
+            variables.push((variable_name(variables.len()), piece.to_owned()));
+            rest = after;
+        }
+        variables
+    }
+}
+
+/// The text of the plan that the variables hold together, empty without any.
+pub fn text_of(variable: &dyn Fn(&str) -> Option<String>) -> String {
+    (0..).map_while(|at| variable(&variable_name(at))).collect()
+}
+
+fn variable_name(at: usize) -> String {
+    if at == 0 { PLAN_VARIABLE.to_owned() } else { format!("{PLAN_VARIABLE}_{at}") }
+}
+
+/// Labels or annotations for every Secret, and those of one file over them.
+pub fn merged(all: &StringMap, own: &StringMap) -> StringMap {
+    let mut merged = all.clone();
+    merged.extend(own.clone());
+    merged
 }
 
 /// What to do with the output of one container.
@@ -66,10 +109,10 @@ pub struct SecretPlan {
     /// Every top-level value is an object of strings and becomes a Secret of its own.
     #[serde(default, skip_serializing_if = "is_false")]
     pub fan_out: bool,
-    /// The user's labels, output level and file level already merged.
+    /// The user's labels for this file; they win over those of the plan.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: StringMap,
-    /// The user's annotations, output level and file level already merged.
+    /// The user's annotations for this file; they win over those of the plan.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: StringMap,
 }
@@ -108,8 +151,26 @@ mod tests {
             run: u64::MAX,
             write_on_failure: true,
             indexed: true,
+            labels: [("e".into(), "f".into())].into(),
+            annotations: [("g".into(), "h".into())].into(),
             containers: [("c".into(), container)].into(),
         };
         assert_eq!(serde_json::from_str::<Plan>(&serde_json::to_string(&plan).unwrap()).unwrap(), plan);
+    }
+
+    #[test]
+    fn a_long_plan_is_cut_into_variables_that_linux_takes() {
+        for (filler, length, pieces) in
+            [("x", 0, 1), ("x", PIECE - 100, 1), ("x", PIECE, 2), ("ü", PIECE, 3), ("\"", PIECE, 3), ("𝄞", PIECE, 5)]
+        {
+            let plan = Plan { quarks_job: filler.repeat(length), ..Plan::default() };
+            let variables = plan.to_variables();
+            assert_eq!(variables.len(), pieces, "{filler} {length}");
+            assert_eq!(variables[0].0, PLAN_VARIABLE);
+            assert!(variables.iter().all(|(_, piece)| piece.len() <= PIECE));
+            let variables: BTreeMap<_, _> = variables.into_iter().collect();
+            let text = text_of(&|name| variables.get(name).cloned());
+            assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
+        }
     }
 }

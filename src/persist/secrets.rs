@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::data::Data;
-use super::plan::{ContainerPlan, Plan, SecretPlan};
+use super::plan::{ContainerPlan, Plan, SecretPlan, merged};
 use super::rules;
 use crate::api::{
     ANNOTATION_WRITTEN_BY, LABEL_CONTAINER_NAME, LABEL_REMOTE_ID, LABEL_SECRET_KIND, LABEL_SECRET_VERSION, OwnerReference, ResourceVersion,
@@ -45,7 +45,7 @@ impl Marks {
     /// The user's, and ours over them; checks the rules for both.
     pub fn build(source: &Source<'_>) -> Result<Arc<Self>, String> {
         let Source { plan, container, container_plan, secret_plan } = *source;
-        let mut labels = secret_plan.labels.clone();
+        let mut labels = merged(&plan.labels, &secret_plan.labels);
         for ours in [LABEL_REMOTE_ID, LABEL_SECRET_KIND, LABEL_SECRET_VERSION] {
             labels.remove(ours);
         }
@@ -53,7 +53,7 @@ impl Marks {
         if let Some(remote_id) = &container_plan.remote_id {
             labels.insert(LABEL_REMOTE_ID.to_owned(), remote_id.clone());
         }
-        let mut annotations = secret_plan.annotations.clone();
+        let mut annotations = merged(&plan.annotations, &secret_plan.annotations);
         annotations.insert(ANNOTATION_WRITTEN_BY.to_owned(), plan.quarks_job.clone());
         rules::check_labels(&labels)?;
         rules::check_annotations(&annotations)?;

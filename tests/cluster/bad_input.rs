@@ -45,6 +45,40 @@ fn output_of_a_container_that_was_renamed_is_named_and_makes_no_job() {
 }
 
 #[test]
+fn a_manual_selector_needs_pods_that_go_with_their_job() {
+    let case = Case::new("manual-selector");
+    let mut qjob = quarks_job("q", "now", "true");
+    let job = &mut qjob["spec"]["template"]["spec"];
+    job["manualSelector"] = json!(true);
+    job["selector"] = json!({"matchLabels": {"app": "q"}});
+    job["template"]["metadata"]["labels"] = json!({"app": "q"});
+    case.apply(&qjob);
+    let message = case.wait_condition("q", "Ready", "False", "InvalidSpec");
+    assert!(message.contains("manualSelector") && message.contains("delete: pod"), "{message}");
+    assert_eq!(case.jobs_created(), 0);
+    qjob["spec"]["template"]["spec"]["template"]["metadata"]["labels"]["delete"] = json!("pod");
+    case.apply(&qjob);
+    assert_eq!(case.wait_runs("q", 1)["outcome"], "Succeeded");
+    case.set_now("q");
+    assert_eq!(case.wait_runs("q", 2)["outcome"], "Succeeded");
+    assert_eq!(case.jobs_created(), 2);
+}
+
+#[test]
+fn output_and_processes_that_see_each_other_do_not_go_together() {
+    let case = Case::new("shared-processes");
+    let mut qjob = with_output("q", "once", r#"echo '{"a": "b"}' > /mnt/quarks/output.json"#, "s");
+    qjob["spec"]["template"]["spec"]["template"]["spec"]["shareProcessNamespace"] = json!(true);
+    case.apply(&qjob);
+    let message = case.wait_condition("q", "Ready", "False", "InvalidSpec");
+    assert!(message.contains("shareProcessNamespace") && message.contains("output-persist"), "{message}");
+    assert_eq!(case.jobs_created(), 0);
+    qjob["spec"]["template"]["spec"]["template"]["spec"]["shareProcessNamespace"] = json!(false);
+    case.apply(&qjob);
+    case.wait("q", "condition=Succeeded");
+}
+
+#[test]
 fn an_unknown_strategy_is_refused_at_once() {
     let case = Case::new("strategy");
     let error = case.try_apply(&quarks_job("q", "sometimes", "true")).expect_err("refused");

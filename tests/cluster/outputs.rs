@@ -139,3 +139,42 @@ fn the_log_is_stored_with_a_name_prefix() {
     case.wait("q", "condition=Succeeded");
     assert_eq!(case.secret("log-main"), map(&[("from", "the log")]));
 }
+
+#[test]
+fn output_of_a_hundred_files_with_long_annotations_is_stored() {
+    let case = Case::new("long-plan");
+    let script = r#"for i in $(seq 0 99); do echo "{\"k\": \"$i\"}" >> /mnt/quarks/f$i; done"#;
+    let mut qjob = quarks_job("q", "once", script);
+    let note = "$(POD_NAME) ü ".to_owned() + &"x".repeat(2_300);
+    let files = (0..100).map(|at| (format!("f{at}"), json!({"name": format!("s{at}"), "secretAnnotations": {"own": note}})));
+    let files: serde_json::Map<_, _> = files.collect();
+    qjob["spec"]["output"] = json!({"outputMap": {"main": files}, "secretAnnotations": {"all": note}, "secretLabels": {"l": "1"}});
+    // Applied it would not fit into the annotation in which kubectl keeps what it applied.
+    case.try_kubectl(&["create", "-f", "-"], Some(&qjob)).expect("created");
+    case.wait("q", "condition=Succeeded");
+    let secrets = case.list("secrets", "l=1");
+    assert_eq!(secrets.len(), 100);
+    for secret in secrets {
+        let annotations = &secret["metadata"]["annotations"];
+        assert!(annotations["all"] == note && annotations["own"] == note, "{annotations}");
+    }
+    assert_eq!((case.secret("s0"), case.secret("s99")), (map(&[("k", "0")]), map(&[("k", "99")])));
+    assert_eq!(case.jobs_created(), 1);
+}
+
+#[test]
+fn names_that_are_taken_are_left_to_the_user() {
+    let case = Case::new("volume-names");
+    let script = r#"echo '{"k": "v"}' > /data/file; cp /data/file /mnt/quarks/output.json"#;
+    let mut qjob = with_output("q", "once", script, "one");
+    let pod = &mut qjob["spec"]["template"]["spec"]["template"]["spec"];
+    pod["volumes"] = json!([{"name": "output-main", "emptyDir": {}}]);
+    pod["containers"][0]["volumeMounts"] = json!([{"name": "output-main", "mountPath": "/data"}]);
+    let mut second = pod["containers"][0].clone();
+    second["name"] = json!("persist-token");
+    pod["containers"].as_array_mut().expect("a list").push(second);
+    qjob["spec"]["output"]["outputMap"]["persist-token"] = json!({"output.json": {"name": "two"}});
+    case.apply(&qjob);
+    case.wait("q", "condition=Succeeded");
+    assert_eq!((case.secret("one"), case.secret("two")), (map(&[("k", "v")]), map(&[("k", "v")])));
+}

@@ -12,6 +12,7 @@ mod logs;
 mod matrix;
 mod memory;
 mod outputs;
+mod plan;
 mod requests;
 mod scene;
 mod stops;
