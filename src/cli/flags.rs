@@ -222,7 +222,7 @@ impl Flags {
             image: given.image(),
             image_pull_policy: given.pull_policy()?,
             image_pull_secret: value("image-pull-secret"),
-            http_listen: value("http-listen").map(|address| if address.starts_with(':') { format!("[::]{address}") } else { address }),
+            http_listen: value("http-listen"),
             leader_elect: boolean(find(LEADER_ELECT))?,
             election: Timing { lease, renew, retry },
             ignored: ["meltdown-duration", "meltdown-requeue-after"].into_iter().filter(|name| find(name).is_some()).collect(),
@@ -323,7 +323,6 @@ mod tests {
         }
         assert!(parse(&["--apply-crd"], &[]).expect("valid").apply_crd);
         assert!(!parse(&["--apply-crd=false"], &[("APPLY_CRD", "true")]).expect("valid").apply_crd);
-        assert_eq!(parse(&["--http-listen", ":8080"], &[]).expect("valid").http_listen.as_deref(), Some("[::]:8080"));
     }
 
     #[test]

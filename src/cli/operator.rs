@@ -300,7 +300,8 @@ pub(super) fn signals() -> Result<Receiver<()>, CliError> {
 }
 
 fn listen(address: &str) -> Result<TcpListener, CliError> {
-    TcpListener::bind(address).map_err(|error| CliError::Failed(format!("--http-listen: cannot listen on {address:?}: {error}")))
+    http::bind(address, TcpListener::bind)
+        .map_err(|error| CliError::Failed(format!("--http-listen: cannot listen on {address:?}: {error}")))
 }
 
 /// The pod's name, else the host's.
