@@ -15,13 +15,10 @@ use crate::persist::{ContainerPlan, PLAN_VARIABLE, POD_NAME_VARIABLE, POD_NAMESP
 
 use super::names::{label_value, output_volume};
 use super::record::RunRecord;
+use super::sidecar::{SidecarUser, resources_in};
 
 /// Volume with the sidecar's credential.
 const TOKEN_VOLUME: &str = "output-persist-token";
-/// User and group of the sidecar where the template names none.
-const SIDECAR_USER: i64 = 65532;
-/// What the sidecar asks for. It waits most of the time; its peak is a few times the size of the largest output file.
-const SIDECAR_RESOURCES: [(&str, &str, &str); 2] = [("cpu", "5m", "100m"), ("memory", "8Mi", "32Mi")];
 
 /// How pods get the sidecar; the same for all runs of this operator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +33,12 @@ pub struct SidecarSettings {
     pub log_level: String,
     /// Its `LOG_FORMAT`.
     pub log_format: &'static str,
+    /// As whom it runs.
+    pub user: SidecarUser,
+    /// Its requests and limits.
+    pub resources: Map<String, Value>,
+    /// The output volumes, an `emptyDir`.
+    pub volume: Map<String, Value>,
 }
 
 /// True if the template says that pods go with their Job after a success.
@@ -61,7 +64,17 @@ pub fn ignored_fields(template: &Value) -> Option<String> {
 }
 
 /// The Job of run `record.run`.
-pub fn build_job(key: &ObjectKey, uid: &Uid, job_name: &str, spec: &Spec, record: &RunRecord, sidecar: &SidecarSettings) -> Value {
+///
+/// `assigns_users`: the namespace gives pods their users.
+pub fn build_job(
+    key: &ObjectKey,
+    uid: &Uid,
+    job_name: &str,
+    spec: &Spec,
+    record: &RunRecord,
+    sidecar: &SidecarSettings,
+    assigns_users: bool,
+) -> Value {
     let qjob_label = label_value(&key.name);
     let mut job_spec = spec.template.get("spec").cloned().unwrap_or_default();
     if let Some(fields) = job_spec.as_object_mut() {
@@ -72,7 +85,7 @@ pub fn build_job(key: &ObjectKey, uid: &Uid, job_name: &str, spec: &Spec, record
     let labels = object_at(object_at(as_object(pod), "metadata"), "labels");
     labels.insert(LABEL_QJOB_NAME.to_owned(), json!(qjob_label));
     if let Some(output) = &spec.output {
-        add_sidecar(object_at(as_object(pod), "spec"), output, &plan(key, uid, record, spec, output), sidecar);
+        add_sidecar(object_at(as_object(pod), "spec"), output, &plan(key, uid, record, spec, output), sidecar, assigns_users);
     }
 
     let mut metadata = json!({
@@ -136,12 +149,12 @@ fn remote_id(template: &Value, container: &str) -> Option<String> {
     Some(label_value(value)).filter(|label| !label.is_empty())
 }
 
-fn add_sidecar(pod_spec: &mut Map<String, Value>, output: &Output, plan: &Plan, settings: &SidecarSettings) {
+fn add_sidecar(pod_spec: &mut Map<String, Value>, output: &Output, plan: &Plan, settings: &SidecarSettings, assigns_users: bool) {
     // `collect` would bring a sort for each type: kilobytes of code for a few entries.
     let mut volumes: BTreeMap<&str, String> = BTreeMap::new();
     volumes.extend(output.files.keys().map(|container| (container.as_str(), output_volume(container))));
+    let container = sidecar_container(&volumes, plan, settings, pod_spec, assigns_users);
     let container_list = list_at(pod_spec, "containers");
-    let (user, group) = container_user(container_list, &volumes);
     for container in container_list.iter_mut() {
         let volume = container["name"].as_str().and_then(|name| volumes.get(name)).cloned();
         if let Some(volume) = volume {
@@ -149,18 +162,14 @@ fn add_sidecar(pod_spec: &mut Map<String, Value>, output: &Output, plan: &Plan, 
         }
     }
 
-    let pod_user = |name: &str| pod_spec.get("securityContext").and_then(|context| context.get(name)).and_then(Value::as_i64);
-    let user = user.or_else(|| pod_user("runAsUser")).unwrap_or(SIDECAR_USER);
-    let group = group.or_else(|| pod_user("runAsGroup")).unwrap_or(if user == 0 { 0 } else { SIDECAR_USER });
-    let container = sidecar_container(&volumes, plan, settings, user, group);
-    list_at(pod_spec, "containers").push(container);
+    container_list.push(container);
 
     let volume_list = list_at(pod_spec, "volumes");
     // Two containers never share a volume name: a name that is too long carries a hash.
     let mut sorted = BTreeSet::new();
     sorted.extend(volumes.values());
     for volume in sorted {
-        volume_list.push(json!({"name": volume, "emptyDir": {}}));
+        volume_list.push(json!({"name": volume, "emptyDir": settings.volume}));
     }
     volume_list.push(json!({
         "name": TOKEN_VOLUME,
@@ -179,29 +188,28 @@ fn add_sidecar(pod_spec: &mut Map<String, Value>, output: &Output, plan: &Plan, 
     }
 }
 
-/// User and group that the first mapped container asks for itself.
-fn container_user(containers: &[Value], mapped: &BTreeMap<&str, String>) -> (Option<i64>, Option<i64>) {
-    let number = |name: &str| {
-        containers
-            .iter()
-            .filter(|container| container["name"].as_str().is_some_and(|name| mapped.contains_key(name)))
-            .find_map(|container| container.get("securityContext")?.get(name)?.as_i64())
+/// The sidecar in this pod, which does not have it yet.
+fn sidecar_container(
+    volumes: &BTreeMap<&str, String>,
+    plan: &Plan,
+    settings: &SidecarSettings,
+    pod_spec: &Map<String, Value>,
+    assigns_users: bool,
+) -> Value {
+    // User and group that the first mapped container asks for itself.
+    let own = |name: &str| {
+        let mut containers = pod_spec.get("containers")?.as_array()?.iter();
+        containers.find_map(|container| {
+            let is_mapped = volumes.contains_key(container["name"].as_str()?);
+            container.get("securityContext").filter(|_| is_mapped)?.get(name)?.as_i64()
+        })
     };
-    (number("runAsUser"), number("runAsGroup"))
-}
-
-fn sidecar_container(volumes: &BTreeMap<&str, String>, plan: &Plan, settings: &SidecarSettings, user: i64, group: i64) -> Value {
     let from_field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     let mut mounts: Vec<Value> = volumes
         .iter()
         .map(|(container, volume)| json!({"name": volume, "mountPath": format!("{SIDECAR_OUTPUT_ROOT}/{container}"), "readOnly": true}))
         .collect();
     mounts.push(json!({"name": TOKEN_VOLUME, "mountPath": SERVICE_ACCOUNT_DIR, "readOnly": true}));
-    let amounts = |pick: fn(&(&'static str, &'static str, &'static str)) -> &'static str| -> Map<String, Value> {
-        let mut amounts = Map::new();
-        amounts.extend(SIDECAR_RESOURCES.iter().map(|row| (row.0.to_owned(), json!(pick(row)))));
-        amounts
-    };
     json!({
         "name": SIDECAR_CONTAINER,
         "image": settings.image,
@@ -216,16 +224,8 @@ fn sidecar_container(volumes: &BTreeMap<&str, String>, plan: &Plan, settings: &S
             {"name": "LOG_FORMAT", "value": settings.log_format},
         ],
         "volumeMounts": mounts,
-        "resources": {"requests": amounts(|row| row.1), "limits": amounts(|row| row.2)},
-        "securityContext": {
-            "runAsUser": user,
-            "runAsGroup": group,
-            "runAsNonRoot": user != 0,
-            "allowPrivilegeEscalation": false,
-            "readOnlyRootFilesystem": true,
-            "capabilities": {"drop": ["ALL"]},
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "resources": resources_in(pod_spec, &settings.resources),
+        "securityContext": settings.user.context(assigns_users, pod_spec.get("securityContext"), &own),
     })
 }
 
@@ -242,7 +242,7 @@ fn as_object(value: &mut Value) -> &mut Map<String, Value> {
     value.as_object_mut().expect("made an object just above")
 }
 
-fn object_at<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
+pub(super) fn object_at<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
     as_object(parent.entry(key).or_insert_with(|| json!({})))
 }
 
@@ -285,8 +285,10 @@ mod tests {
             image_pull_secret: Some("pull".into()),
             log_level: "info".into(),
             log_format: "json",
+            resources: super::super::sidecar::resources("").expect("valid"),
+            ..SidecarSettings::default()
         };
-        build_job(&ObjectKey::new("ns", "q.1"), &Uid::from("u1"), "q-1-x-1", &spec, &record(1), &settings)
+        build_job(&ObjectKey::new("ns", "q.1"), &Uid::from("u1"), "q-1-x-1", &spec, &record(1), &settings, false)
     }
 
     fn template() -> Value {
@@ -374,6 +376,27 @@ mod tests {
         assert_eq!(user(json!({"runAsUser": 7, "runAsGroup": 8}), Value::Null), (Some(7), Some(8), Some(true)));
         assert_eq!(user(json!({"runAsUser": 7}), json!({"runAsUser": 9, "runAsGroup": 1})), (Some(9), Some(1), Some(true)));
         assert_eq!(user(json!({"runAsUser": 0}), Value::Null), (Some(0), Some(0), Some(false)));
+    }
+
+    #[test]
+    fn the_sidecar_asks_for_what_the_pod_leaves_it() {
+        let resources = |own: Value, main: Value, other: Value| {
+            let mut template = template();
+            let pod = &mut template["spec"]["template"]["spec"];
+            pod["resources"] = own;
+            pod["containers"][0]["resources"] = main;
+            pod["containers"][1]["resources"] = other;
+            build(template, Some(json!({"outputMap": {"main": {"a": {"name": "s"}}}})))["spec"]["template"]["spec"]["containers"][2]
+                ["resources"]
+                .clone()
+        };
+        let usual = json!({"requests": {"cpu": "5m", "memory": "8Mi"}, "limits": {"cpu": "100m", "memory": "32Mi"}});
+        let limits = json!({"limits": {"cpu": "1", "memory": "1Gi"}});
+        let equal = json!({"requests": {"cpu": "100m", "memory": "32Mi"}, "limits": {"cpu": "100m", "memory": "32Mi"}});
+        assert_eq!(resources(Value::Null, Value::Null, Value::Null), usual);
+        assert_eq!(resources(Value::Null, limits.clone(), Value::Null), usual);
+        assert_eq!(resources(Value::Null, limits.clone(), limits.clone()), equal);
+        assert_eq!(resources(limits.clone(), limits.clone(), limits), json!({}));
     }
 
     #[test]
