@@ -10,6 +10,15 @@ const UID: i32 = 65532;
 /// What the sidecar asks for, and its limits. It waits most of the time; its peak is a few times the size of the largest output file.
 const RESOURCES: &str = "cpu=5m:100m,memory=8Mi:32Mi";
 
+/// What the sidecar may do, besides its user.
+const CONTEXT: &str = r#"{"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"}}"#;
+
+/// What a constant says. `json!` would be some hundred bytes of code for each field.
+pub(super) fn parsed(json: &'static str) -> Value {
+    crate::json::from_slice(json.as_bytes()).expect("a constant, which tests read")
+}
+
 /// As whom the sidecar runs: `--sidecar-user`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SidecarUser {
@@ -45,13 +54,8 @@ impl SidecarUser {
             Self::Fixed(user, _) => Some(user.into()),
         };
         let is_root = user.or_else(|| of_pod("runAsUser")) == Some(0);
-        let mut context = json!({
-            "runAsNonRoot": !is_root,
-            "allowPrivilegeEscalation": false,
-            "readOnlyRootFilesystem": true,
-            "capabilities": {"drop": ["ALL"]},
-            "seccompProfile": {"type": "RuntimeDefault"},
-        });
+        let mut context = parsed(CONTEXT);
+        context["runAsNonRoot"] = json!(!is_root);
         if let Some(user) = user {
             let default = if is_root { 0 } else { UID };
             let group = match self {
@@ -196,7 +200,14 @@ mod tests {
                 "{setting:?} {assigns} {pod} {container}"
             );
             assert!(expected.is_some() || context.get("runAsUser").or(context.get("runAsGroup")).is_none(), "{context}");
-            assert_eq!(context["capabilities"], json!({"drop": ["ALL"]}));
+            for (name, value) in [
+                ("allowPrivilegeEscalation", json!(false)),
+                ("readOnlyRootFilesystem", json!(true)),
+                ("capabilities", json!({"drop": ["ALL"]})),
+                ("seccompProfile", json!({"type": "RuntimeDefault"})),
+            ] {
+                assert_eq!(context[name], value, "{name}");
+            }
         }
         assert_eq!(AUTO.context(false, None, &|_| None)["runAsUser"], 65532);
     }

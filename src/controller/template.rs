@@ -9,16 +9,27 @@ use serde_json::{Map, Value, json};
 
 use crate::api::{
     ANNOTATION_RUN, API_VERSION, FileOutput, GROUP, KIND, LABEL_DELETE, LABEL_QJOB_NAME, OUTPUT_MOUNT, ObjectKey, Output,
-    SERVICE_ACCOUNT_DIR, SIDECAR_CONTAINER, SIDECAR_OUTPUT_ROOT, Spec, TOKEN_SECRET, Uid,
+    SERVICE_ACCOUNT_DIR, SIDECAR_OUTPUT_ROOT, Spec, Uid,
 };
-use crate::persist::{ContainerPlan, PLAN_VARIABLE, POD_NAME_VARIABLE, POD_NAMESPACE_VARIABLE, POD_UID_VARIABLE, Plan, SecretPlan};
+use crate::persist::{ContainerPlan, PLAN_VARIABLE, Plan, SecretPlan};
 
 use super::names::{label_value, output_volume};
 use super::record::RunRecord;
-use super::sidecar::{SidecarUser, resources_in};
+use super::sidecar::{SidecarUser, parsed, resources_in};
 
 /// Volume with the sidecar's credential.
 const TOKEN_VOLUME: &str = "output-persist-token";
+
+/// It: the Secret `TOKEN_SECRET`, and what every pod's own token comes with.
+const TOKEN_VOLUME_SOURCE: &str = r#"{"name": "output-persist-token", "projected": {"sources": [
+    {"secret": {"name": "quarks-job-sidecar-token", "items": [{"key": "token", "path": "token"}]}},
+    {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+    {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}}]}}"#;
+/// The sidecar, as far as it is the same in all pods.
+const CONTAINER: &str = r#"{"name": "output-persist", "args": ["persist-output"], "env": [
+    {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+    {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+    {"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}]}"#;
 
 /// How pods get the sidecar; the same for all runs of this operator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -171,14 +182,7 @@ fn add_sidecar(pod_spec: &mut Map<String, Value>, output: &Output, plan: &Plan, 
     for volume in sorted {
         volume_list.push(json!({"name": volume, "emptyDir": settings.volume}));
     }
-    volume_list.push(json!({
-        "name": TOKEN_VOLUME,
-        "projected": {"sources": [
-            {"secret": {"name": TOKEN_SECRET, "items": [{"key": "token", "path": "token"}]}},
-            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-            {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
-        ]},
-    }));
+    volume_list.push(parsed(TOKEN_VOLUME_SOURCE));
     if let Some(secret) = &settings.image_pull_secret {
         let secrets = list_at(pod_spec, "imagePullSecrets");
         let entry = json!({"name": secret});
@@ -204,29 +208,28 @@ fn sidecar_container(
             container.get("securityContext").filter(|_| is_mapped)?.get(name)?.as_i64()
         })
     };
-    let from_field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
-    let mut mounts: Vec<Value> = volumes
-        .iter()
-        .map(|(container, volume)| json!({"name": volume, "mountPath": format!("{SIDECAR_OUTPUT_ROOT}/{container}"), "readOnly": true}))
-        .collect();
-    mounts.push(json!({"name": TOKEN_VOLUME, "mountPath": SERVICE_ACCOUNT_DIR, "readOnly": true}));
-    json!({
-        "name": SIDECAR_CONTAINER,
-        "image": settings.image,
-        "imagePullPolicy": settings.image_pull_policy,
-        "args": ["persist-output"],
-        "env": [
-            from_field(POD_NAME_VARIABLE, "metadata.name"),
-            from_field(POD_NAMESPACE_VARIABLE, "metadata.namespace"),
-            from_field(POD_UID_VARIABLE, "metadata.uid"),
-            {"name": PLAN_VARIABLE, "value": escape_variables(&serde_json::to_string(plan).expect("strings and numbers always serialize"))},
-            {"name": "LOG_LEVEL", "value": settings.log_level},
-            {"name": "LOG_FORMAT", "value": settings.log_format},
-        ],
-        "volumeMounts": mounts,
-        "resources": resources_in(pod_spec, &settings.resources),
-        "securityContext": settings.user.context(assigns_users, pod_spec.get("securityContext"), &own),
-    })
+    let mount = |name: &str, path: &str| json!({"name": name, "mountPath": path, "readOnly": true});
+    let mut mounts: Vec<Value> =
+        volumes.iter().map(|(container, volume)| mount(volume, &format!("{SIDECAR_OUTPUT_ROOT}/{container}"))).collect();
+    mounts.push(mount(TOKEN_VOLUME, SERVICE_ACCOUNT_DIR));
+    let mut container = parsed(CONTAINER);
+    let fields = as_object(&mut container);
+    let plan = escape_variables(&serde_json::to_string(plan).expect("strings and numbers always serialize"));
+    let env = list_at(fields, "env");
+    for (name, value) in [(PLAN_VARIABLE, plan.as_str()), ("LOG_LEVEL", &settings.log_level), ("LOG_FORMAT", settings.log_format)] {
+        env.push(json!({"name": name, "value": value}));
+    }
+    let context = settings.user.context(assigns_users, pod_spec.get("securityContext"), &own);
+    for (name, value) in [
+        ("image", settings.image.as_str().into()),
+        ("imagePullPolicy", settings.image_pull_policy.as_str().into()),
+        ("volumeMounts", Value::Array(mounts)),
+        ("resources", Value::Object(resources_in(pod_spec, &settings.resources))),
+        ("securityContext", context),
+    ] {
+        fields.insert(name.to_owned(), value);
+    }
+    container
 }
 
 /// Kubernetes expands `$(NAME)` in env values; `$$` stands for one dollar sign.
@@ -257,7 +260,8 @@ fn list_at<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Vec<Val
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::Trigger;
+    use crate::api::{SIDECAR_CONTAINER, TOKEN_SECRET, Trigger};
+    use crate::persist::{POD_NAME_VARIABLE, POD_NAMESPACE_VARIABLE, POD_UID_VARIABLE};
 
     fn record(run: u64) -> RunRecord {
         RunRecord {
@@ -342,6 +346,41 @@ mod tests {
         assert_eq!(plan.containers["main"].files["a.json"].name, "secret");
         assert_eq!(pod["volumes"][0], json!({"name": "output-main", "emptyDir": {}}));
         assert_eq!(pod["imagePullSecrets"], json!([{"name": "pull"}]));
+    }
+
+    /// What stands in constants as text is what the rest of the program goes by.
+    #[test]
+    fn the_sidecar_is_called_and_finds_what_its_other_half_expects() {
+        let job = build(template(), Some(json!({"outputMap": {"main": {"a.json": {"name": "secret"}}}})));
+        let pod = &job["spec"]["template"]["spec"];
+        let sidecar = &pod["containers"][2];
+        assert_eq!(sidecar["name"], SIDECAR_CONTAINER);
+        let from = |path: &str| json!({"fieldRef": {"fieldPath": path}});
+        for (name, path) in
+            [(POD_NAME_VARIABLE, "metadata.name"), (POD_NAMESPACE_VARIABLE, "metadata.namespace"), (POD_UID_VARIABLE, "metadata.uid")]
+        {
+            assert!(
+                sidecar["env"].as_array().is_some_and(|env| env.contains(&json!({"name": name, "valueFrom": from(path)}))),
+                "{sidecar}"
+            );
+        }
+        assert_eq!(sidecar["env"].as_array().map(Vec::len), Some(6));
+        assert_eq!(sidecar["volumeMounts"][1], json!({"name": TOKEN_VOLUME, "mountPath": SERVICE_ACCOUNT_DIR, "readOnly": true}));
+        let token = &pod["volumes"][1];
+        assert_eq!(token["name"], TOKEN_VOLUME);
+        let mut files: Vec<Value> = Vec::new();
+        for source in token["projected"]["sources"].as_array().expect("sources") {
+            let items = source.as_object().and_then(|kinds| kinds.values().next()).expect("one kind");
+            files.extend(items["items"].as_array().expect("items").iter().map(|item| item["path"].clone()));
+        }
+        assert_eq!(
+            (token["projected"]["sources"][0]["secret"]["name"].as_str(), files),
+            (Some(TOKEN_SECRET), vec![json!("token"), json!("ca.crt"), json!("namespace")])
+        );
+        assert_eq!(
+            (sidecar["image"].as_str(), sidecar["imagePullPolicy"].as_str(), &sidecar["args"]),
+            (Some("img"), Some("IfNotPresent"), &json!(["persist-output"]))
+        );
     }
 
     #[test]
