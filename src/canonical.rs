@@ -37,14 +37,24 @@ fn canonical_at(parent: &str, name: &str, value: &Value) -> Option<Value> {
     }
 }
 
-/// A quantity (`resource.Quantity` of Kubernetes) as a whole number and an exponent of ten; `None` for what is none, or has more than 18 digits.
+/// A quantity in one spelling.
 fn quantity(value: &Value) -> Option<Value> {
-    let decimal = match value {
+    amount(value).map(|(number, exponent)| Value::String(format!("{number}e{exponent}")))
+}
+
+/// A quantity (`resource.Quantity` of Kubernetes) as a whole number and an exponent of ten; `None` for what is none, or has more than 18 digits.
+pub fn amount(value: &Value) -> Option<(i64, i32)> {
+    match value {
         Value::String(text) => decimal(text),
         Value::Number(number) => decimal(&number.to_string()),
         _ => None,
-    };
-    decimal.map(|(number, exponent)| Value::String(format!("{number}e{exponent}")))
+    }
+}
+
+/// A quantity in thousandths, to compare; `None` also for what is finer or has more than 18 digits.
+pub fn thousandths(text: &str) -> Option<i64> {
+    let (number, exponent) = decimal(text)?;
+    number.checked_mul(10_i64.checked_pow(u32::try_from(exponent + 3).ok()?)?)
 }
 
 /// Number and exponent; the number ends in no zero.

@@ -60,6 +60,18 @@ impl Probed {
     }
 }
 
+/// Binds to the address; one without a host, like `:8080`, is every address of this machine, by IPv4 alone where it has no IPv6.
+pub fn bind<T>(address: &str, bind: impl Fn(String) -> io::Result<T>) -> io::Result<T> {
+    if !address.starts_with(':') {
+        return bind(address.to_owned());
+    }
+    bind(format!("[::]{address}")).or_else(|error| match error.raw_os_error() {
+        // The kernel has none, or no interface has an address of it.
+        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL) => bind(format!("0.0.0.0{address}")),
+        _ => Err(error),
+    })
+}
+
 /// Starts to answer. The threads end with the process: they only answer. One that panics is named on `panics`.
 pub fn start(listener: TcpListener, probed: &Arc<Probed>, metrics: &Metrics, panics: &Sender<&'static str>) -> io::Result<()> {
     let server = Arc::new(Server { listener, peers: Peers::default(), probed: Arc::clone(probed), metrics: metrics.clone() });
@@ -238,6 +250,34 @@ mod tests {
             assert_eq!(&answer[9..12], expected, "{line:?}");
         }
         assert_eq!(answer_to("GET \u{fffd}", "", "")[9..12], *"404");
+    }
+
+    #[test]
+    fn an_address_without_a_host_is_bound_by_ipv4_where_there_is_no_ipv6() {
+        const NONE: i32 = 0;
+        for (address, error, tried, is_bound) in [
+            (":8080", NONE, &["[::]:8080"][..], true),
+            (":8080", libc::EAFNOSUPPORT, &["[::]:8080", "0.0.0.0:8080"], true),
+            (":8080", libc::EADDRNOTAVAIL, &["[::]:8080", "0.0.0.0:8080"], true),
+            // Somebody else listens there, or it may not be: not for want of IPv6.
+            (":8080", libc::EADDRINUSE, &["[::]:8080"], false),
+            (":80", libc::EACCES, &["[::]:80"], false),
+            ("[::]:8080", libc::EAFNOSUPPORT, &["[::]:8080"], false),
+            ("[::1]:8080", libc::EADDRNOTAVAIL, &["[::1]:8080"], false),
+            ("127.0.0.1:8080", NONE, &["127.0.0.1:8080"], true),
+        ] {
+            let seen = Mutex::new(Vec::new());
+            let bound = bind(address, |address| {
+                let is_refused = error != NONE && address.starts_with('[');
+                seen.lock().expect("seen").push(address);
+                if is_refused { Err(io::Error::from_raw_os_error(error)) } else { Ok(()) }
+            });
+            assert_eq!(
+                (seen.into_inner().expect("seen").as_slice(), bound.is_ok()),
+                (&*tried.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>(), is_bound),
+                "{address} {error}"
+            );
+        }
     }
 
     #[test]

@@ -211,6 +211,52 @@ fn without_a_credential_nothing_starts_and_the_reason_is_said() {
     }
 }
 
+/// The sidecar's user and resources, and the output volume.
+fn what_the_pod_got(scene: &Scene, job: &str) -> [Value; 3] {
+    let job = scene.get("jobs", job).expect("the Job");
+    let pod = &job["spec"]["template"]["spec"];
+    let sidecar = &pod["containers"][1];
+    assert_eq!(sidecar["name"], "output-persist");
+    [sidecar["securityContext"]["runAsUser"].clone(), sidecar["resources"].clone(), pod["volumes"][0]["emptyDir"].clone()]
+}
+
+#[test]
+fn where_a_namespace_gives_pods_their_users_the_sidecar_names_none() {
+    const RANGE: &str = "openshift.io/sa.scc.uid-range";
+    let annotate = |scene: &Scene, value: Value| {
+        scene.server.api().patch(&path("namespaces", "", NAMESPACE), &json!({"metadata": {"annotations": {RANGE: value}}}));
+    };
+    for (flag, within, elsewhere) in
+        [("auto", Value::Null, json!(65532)), ("none", Value::Null, Value::Null), ("1000:0", json!(1000), json!(1000))]
+    {
+        let scene = Scene::with(&format!("user-{}", &flag[..4]), &[&format!("--sidecar-user={flag}")]);
+        annotate(&scene, json!("1000690000/10000"));
+        scene.create("q", |_| {});
+        scene.operator.start();
+        let job = scene.wait_job();
+        assert_eq!(what_the_pod_got(&scene, &job)[0], within, "{flag}");
+        // The watches do not wait for each other, but a process begins with the namespaces.
+        scene.operator.kill9();
+        annotate(&scene, Value::Null);
+        scene.server.api().delete(&path("quarksjobs", NAMESPACE, "q"), "Background");
+        scene.server.api().delete(&path("jobs", NAMESPACE, &job), "Background");
+        scene.create("r", |_| {});
+        scene.operator.start();
+        assert_eq!(what_the_pod_got(&scene, &scene.wait_job())[0], elsewhere, "{flag}");
+    }
+}
+
+#[test]
+fn pods_get_the_resources_and_volumes_that_the_operator_was_told() {
+    let flags = ["--sidecar-resources=cpu=50m:,memory=16Mi:64Mi", "--output-size-limit=64Mi", "--output-medium=Memory"];
+    let scene = Scene::with("told", &flags);
+    scene.create("q", |_| {});
+    scene.operator.start();
+    let resources = json!({"requests": {"cpu": "50m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}});
+    let volume = json!({"sizeLimit": "64Mi", "medium": "Memory"});
+    assert_eq!(what_the_pod_got(&scene, &scene.wait_job()), [json!(65532), resources, volume]);
+}
+
 impl Scene {
     fn token(&self) -> Option<Value> {
         self.get("secrets", TOKEN).filter(|secret| secret["data"]["token"].is_string())

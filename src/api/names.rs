@@ -16,6 +16,8 @@ pub const KIND: &str = "QuarksJob";
 pub const LABEL_MONITORED: &str = "quarks.cloudfoundry.org/monitored";
 /// Label on a Namespace: the account that the sidecar acts as.
 pub const LABEL_SERVICE_ACCOUNT: &str = "quarks.cloudfoundry.org/qjob-service-account";
+/// Annotation on a Namespace, OpenShift's: pods there get a user of this range, and may have no other.
+pub const ANNOTATION_UID_RANGE: &str = "openshift.io/sa.scc.uid-range";
 /// Label on Job and pods: the QuarksJob's name, made label-safe.
 pub const LABEL_QJOB_NAME: &str = "quarks.cloudfoundry.org/qjob-name";
 /// Label on an output Secret: the container that wrote it.

@@ -9,6 +9,9 @@ use log::LevelFilter;
 
 use super::CliError;
 use crate::api::is_subdomain;
+use crate::canonical::thousandths;
+use crate::controller::sidecar::{SidecarUser, resources, volume};
+use crate::controller::template::SidecarSettings;
 use crate::election::Timing;
 use crate::log::Format;
 
@@ -35,12 +38,8 @@ pub struct Flags {
     pub apply_crd: bool,
     /// `--ctx-timeout`, `CTX_TIMEOUT`: limit on one API call, in seconds.
     pub call_timeout: Duration,
-    /// `--image`, `IMAGE`, or made of the `--docker-image-*` flags: the sidecar's image.
-    pub image: String,
-    /// `--docker-image-pull-policy`, `DOCKER_IMAGE_PULL_POLICY`.
-    pub image_pull_policy: String,
-    /// `--image-pull-secret`, `IMAGE_PULL_SECRET`.
-    pub image_pull_secret: Option<String>,
+    /// `--image`, `IMAGE`, or made of the `--docker-image-*` flags, and all else about the sidecar: [`Given::sidecar`].
+    pub sidecar: SidecarSettings,
     /// `--http-listen`, `HTTP_LISTEN`: address of `/healthz`, `/readyz` and `/metrics`; none if empty.
     pub http_listen: Option<String>,
     /// `--leader-elect`, `LEADER_ELECT`: of several operators only the holder of a Lease works.
@@ -62,6 +61,25 @@ pub(super) type Row = (&'static str, Option<char>, &'static str);
 /// `--kubeconfig` and `--context`, the same for all commands that talk to the API server.
 pub(super) const KUBECONFIG: Row = ("kubeconfig", Some('c'), "");
 pub(super) const CONTEXT: Row = ("context", None, "");
+
+const SIDECAR_USER: &str = "sidecar-user";
+const SIDECAR_RESOURCES: &str = "sidecar-resources";
+const OUTPUT_SIZE_LIMIT: &str = "output-size-limit";
+const OUTPUT_MEDIUM: &str = "output-medium";
+
+/// How pods get the sidecar: the same for the operator and for `render`.
+pub(super) const SIDECAR: [Row; 10] = [
+    ("docker-image-org", Some('o'), "DOCKER_IMAGE_ORG"),
+    ("docker-image-repository", Some('r'), "DOCKER_IMAGE_REPOSITORY"),
+    ("docker-image-tag", Some('t'), "DOCKER_IMAGE_TAG"),
+    ("docker-image-pull-policy", None, "DOCKER_IMAGE_PULL_POLICY"),
+    ("image", None, "IMAGE"),
+    ("image-pull-secret", None, "IMAGE_PULL_SECRET"),
+    (SIDECAR_USER, None, "SIDECAR_USER"),
+    (SIDECAR_RESOURCES, None, "SIDECAR_RESOURCES"),
+    (OUTPUT_SIZE_LIMIT, None, "OUTPUT_SIZE_LIMIT"),
+    (OUTPUT_MEDIUM, None, "OUTPUT_MEDIUM"),
+];
 
 /// Flags that need no value: alone they mean true.
 const SWITCHES: [&str; 3] = ["apply-crd", LEADER_ELECT, "wait"];
@@ -126,8 +144,38 @@ impl Given {
         self.find(name).map(|(_, value)| value.clone())
     }
 
+    /// How pods get the sidecar.
+    pub fn sidecar(&self, log_level: LevelFilter, log_format: Format) -> Result<SidecarSettings, CliError> {
+        let user = self.find(SIDECAR_USER);
+        let parts = self.find(SIDECAR_RESOURCES);
+        let (size_limit, medium) = (self.find(OUTPUT_SIZE_LIMIT), self.find(OUTPUT_MEDIUM));
+        if size_limit.is_some_and(|(_, size)| thousandths(size).is_none_or(|size| size <= 0)) {
+            return Err(bad(size_limit, "is no size like 64Mi"));
+        }
+        if medium.is_some_and(|(_, medium)| medium != "Memory") {
+            return Err(bad(medium, "is not a medium; use Memory, or leave it out for the node's disk"));
+        }
+        Ok(SidecarSettings {
+            image: self.image(),
+            image_pull_policy: self.pull_policy()?,
+            image_pull_secret: self.value("image-pull-secret"),
+            log_level: log_level.to_string().to_ascii_lowercase(),
+            log_format: log_format.as_str(),
+            user: match user {
+                None => SidecarUser::default(),
+                Some((_, text)) => SidecarUser::parse(text)
+                    .ok_or_else(|| bad(user, "is no user; use auto, none, UID or UID:GID, for example 1000:1000"))?,
+            },
+            resources: resources(parts.map_or("", |(_, text)| text)).map_err(|(part, why)| {
+                let source = parts.map(|(source, _)| source.clone()).unwrap_or_default();
+                bad(Some(&(source, part.to_owned())), why)
+            })?,
+            volume: volume(self.value(OUTPUT_SIZE_LIMIT), self.value(OUTPUT_MEDIUM)),
+        })
+    }
+
     /// `--image` or what it is made of.
-    pub fn image(&self) -> String {
+    fn image(&self) -> String {
         self.value("image").unwrap_or_else(|| {
             let repository = self.value("docker-image-repository").unwrap_or_else(|| "quarks-job".to_owned());
             let tag = self.value("docker-image-tag").unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
@@ -139,7 +187,7 @@ impl Given {
     }
 
     /// `--docker-image-pull-policy`.
-    pub fn pull_policy(&self) -> Result<String, CliError> {
+    fn pull_policy(&self) -> Result<String, CliError> {
         let policy = self.value("docker-image-pull-policy").unwrap_or_else(|| "IfNotPresent".to_owned());
         if !matches!(policy.as_str(), "Always" | "IfNotPresent" | "Never") {
             return Err(bad(self.find("docker-image-pull-policy"), "is not a pull policy; use Always, IfNotPresent or Never"));
@@ -149,7 +197,7 @@ impl Given {
 }
 
 /// One row a flag of the operator.
-const VALUES: [Row; 23] = [
+const VALUES: [Row; 27] = [
     KUBECONFIG,
     CONTEXT,
     ("monitored-id", None, "MONITORED_ID"),
@@ -158,12 +206,16 @@ const VALUES: [Row; 23] = [
     ("log-format", None, "LOG_FORMAT"),
     ("apply-crd", None, "APPLY_CRD"),
     ("ctx-timeout", None, "CTX_TIMEOUT"),
-    ("docker-image-org", Some('o'), "DOCKER_IMAGE_ORG"),
-    ("docker-image-repository", Some('r'), "DOCKER_IMAGE_REPOSITORY"),
-    ("docker-image-tag", Some('t'), "DOCKER_IMAGE_TAG"),
-    ("docker-image-pull-policy", None, "DOCKER_IMAGE_PULL_POLICY"),
-    ("image", None, "IMAGE"),
-    ("image-pull-secret", None, "IMAGE_PULL_SECRET"),
+    SIDECAR[0],
+    SIDECAR[1],
+    SIDECAR[2],
+    SIDECAR[3],
+    SIDECAR[4],
+    SIDECAR[5],
+    SIDECAR[6],
+    SIDECAR[7],
+    SIDECAR[8],
+    SIDECAR[9],
     ("http-listen", None, "HTTP_LISTEN"),
     (LEADER_ELECT, None, "LEADER_ELECT"),
     (LEASE_DURATION, None, "LEADER_ELECT_LEASE_DURATION"),
@@ -208,6 +260,7 @@ impl Flags {
                 return Err(CliError::Usage(format!("--{name}: must be less than --{other}, which is {} s", longer.as_secs())));
             }
         }
+        let (log_level, log_format) = (log_level(find("log-level"))?, log_format(find("log-format"))?);
         Ok(Self {
             kubeconfig: value("kubeconfig").map(PathBuf::from),
             context: value("context"),
@@ -215,14 +268,12 @@ impl Flags {
             watch_namespaces,
             sidecar_service_account: value("sidecar-service-account").unwrap_or_else(|| "quarks-job-sidecar".to_owned()),
             max_workers: number(find("max-workers"), 4, 1, 64)?,
-            log_level: log_level(find("log-level"))?,
-            log_format: log_format(find("log-format"))?,
+            log_level,
+            log_format,
             apply_crd: boolean(find("apply-crd"))?,
             call_timeout: Duration::from_secs(number(find("ctx-timeout"), 30, 1, 600)? as u64),
-            image: given.image(),
-            image_pull_policy: given.pull_policy()?,
-            image_pull_secret: value("image-pull-secret"),
-            http_listen: value("http-listen").map(|address| if address.starts_with(':') { format!("[::]{address}") } else { address }),
+            sidecar: given.sidecar(log_level, log_format)?,
+            http_listen: value("http-listen"),
             leader_elect: boolean(find(LEADER_ELECT))?,
             election: Timing { lease, renew, retry },
             ignored: ["meltdown-duration", "meltdown-requeue-after"].into_iter().filter(|name| find(name).is_some()).collect(),
@@ -298,6 +349,7 @@ fn log_format(given: Option<&(String, String)>) -> Result<Format, CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn parse(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Flags, String> {
         let variable = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
@@ -323,15 +375,29 @@ mod tests {
         }
         assert!(parse(&["--apply-crd"], &[]).expect("valid").apply_crd);
         assert!(!parse(&["--apply-crd=false"], &[("APPLY_CRD", "true")]).expect("valid").apply_crd);
-        assert_eq!(parse(&["--http-listen", ":8080"], &[]).expect("valid").http_listen.as_deref(), Some("[::]:8080"));
     }
 
     #[test]
     fn the_image_is_whole_or_made_of_parts() {
-        let image = |arguments: &[&str]| parse(arguments, &[]).expect("valid").image;
+        let image = |arguments: &[&str]| parse(arguments, &[]).expect("valid").sidecar.image;
         assert_eq!(image(&["--image", "r/x:1", "-t", "2"]), "r/x:1");
         assert_eq!(image(&["-o", "org", "-r", "repo", "-t", "2"]), "org/repo:2");
         assert!(image(&[]).starts_with("quarks-job:"));
+    }
+
+    #[test]
+    fn what_pods_get_is_as_ever_unless_it_is_said() {
+        let SidecarSettings { user, resources, volume, .. } = parse(&[], &[]).expect("valid").sidecar;
+        let usual = json!({"requests": {"cpu": "5m", "memory": "8Mi"}, "limits": {"cpu": "100m", "memory": "32Mi"}});
+        assert_eq!((user, json!(resources), json!(volume)), (SidecarUser::Auto, usual, json!({})));
+        let environment =
+            [("SIDECAR_USER", "none"), ("SIDECAR_RESOURCES", "memory=16Mi:"), ("OUTPUT_SIZE_LIMIT", "1Gi"), ("OUTPUT_MEDIUM", "Memory")];
+        let SidecarSettings { user, resources, volume, .. } = parse(&["--output-size-limit=64Mi"], &environment).expect("valid").sidecar;
+        let expected = json!({"requests": {"cpu": "5m", "memory": "16Mi"}, "limits": {"cpu": "100m"}});
+        assert_eq!(
+            (user, json!(resources), json!(volume)),
+            (SidecarUser::Unset, expected, json!({"sizeLimit": "64Mi", "medium": "Memory"}))
+        );
     }
 
     #[test]
@@ -399,6 +465,13 @@ mod tests {
             (&[], &[("LEADER_ELECT_RETRY_PERIOD", "0")], "LEADER_ELECT_RETRY_PERIOD"),
             (&["--leader-elect-renew-deadline=15"], &[], "--leader-elect-renew-deadline"),
             (&["--leader-elect-retry-period=10"], &[], "--leader-elect-retry-period"),
+            (&["--sidecar-user=me"], &[], "--sidecar-user: \"me\" is no user; use auto, none, UID or UID:GID"),
+            (&[], &[("SIDECAR_USER", "-1")], "SIDECAR_USER: \"-1\" is no user"),
+            (&["--sidecar-resources=cpu=5m:1,memory=8Mi"], &[], "--sidecar-resources: \"memory=8Mi\" is not like cpu=5m:100m"),
+            (&[], &[("SIDECAR_RESOURCES", "cpu=2:1")], "SIDECAR_RESOURCES: \"cpu=2:1\" asks for more than its limit"),
+            (&["--output-size-limit=0"], &[], "--output-size-limit: \"0\" is no size like 64Mi"),
+            (&[], &[("OUTPUT_SIZE_LIMIT", "64MB")], "OUTPUT_SIZE_LIMIT: \"64MB\" is no size"),
+            (&[], &[("OUTPUT_MEDIUM", "memory")], "OUTPUT_MEDIUM: \"memory\" is not a medium; use Memory"),
         ] {
             let error = parse(arguments, environment).expect_err(expected);
             assert!(error.contains(expected), "{error}");

@@ -25,7 +25,6 @@ use crate::until::Until;
 
 use super::flags::Flags;
 use super::{CliError, crd};
-use crate::controller::template::SidecarSettings;
 
 /// `--help`.
 pub const HELP: &str = "\
@@ -58,6 +57,10 @@ Flags of the operator (variable in brackets, default in parentheses):
   -t, --docker-image-tag TAG          [DOCKER_IMAGE_TAG] (the version)
       --docker-image-pull-policy P    [DOCKER_IMAGE_PULL_POLICY] Always, IfNotPresent, Never (IfNotPresent)
       --image-pull-secret NAME        [IMAGE_PULL_SECRET] added to pods that get the sidecar
+      --sidecar-user USER             [SIDECAR_USER] auto: the mapped container's; none: nothing is set; UID[:GID] (auto)
+      --sidecar-resources LIST        [SIDECAR_RESOURCES] request:limit each (cpu=5m:100m,memory=8Mi:32Mi)
+      --output-size-limit SIZE        [OUTPUT_SIZE_LIMIT] of each output volume, for example 64Mi (none)
+      --output-medium Memory          [OUTPUT_MEDIUM] of the output volumes (the node's disk)
       --http-listen ADDRESS           [HTTP_LISTEN] /healthz, /readyz and /metrics, for example :8080 (off)
       --leader-elect[=false]          [LEADER_ELECT] of several operators only the holder of a Lease works (false)
       --leader-elect-lease-duration, --leader-elect-renew-deadline, --leader-elect-retry-period SECONDS
@@ -199,13 +202,7 @@ fn begin(flags: Flags, client: &Client, metrics: Metrics, panics: &Sender<&'stat
         fixed_namespaces: flags.watch_namespaces,
         sidecar_service_account: flags.sidecar_service_account,
         max_workers: flags.max_workers,
-        sidecar: SidecarSettings {
-            image: flags.image,
-            image_pull_policy: flags.image_pull_policy,
-            image_pull_secret: flags.image_pull_secret,
-            log_level: flags.log_level.to_string().to_ascii_lowercase(),
-            log_format: flags.log_format.as_str(),
-        },
+        sidecar: flags.sidecar,
         instance: instance(),
         metrics,
     };
@@ -300,7 +297,8 @@ pub(super) fn signals() -> Result<Receiver<()>, CliError> {
 }
 
 fn listen(address: &str) -> Result<TcpListener, CliError> {
-    TcpListener::bind(address).map_err(|error| CliError::Failed(format!("--http-listen: cannot listen on {address:?}: {error}")))
+    http::bind(address, TcpListener::bind)
+        .map_err(|error| CliError::Failed(format!("--http-listen: cannot listen on {address:?}: {error}")))
 }
 
 /// The pod's name, else the host's.

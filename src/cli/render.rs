@@ -2,9 +2,10 @@
 
 use std::ffi::OsString;
 
+use log::LevelFilter;
 use serde_json::Value;
 
-use super::flags::{Given, Row};
+use super::flags::{Given, Row, SIDECAR};
 use super::manifest::{Object, objects};
 use super::{CliError, print, remark};
 use crate::api::{API_VERSION, KIND, ObjectKey, Spec, Strategy, Trigger, Uid};
@@ -12,6 +13,7 @@ use crate::controller::names::job_name;
 use crate::controller::record::RunRecord;
 use crate::controller::template::{SidecarSettings, build_job, has_delete_pod_label, ignored_fields, ttl_seconds};
 use crate::digest::Digest;
+use crate::log::Format;
 use crate::yaml;
 
 /// `render --help`.
@@ -29,6 +31,8 @@ as they are. Other objects are passed over with a remark. A QuarksJob that the o
   -t, --docker-image-tag TAG          [DOCKER_IMAGE_TAG] (the version)
       --docker-image-pull-policy P    [DOCKER_IMAGE_PULL_POLICY] Always, IfNotPresent, Never (IfNotPresent)
       --image-pull-secret NAME        [IMAGE_PULL_SECRET] added to pods that get the sidecar
+      --sidecar-user, --sidecar-resources, --output-size-limit, --output-medium
+                                      as the operator's
 
 Exit codes: 0 printed, 1 failed, 2 wrong usage.
 ";
@@ -36,26 +40,24 @@ Exit codes: 0 printed, 1 failed, 2 wrong usage.
 /// The UID is not known before the QuarksJob exists.
 const PLACEHOLDER_UID: &str = "00000000-0000-0000-0000-000000000000";
 
-const ROWS: [Row; 8] = [
+const ROWS: [Row; 12] = [
     ("filename", Some('f'), ""),
     ("namespace", Some('n'), ""),
-    ("image", None, "IMAGE"),
-    ("docker-image-org", Some('o'), "DOCKER_IMAGE_ORG"),
-    ("docker-image-repository", Some('r'), "DOCKER_IMAGE_REPOSITORY"),
-    ("docker-image-tag", Some('t'), "DOCKER_IMAGE_TAG"),
-    ("docker-image-pull-policy", None, "DOCKER_IMAGE_PULL_POLICY"),
-    ("image-pull-secret", None, "IMAGE_PULL_SECRET"),
+    SIDECAR[0],
+    SIDECAR[1],
+    SIDECAR[2],
+    SIDECAR[3],
+    SIDECAR[4],
+    SIDECAR[5],
+    SIDECAR[6],
+    SIDECAR[7],
+    SIDECAR[8],
+    SIDECAR[9],
 ];
 
 pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
     let given = Given::parse(&ROWS, 0, arguments, &|name| std::env::var_os(name))?;
-    let sidecar = SidecarSettings {
-        image: given.image(),
-        image_pull_policy: given.pull_policy()?,
-        image_pull_secret: given.value("image-pull-secret"),
-        log_level: "info".to_owned(),
-        log_format: crate::log::Format::Text.as_str(),
-    };
+    let sidecar = given.sidecar(LevelFilter::Info, Format::Text)?;
     let mut text = String::new();
     for object in objects(&given)?.0 {
         if object.text("/kind") != KIND || object.text("/apiVersion") != API_VERSION {
@@ -108,5 +110,5 @@ fn job_of(object: &Object, namespace: Option<String>, sidecar: &SidecarSettings)
     };
     let uid = Uid::from(PLACEHOLDER_UID);
     let job_name = job_name(name, &uid, record.run);
-    Ok(build_job(&ObjectKey::new(namespace, name), &uid, &job_name, &spec, &record, sidecar))
+    Ok(build_job(&ObjectKey::new(namespace, name), &uid, &job_name, &spec, &record, sidecar, false))
 }

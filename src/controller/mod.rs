@@ -1,6 +1,6 @@
 //! The operator's own logic: from what the API server says to what we write.
 //!
-//! Pure: `decide`, `identity`, `names`, `outbox`, `pace`, `record`, `references`, `status`, `stick`, `template`, `verdict`, `versions`. `action`
+//! Pure: `decide`, `identity`, `names`, `outbox`, `pace`, `record`, `references`, `sidecar`, `status`, `stick`, `template`, `verdict`, `versions`. `action`
 //! lists every write. `reconcile`, `start`, `settle`, `report` and `cleanup` carry decisions out, with the reads in `lookup`; `trouble` says
 //! what did not work; `run` gives keys to workers.
 
@@ -27,6 +27,7 @@ pub mod references;
 mod report;
 mod run;
 mod settle;
+pub mod sidecar;
 mod start;
 mod status;
 mod stick;

@@ -442,7 +442,7 @@ pub(super) fn grounds(snapshot: &Snapshot<'_>) -> u64 {
     for job in *jobs {
         (job.uid.as_str(), job.end.is_some(), job.is_being_deleted, job.has_ttl).hash(&mut hasher);
     }
-    (namespace.map(|namespace| &namespace.service_account), hold.map(|hold| hold.until)).hash(&mut hasher);
+    (namespace.map(|namespace| (&namespace.service_account, namespace.assigns_users)), hold.map(|hold| hold.until)).hash(&mut hasher);
     (references.is_missing, references.config, references.due).hash(&mut hasher);
     hasher.finish()
 }

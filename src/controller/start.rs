@@ -81,7 +81,8 @@ impl Reconciler {
                 CredentialError::NotReady(message) => self.refuse(context, memory, "NamespaceNotReady", &message, None),
             };
         }
-        let job = build_job(key, &view.uid, &name, &spec, &record, &self.sidecar);
+        let assigns_users = context.namespace.is_some_and(|namespace| namespace.assigns_users);
+        let job = build_job(key, &view.uid, &name, &spec, &record, &self.sidecar, assigns_users);
         let action = Action::CreateJob { namespace: &key.namespace, job: &job };
         match self.client.call_with_warnings::<Job>(&action.request()) {
             Ok((_, warnings)) => {

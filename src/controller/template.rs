@@ -9,19 +9,27 @@ use serde_json::{Map, Value, json};
 
 use crate::api::{
     ANNOTATION_RUN, API_VERSION, FileOutput, GROUP, KIND, LABEL_QJOB_NAME, OUTPUT_MOUNT, ObjectKey, Output, SERVICE_ACCOUNT_DIR,
-    SIDECAR_CONTAINER, SIDECAR_OUTPUT_ROOT, Spec, TOKEN_SECRET, Uid,
+    SIDECAR_OUTPUT_ROOT, Spec, Uid,
 };
-use crate::persist::{ContainerPlan, POD_NAME_VARIABLE, POD_NAMESPACE_VARIABLE, POD_UID_VARIABLE, Plan, SecretPlan};
+use crate::persist::{ContainerPlan, Plan, SecretPlan};
 
 use super::names::{free_name, label_value, output_volume};
 use super::record::RunRecord;
+use super::sidecar::{SidecarUser, parsed, resources_in};
 
 /// Volume with the sidecar's credential, if no other is called so.
 const TOKEN_VOLUME: &str = "output-persist-token";
-/// User and group of the sidecar where the template names none.
-const SIDECAR_USER: i64 = 65532;
-/// What the sidecar asks for. It waits most of the time; its peak is a few times the size of the largest output file.
-const SIDECAR_RESOURCES: [(&str, &str, &str); 2] = [("cpu", "5m", "100m"), ("memory", "8Mi", "32Mi")];
+
+/// Its source: the Secret `TOKEN_SECRET`, and what every pod's own token comes with.
+const TOKEN_VOLUME_SOURCE: &str = r#"{"projected": {"sources": [
+    {"secret": {"name": "quarks-job-sidecar-token", "items": [{"key": "token", "path": "token"}]}},
+    {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+    {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}}]}}"#;
+/// The sidecar, as far as it is the same in all pods.
+const CONTAINER: &str = r#"{"name": "output-persist", "args": ["persist-output"], "env": [
+    {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+    {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+    {"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}]}"#;
 
 /// How pods get the sidecar; the same for all runs of this operator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +44,12 @@ pub struct SidecarSettings {
     pub log_level: String,
     /// Its `LOG_FORMAT`.
     pub log_format: &'static str,
+    /// As whom it runs.
+    pub user: SidecarUser,
+    /// Its requests and limits.
+    pub resources: Map<String, Value>,
+    /// The output volumes, an `emptyDir`.
+    pub volume: Map<String, Value>,
 }
 
 pub use crate::api::has_delete_pod_label;
@@ -58,7 +72,17 @@ pub fn ignored_fields(template: &Value) -> Option<String> {
 }
 
 /// The Job of run `record.run`.
-pub fn build_job(key: &ObjectKey, uid: &Uid, job_name: &str, spec: &Spec, record: &RunRecord, sidecar: &SidecarSettings) -> Value {
+///
+/// `assigns_users`: the namespace gives pods their users.
+pub fn build_job(
+    key: &ObjectKey,
+    uid: &Uid,
+    job_name: &str,
+    spec: &Spec,
+    record: &RunRecord,
+    sidecar: &SidecarSettings,
+    assigns_users: bool,
+) -> Value {
     let qjob_label = label_value(&key.name);
     let mut job_spec = spec.template.get("spec").cloned().unwrap_or_default();
     if let Some(fields) = job_spec.as_object_mut() {
@@ -69,7 +93,7 @@ pub fn build_job(key: &ObjectKey, uid: &Uid, job_name: &str, spec: &Spec, record
     let labels = object_at(object_at(as_object(pod), "metadata"), "labels");
     labels.insert(LABEL_QJOB_NAME.to_owned(), json!(qjob_label));
     if let Some(output) = &spec.output {
-        add_sidecar(object_at(as_object(pod), "spec"), output, &plan(key, uid, record, spec, output), sidecar);
+        add_sidecar(object_at(as_object(pod), "spec"), output, &plan(key, uid, record, spec, output), sidecar, assigns_users);
     }
 
     let mut metadata = json!({
@@ -135,7 +159,7 @@ fn remote_id(template: &Value, container: &str) -> Option<String> {
     Some(label_value(value)).filter(|label| !label.is_empty())
 }
 
-fn add_sidecar(pod_spec: &mut Map<String, Value>, output: &Output, plan: &Plan, settings: &SidecarSettings) {
+fn add_sidecar(pod_spec: &mut Map<String, Value>, output: &Output, plan: &Plan, settings: &SidecarSettings, assigns_users: bool) {
     // `collect` would bring a sort for each type: kilobytes of code for a few entries.
     let mut taken = BTreeSet::new();
     taken.extend(names_in(list_at(pod_spec, "volumes")));
@@ -148,8 +172,9 @@ fn add_sidecar(pod_spec: &mut Map<String, Value>, output: &Output, plan: &Plan, 
         }
     }
     let token_volume = free_name(&mut taken, TOKEN_VOLUME);
+    let mut container = sidecar_container(&volumes, plan, settings, pod_spec, assigns_users);
+    list_at(as_object(&mut container), "volumeMounts").push(read_only_mount(&token_volume, SERVICE_ACCOUNT_DIR));
     let container_list = list_at(pod_spec, "containers");
-    let (user, group) = container_user(container_list, &volumes);
     for container in container_list.iter_mut() {
         let volume = container["name"].as_str().and_then(|name| volumes.get(name)).cloned();
         if let Some(volume) = volume {
@@ -157,26 +182,15 @@ fn add_sidecar(pod_spec: &mut Map<String, Value>, output: &Output, plan: &Plan, 
         }
     }
 
-    let pod_user = |name: &str| pod_spec.get("securityContext").and_then(|context| context.get(name)).and_then(Value::as_i64);
-    let user = user.or_else(|| pod_user("runAsUser")).unwrap_or(SIDECAR_USER);
-    let group = group.or_else(|| pod_user("runAsGroup")).unwrap_or(if user == 0 { 0 } else { SIDECAR_USER });
-    let mut container = sidecar_container(&volumes, plan, settings, user, group);
-    let mount = json!({"name": token_volume, "mountPath": SERVICE_ACCOUNT_DIR, "readOnly": true});
-    list_at(as_object(&mut container), "volumeMounts").push(mount);
-    list_at(pod_spec, "containers").push(container);
+    container_list.push(container);
 
     let volume_list = list_at(pod_spec, "volumes");
     for volume in volumes.values() {
-        volume_list.push(json!({"name": volume, "emptyDir": {}}));
+        volume_list.push(json!({"name": volume, "emptyDir": settings.volume}));
     }
-    volume_list.push(json!({
-        "name": token_volume,
-        "projected": {"sources": [
-            {"secret": {"name": TOKEN_SECRET, "items": [{"key": "token", "path": "token"}]}},
-            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-            {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
-        ]},
-    }));
+    let mut token = parsed(TOKEN_VOLUME_SOURCE);
+    token["name"] = token_volume.into();
+    volume_list.push(token);
     if let Some(secret) = &settings.image_pull_secret {
         let secrets = list_at(pod_spec, "imagePullSecrets");
         let entry = json!({"name": secret});
@@ -190,54 +204,45 @@ fn names_in(list: &[Value]) -> impl Iterator<Item = String> {
     list.iter().filter_map(|entry| entry["name"].as_str()).map(str::to_owned)
 }
 
-/// User and group that the first mapped container asks for itself.
-fn container_user(containers: &[Value], mapped: &BTreeMap<&str, String>) -> (Option<i64>, Option<i64>) {
-    let number = |name: &str| {
-        containers
-            .iter()
-            .filter(|container| container["name"].as_str().is_some_and(|name| mapped.contains_key(name)))
-            .find_map(|container| container.get("securityContext")?.get(name)?.as_i64())
-    };
-    (number("runAsUser"), number("runAsGroup"))
+fn read_only_mount(volume: &str, path: &str) -> Value {
+    json!({"name": volume, "mountPath": path, "readOnly": true})
 }
 
-fn sidecar_container(volumes: &BTreeMap<&str, String>, plan: &Plan, settings: &SidecarSettings, user: i64, group: i64) -> Value {
-    let from_field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
-    let mounts: Vec<Value> = volumes
-        .iter()
-        .map(|(container, volume)| json!({"name": volume, "mountPath": format!("{SIDECAR_OUTPUT_ROOT}/{container}"), "readOnly": true}))
-        .collect();
-    let amounts = |pick: fn(&(&'static str, &'static str, &'static str)) -> &'static str| -> Map<String, Value> {
-        let mut amounts = Map::new();
-        amounts.extend(SIDECAR_RESOURCES.iter().map(|row| (row.0.to_owned(), json!(pick(row)))));
-        amounts
+/// The sidecar in this pod, which does not have it yet.
+fn sidecar_container(
+    volumes: &BTreeMap<&str, String>,
+    plan: &Plan,
+    settings: &SidecarSettings,
+    pod_spec: &Map<String, Value>,
+    assigns_users: bool,
+) -> Value {
+    // User and group that the first mapped container asks for itself.
+    let own = |name: &str| {
+        let mut containers = pod_spec.get("containers")?.as_array()?.iter();
+        containers.find_map(|container| {
+            let is_mapped = volumes.contains_key(container["name"].as_str()?);
+            container.get("securityContext").filter(|_| is_mapped)?.get(name)?.as_i64()
+        })
     };
+    let mounts: Vec<Value> =
+        volumes.iter().map(|(container, volume)| read_only_mount(volume, &format!("{SIDECAR_OUTPUT_ROOT}/{container}"))).collect();
+    let mut container = parsed(CONTAINER);
+    let fields = as_object(&mut container);
+    let env = list_at(fields, "env");
     let literal = |name: &str, value: &str| json!({"name": name, "value": value});
-    let mut env = vec![
-        from_field(POD_NAME_VARIABLE, "metadata.name"),
-        from_field(POD_NAMESPACE_VARIABLE, "metadata.namespace"),
-        from_field(POD_UID_VARIABLE, "metadata.uid"),
-    ];
     env.extend(plan.to_variables().iter().map(|(name, value)| literal(name, &escape_variables(value))));
     env.extend([literal("LOG_LEVEL", &settings.log_level), literal("LOG_FORMAT", settings.log_format)]);
-    json!({
-        "name": SIDECAR_CONTAINER,
-        "image": settings.image,
-        "imagePullPolicy": settings.image_pull_policy,
-        "args": ["persist-output"],
-        "env": env,
-        "volumeMounts": mounts,
-        "resources": {"requests": amounts(|row| row.1), "limits": amounts(|row| row.2)},
-        "securityContext": {
-            "runAsUser": user,
-            "runAsGroup": group,
-            "runAsNonRoot": user != 0,
-            "allowPrivilegeEscalation": false,
-            "readOnlyRootFilesystem": true,
-            "capabilities": {"drop": ["ALL"]},
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-    })
+    let context = settings.user.context(assigns_users, pod_spec.get("securityContext"), &own);
+    for (name, value) in [
+        ("image", settings.image.as_str().into()),
+        ("imagePullPolicy", settings.image_pull_policy.as_str().into()),
+        ("volumeMounts", Value::Array(mounts)),
+        ("resources", Value::Object(resources_in(pod_spec, &settings.resources))),
+        ("securityContext", context),
+    ] {
+        fields.insert(name.to_owned(), value);
+    }
+    container
 }
 
 /// Kubernetes expands `$(NAME)` in env values; `$$` stands for one dollar sign.
@@ -253,7 +258,7 @@ fn as_object(value: &mut Value) -> &mut Map<String, Value> {
     value.as_object_mut().expect("made an object just above")
 }
 
-fn object_at<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
+pub(super) fn object_at<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
     as_object(parent.entry(key).or_insert_with(|| json!({})))
 }
 
@@ -268,8 +273,8 @@ fn list_at<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Vec<Val
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::Trigger;
-    use crate::persist::PLAN_VARIABLE;
+    use crate::api::{SIDECAR_CONTAINER, TOKEN_SECRET, Trigger};
+    use crate::persist::{PLAN_VARIABLE, POD_NAME_VARIABLE, POD_NAMESPACE_VARIABLE, POD_UID_VARIABLE};
 
     fn record(run: u64) -> RunRecord {
         RunRecord {
@@ -297,8 +302,10 @@ mod tests {
             image_pull_secret: Some("pull".into()),
             log_level: "info".into(),
             log_format: "json",
+            resources: super::super::sidecar::resources("").expect("valid"),
+            ..SidecarSettings::default()
         };
-        build_job(&ObjectKey::new("ns", "q.1"), &Uid::from("u1"), "q-1-x-1", &spec, &record(1), &settings)
+        build_job(&ObjectKey::new("ns", "q.1"), &Uid::from("u1"), "q-1-x-1", &spec, &record(1), &settings, false)
     }
 
     fn template() -> Value {
@@ -352,6 +359,41 @@ mod tests {
         assert_eq!(plan.containers["main"].files["a.json"].name, "secret");
         assert_eq!(pod["volumes"][0], json!({"name": "output-main", "emptyDir": {}}));
         assert_eq!(pod["imagePullSecrets"], json!([{"name": "pull"}]));
+    }
+
+    /// What stands in constants as text is what the rest of the program goes by.
+    #[test]
+    fn the_sidecar_is_called_and_finds_what_its_other_half_expects() {
+        let job = build(template(), Some(json!({"outputMap": {"main": {"a.json": {"name": "secret"}}}})));
+        let pod = &job["spec"]["template"]["spec"];
+        let sidecar = &pod["containers"][2];
+        assert_eq!(sidecar["name"], SIDECAR_CONTAINER);
+        let from = |path: &str| json!({"fieldRef": {"fieldPath": path}});
+        for (name, path) in
+            [(POD_NAME_VARIABLE, "metadata.name"), (POD_NAMESPACE_VARIABLE, "metadata.namespace"), (POD_UID_VARIABLE, "metadata.uid")]
+        {
+            assert!(
+                sidecar["env"].as_array().is_some_and(|env| env.contains(&json!({"name": name, "valueFrom": from(path)}))),
+                "{sidecar}"
+            );
+        }
+        assert_eq!(sidecar["env"].as_array().map(Vec::len), Some(6));
+        assert_eq!(sidecar["volumeMounts"][1], json!({"name": TOKEN_VOLUME, "mountPath": SERVICE_ACCOUNT_DIR, "readOnly": true}));
+        let token = &pod["volumes"][1];
+        assert_eq!(token["name"], TOKEN_VOLUME);
+        let mut files: Vec<Value> = Vec::new();
+        for source in token["projected"]["sources"].as_array().expect("sources") {
+            let items = source.as_object().and_then(|kinds| kinds.values().next()).expect("one kind");
+            files.extend(items["items"].as_array().expect("items").iter().map(|item| item["path"].clone()));
+        }
+        assert_eq!(
+            (token["projected"]["sources"][0]["secret"]["name"].as_str(), files),
+            (Some(TOKEN_SECRET), vec![json!("token"), json!("ca.crt"), json!("namespace")])
+        );
+        assert_eq!(
+            (sidecar["image"].as_str(), sidecar["imagePullPolicy"].as_str(), &sidecar["args"]),
+            (Some("img"), Some("IfNotPresent"), &json!(["persist-output"]))
+        );
     }
 
     #[test]
@@ -428,6 +470,27 @@ mod tests {
         assert_eq!(user(json!({"runAsUser": 7, "runAsGroup": 8}), Value::Null), (Some(7), Some(8), Some(true)));
         assert_eq!(user(json!({"runAsUser": 7}), json!({"runAsUser": 9, "runAsGroup": 1})), (Some(9), Some(1), Some(true)));
         assert_eq!(user(json!({"runAsUser": 0}), Value::Null), (Some(0), Some(0), Some(false)));
+    }
+
+    #[test]
+    fn the_sidecar_asks_for_what_the_pod_leaves_it() {
+        let resources = |own: Value, main: Value, other: Value| {
+            let mut template = template();
+            let pod = &mut template["spec"]["template"]["spec"];
+            pod["resources"] = own;
+            pod["containers"][0]["resources"] = main;
+            pod["containers"][1]["resources"] = other;
+            build(template, Some(json!({"outputMap": {"main": {"a": {"name": "s"}}}})))["spec"]["template"]["spec"]["containers"][2]
+                ["resources"]
+                .clone()
+        };
+        let usual = json!({"requests": {"cpu": "5m", "memory": "8Mi"}, "limits": {"cpu": "100m", "memory": "32Mi"}});
+        let limits = json!({"limits": {"cpu": "1", "memory": "1Gi"}});
+        let equal = json!({"requests": {"cpu": "100m", "memory": "32Mi"}, "limits": {"cpu": "100m", "memory": "32Mi"}});
+        assert_eq!(resources(Value::Null, Value::Null, Value::Null), usual);
+        assert_eq!(resources(Value::Null, limits.clone(), Value::Null), usual);
+        assert_eq!(resources(Value::Null, limits.clone(), limits.clone()), equal);
+        assert_eq!(resources(limits.clone(), limits.clone(), limits), json!({}));
     }
 
     #[test]

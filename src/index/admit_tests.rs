@@ -56,6 +56,21 @@ fn owned(name: &str, uid: &str) -> Value {
 }
 
 #[test]
+fn of_annotations_of_a_namespace_only_that_it_gives_pods_their_users_is_kept() {
+    let rig = Rig::new();
+    for (annotations, expected) in [
+        (Value::Null, false),
+        (json!({"a": "b"}), false),
+        (json!({"openshift.io/sa.scc.uid-range": "1000690000/10000"}), true),
+        (json!({"openshift.io/sa.scc.uid-range": ""}), true),
+    ] {
+        let object = json!({"metadata": {"name": "team", "annotations": annotations}});
+        let view = rig.0.decode_namespace(object.to_string().as_bytes()).expect("decodes").expect("it was ours");
+        assert_eq!(view.assigns_users, expected, "{object}");
+    }
+}
+
+#[test]
 fn of_jobs_only_those_of_known_quarks_jobs_in_the_same_served_namespace_are_kept() {
     let rig = Rig::new();
     let cases = [

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use serde::{Deserialize, Deserializer};
 
 use crate::api::{
-    ANNOTATION_RUN, ANNOTATION_RUN_REQUESTED, ActiveRun, Job, JobEnd, KIND, LABEL_MONITORED, LABEL_SERVICE_ACCOUNT, Namespace, ObjectKey,
-    Outcome, Output, QuarksJob, ResourceVersion, Spec, SpecError, Strategy, Uid, is_our_group,
+    ANNOTATION_RUN, ANNOTATION_RUN_REQUESTED, ANNOTATION_UID_RANGE, ActiveRun, Job, JobEnd, KIND, LABEL_MONITORED, LABEL_SERVICE_ACCOUNT,
+    Namespace, ObjectKey, Outcome, Output, QuarksJob, ResourceVersion, Spec, SpecError, Strategy, Uid, is_our_group,
 };
 use crate::controller::identity::own_status;
 use crate::controller::record::{Marker, REQUEST_MAX, RunRecord};
@@ -219,6 +219,8 @@ pub struct NamespaceView {
     pub service_account: Option<String>,
     /// It has a deletionTimestamp.
     pub is_being_deleted: bool,
+    /// Pods get their users there, and may have no others.
+    pub assigns_users: bool,
 }
 
 impl From<Namespace> for NamespaceView {
@@ -226,6 +228,7 @@ impl From<Namespace> for NamespaceView {
         let metadata = namespace.metadata;
         Self {
             is_being_deleted: metadata.is_being_deleted(),
+            assigns_users: metadata.annotations.contains_key(ANNOTATION_UID_RANGE),
             monitored: metadata.labels.get(LABEL_MONITORED).cloned(),
             service_account: metadata.labels.get(LABEL_SERVICE_ACCOUNT).filter(|name| !name.is_empty()).cloned(),
             name: metadata.name,

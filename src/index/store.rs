@@ -96,7 +96,7 @@ impl Index {
             let key: Arc<str> = Arc::from(name.as_str());
             index.missing.extend([Kind::QuarksJobs, Kind::Jobs].map(|kind| (kind, Arc::clone(&key))));
             let (monitored, service_account) = (Some(String::new()), Some(service_account.to_owned()));
-            let view = NamespaceView { name: name.clone(), monitored, service_account, is_being_deleted: false };
+            let view = NamespaceView { name: name.clone(), monitored, service_account, ..NamespaceView::default() };
             index.namespaces.insert(key, Arc::new(view));
         }
         index

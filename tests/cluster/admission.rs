@@ -51,23 +51,42 @@ fn operator_only() -> Value {
     json!([{"name": "operator", "expression": format!("request.userInfo.username in ['{}', 'quarks-job-probe']", audit::OPERATOR)}])
 }
 
-/// A ValidatingAdmissionPolicy that refuses the operator something.
+/// A ValidatingAdmissionPolicy that refuses something.
 pub struct Policy {
     name: String,
 }
 
 impl Policy {
-    /// Refuses with 403 (`Forbidden`) or 422 (`Invalid`). In force when this returns.
+    /// Refuses the operator with 403 (`Forbidden`) or 422 (`Invalid`). In force when this returns.
     pub fn start(case: &Case, what: Requests, reason: &str) -> Self {
         let kind = what.resources[0];
         let name = format!("{}-{kind}-{}", case.namespace, what.operations[0].to_lowercase());
+        let validation = json!({"expression": "false", "message": SENTENCE, "reason": reason});
+        let this = Self::install(case, name, what, &operator_only(), &validation);
+        wait_in_force(case, what);
+        this
+    }
+
+    /// Refuses everybody the pods for which this does not hold. In force when this returns; `refused` is such a pod.
+    pub fn of_pods(case: &Case, expression: &str, refused: &Value) -> Self {
+        let what = Requests { group: "", resources: &["pods"], operations: &["CREATE"] };
+        let validation = json!({"expression": expression, "message": SENTENCE, "reason": "Forbidden"});
+        let this = Self::install(case, format!("{}-pods", case.namespace), what, &json!([]), &validation);
+        until("the policy to be in force", || {
+            let tried = case.try_kubectl(&["create", "--dry-run=server", "-f", "-"], Some(refused));
+            tried.is_err_and(|error| error.contains(SENTENCE)).then_some(())
+        });
+        this
+    }
+
+    fn install(case: &Case, name: String, what: Requests, conditions: &Value, validation: &Value) -> Self {
         let policy = json!({
             "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": name},
             "spec": {
                 "failurePolicy": "Fail",
                 "matchConstraints": {"namespaceSelector": selector(case), "resourceRules": [what.rule()]},
-                "matchConditions": operator_only(),
-                "validations": [{"expression": "false", "message": SENTENCE, "reason": reason}],
+                "matchConditions": conditions,
+                "validations": [validation],
             },
         });
         let binding = json!({
@@ -76,7 +95,6 @@ impl Policy {
         });
         let this = Self { name };
         cluster_with(&["apply", "-f", "-"], &json!({"apiVersion": "v1", "kind": "List", "items": [policy, binding]}));
-        wait_in_force(case, what);
         this
     }
 }

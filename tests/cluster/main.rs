@@ -22,6 +22,7 @@ mod canary;
 mod case;
 mod cli;
 mod config;
+mod constrained;
 mod crowd;
 mod election;
 mod examples;
