@@ -283,6 +283,13 @@ mod tests {
             let marker = Marker { runs: 1, request: request(length), ..Marker::default() };
             assert_eq!(in_force(Some(&marker.encode(&Uid::from("u1"))), None) == 1, is_good, "{length}");
         }
+        for (runs, is_good) in [(RUN_MAX - 1, true), (RUN_MAX, false)] {
+            assert_eq!(in_force(Some(&marker("u1", runs)), None) == runs, is_good, "{runs}");
+        }
+        for (length, is_good) in [(TEXT_MAX, true), (TEXT_MAX + 1, false)] {
+            let text = format!("{:length$}", marker("u1", 1));
+            assert_eq!((text.len(), in_force(Some(&text), None) == 1), (length, is_good));
+        }
         // Each character of a request may take six in JSON.
         let record = RunRecord { request: Some("\u{1}".repeat(REQUEST_MAX)), ..RunRecord::of_run(1, Trigger::Request) };
         assert_eq!(RunRecord::parse(&record.encode()), Some(record));
