@@ -246,8 +246,9 @@ fn a_template_that_is_wrong_is_told_from_a_refusal() {
             scene.wait_quiet();
             assert_eq!(rule.hits(), 1, "only a change of the spec helps");
         }
-        scene.patch("q", json!({"spec": {"template": {"spec": {"backoffLimit": 1}}}}));
+        // In this order: what is refused for the new spec waits for the next one.
         rule.cancel();
+        scene.patch("q", json!({"spec": {"template": {"spec": {"backoffLimit": 1}}}}));
         scene.wait_jobs(1);
     }
 }

@@ -19,6 +19,8 @@ use super::record::RunRecord;
 
 /// How long a Job that we created may stay unseen by the watch before it is looked up by name.
 pub const JOB_UNSEEN_LIMIT: Duration = Duration::from_secs(30);
+/// Jobs of one QuarksJob for which a refused clean-up is tried before it pauses.
+const REFUSED_MAX: usize = 3;
 
 /// Reason of condition `Ready` while answers are not the API server's, or come too late.
 pub const API_UNAVAILABLE: &str = "APIUnavailable";
@@ -49,6 +51,8 @@ pub struct Pauses<'a> {
     pub settle: Option<Instant>,
     /// Something refused to clean up after runs that are over.
     pub clean_up: Option<Instant>,
+    /// UIDs of the Jobs that it was refused for: until then the others have their turn.
+    pub refused: &'a [Uid],
     /// It was refused because a right is missing, which condition `Ready` says until it is back.
     pub is_clean_up_denied: bool,
     /// Versions beyond `keepVersions` were not pruned after a run: then it is tried again.
@@ -79,10 +83,8 @@ pub struct StartedRun {
     pub job_name: String,
     /// The Job's annotation.
     pub record: RunRecord,
-    /// When the create was acknowledged.
-    pub at: Instant,
-    /// The watch has shown the Job.
-    pub is_seen: bool,
+    /// When the create was acknowledged, until the watch has shown the Job.
+    pub unseen_since: Option<Instant>,
 }
 
 /// A refused start.
@@ -166,19 +168,20 @@ impl Step {
         }
     }
 
-    /// True if it only tidies up after runs that are over: it must hold up nothing, whatever becomes of it.
-    pub fn is_clean_up(&self) -> bool {
+    /// The Job that it tidies up after its run: it must hold up nothing, whatever becomes of it.
+    pub fn cleaned(&self) -> Option<&JobView> {
         match self {
-            Self::CleanUp(_) | Self::JudgeOld(_) | Self::ReleaseTtl(_) | Self::Prune | Self::DeleteOldest(_) => true,
+            Self::CleanUp(job) | Self::JudgeOld(job) | Self::ReleaseTtl(job) | Self::DeleteOldest(job) => Some(&job.view),
             Self::DeleteStray(_)
             | Self::Start(_)
             | Self::RecordStart(_)
             | Self::Settle(_)
             | Self::SettleVanished { .. }
             | Self::RecordEnd(_)
+            | Self::Prune
             | Self::LookAtReferences
             | Self::TakeBaseline
-            | Self::Report(_) => false,
+            | Self::Report(_) => None,
         }
     }
 
@@ -277,7 +280,7 @@ fn once_has_run(view: &QuarksJobView) -> bool {
 /// The next step.
 pub fn decide(snapshot: &Snapshot<'_>, now: Instant) -> Decision {
     let Some(namespace) = snapshot.namespace.filter(|_| !snapshot.view.is_being_deleted) else { return Decision::Nothing };
-    let ours: Vec<OwnJob> = snapshot.jobs.iter().filter_map(|job| own_job(job, snapshot)).collect();
+    let ours = own_jobs(snapshot);
     let decision = decide_run(snapshot, &ours, namespace, now);
     // What is over holds up nothing that starts or ends.
     match decision {
@@ -291,8 +294,14 @@ pub fn decide(snapshot: &Snapshot<'_>, now: Instant) -> Decision {
     }
 }
 
-fn own_job(job: &Arc<JobView>, snapshot: &Snapshot<'_>) -> Option<OwnJob> {
-    run_of(job, snapshot.view, snapshot.started).map(|record| OwnJob { view: Arc::clone(job), record })
+/// The Jobs of the QuarksJob. First those that have the name of their run: of two that claim one run the other one is a copy.
+fn own_jobs(snapshot: &Snapshot<'_>) -> Vec<OwnJob> {
+    let QuarksJobView { key, uid, .. } = snapshot.view;
+    let own = |job: &Arc<JobView>| run_of(job, snapshot.view, snapshot.started).map(|record| OwnJob { view: Arc::clone(job), record });
+    let is_named = |job: &OwnJob| *job.view.key.name == job_name(&key.name, uid, job.record.run);
+    let (mut named, others): (Vec<_>, Vec<_>) = snapshot.jobs.iter().filter_map(own).partition(is_named);
+    named.extend(others);
+    named
 }
 
 fn decide_run(snapshot: &Snapshot<'_>, ours: &[OwnJob], namespace: &NamespaceView, now: Instant) -> Decision {
@@ -313,8 +322,8 @@ fn decide_run(snapshot: &Snapshot<'_>, ours: &[OwnJob], namespace: &NamespaceVie
 
     // No Job of an active run is in the index. Was there one?
     if let Some(started) = started.filter(|started| started.record.run > settled && !is_planted(Defect::StartedNotAsked)) {
-        let age = now.saturating_duration_since(started.at);
-        if !started.is_seen && age < JOB_UNSEEN_LIMIT {
+        let age = started.unseen_since.map(|since| now.saturating_duration_since(since));
+        if let Some(age) = age.filter(|age| *age < JOB_UNSEEN_LIMIT) {
             return Decision::Wait(JOB_UNSEEN_LIMIT - age);
         }
         return settle_vanished(started.job_name.clone(), started.record.clone(), pauses, now);
@@ -440,26 +449,35 @@ fn tidy(snapshot: &Snapshot<'_>, ours: &[OwnJob], now: Instant) -> Decision {
     if pauses.prune.is_some() && waiting(pauses.prune).is_none() {
         return Decision::Do(Step::Prune);
     }
-    let step = clean_up(snapshot, ours);
-    let paused = waiting(pauses.clean_up).filter(|_| step.is_some());
-    match (step, paused) {
-        (Some(step), None) => Decision::Do(step),
-        (_, paused) => {
+    let paused = waiting(pauses.clean_up);
+    // While it is refused for one Job it is tried for a few others: what refuses may be about that Job alone.
+    let refused = if paused.is_some() { pauses.refused } else { &[] };
+    match clean_up(snapshot, ours, refused).filter(|_| refused.len() < REFUSED_MAX) {
+        Some(step) => Decision::Do(step),
+        None => {
+            let paused = paused.filter(|_| clean_up(snapshot, ours, &[]).is_some());
             [paused, waiting(pauses.prune)].into_iter().flatten().min().map_or(Decision::Nothing, |until| Decision::Wait(until - now))
         }
     }
 }
 
-fn clean_up(snapshot: &Snapshot<'_>, ours: &[OwnJob]) -> Option<Step> {
+/// What is to do for the Jobs that are over, but for those that it was refused for.
+fn clean_up(snapshot: &Snapshot<'_>, ours: &[OwnJob], refused: &[Uid]) -> Option<Step> {
     let Snapshot { view, pauses, .. } = snapshot;
     let (last, outcome) = view.last_run?;
-    let is_over = |job: &&OwnJob| job.record.run <= last.min(view.marker.runs) && job.view.end.is_some() && !job.view.is_being_deleted;
+    let is_over = |job: &&OwnJob| {
+        job.record.run <= last.min(view.marker.runs)
+            && job.view.end.is_some()
+            && !job.view.is_being_deleted
+            && !refused.contains(&job.view.uid)
+    };
     let over = || ours.iter().filter(is_over);
+    let holds_ttl = |job: &&OwnJob| job.record.ttl.is_some() && !job.view.has_ttl;
     if let Some(job) = over().find(|job| job.record.run == last) {
         if outcome == Outcome::Succeeded {
             return Some(Step::CleanUp(job.clone()));
         }
-        if job.record.ttl.is_some() && !job.view.has_ttl {
+        if holds_ttl(&job) {
             return Some(Step::ReleaseTtl(job.clone()));
         }
     }
@@ -467,6 +485,9 @@ fn clean_up(snapshot: &Snapshot<'_>, ours: &[OwnJob]) -> Option<Step> {
     let is_complete = |job: &&OwnJob| matches!(job.view.end, Some(JobEnd::Complete { .. })) && job.record.run < last;
     if let Some(job) = over().filter(is_complete).find(|job| !pauses.kept.contains(&job.view.uid)) {
         return Some(if job.record.output { Step::JudgeOld(job.clone()) } else { Step::CleanUp(job.clone()) });
+    }
+    if let Some(job) = over().find(holds_ttl) {
+        return Some(Step::ReleaseTtl(job.clone()));
     }
     let is_over_limit = over().count() > view.failed_jobs_history_limit as usize;
     over().min_by_key(|job| job.record.run).filter(|_| is_over_limit).map(|job| Step::DeleteOldest(job.clone()))

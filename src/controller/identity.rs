@@ -14,8 +14,20 @@ use super::names::{job_name, run_of_job_name};
 use super::planted::{Defect, is_planted};
 use super::record::{Marker, RunRecord};
 
-/// The status, as far as it was written for the object with this metadata.
+/// The status, as far as it was written for the object with this metadata, and without run numbers that cannot be.
 pub fn own_status<'a>(metadata: &ObjectMeta, status: &'a QuarksJobStatus) -> Cow<'a, QuarksJobStatus> {
+    let mut own = status_of(metadata, status);
+    let is_far = |run: u64| run > RUNS_AHEAD && run > Marker::in_force(metadata, status, None).runs.saturating_add(RUNS_AHEAD);
+    if own.active.as_ref().is_some_and(|active| is_far(active.run)) {
+        own.to_mut().active = None;
+    }
+    if own.last_run.as_ref().is_some_and(|last| is_far(last.run)) {
+        own.to_mut().last_run = None;
+    }
+    own
+}
+
+fn status_of<'a>(metadata: &ObjectMeta, status: &'a QuarksJobStatus) -> Cow<'a, QuarksJobStatus> {
     if is_planted(Defect::StatusOfAnotherUid) {
         return Cow::Borrowed(status);
     }
@@ -167,6 +179,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_run_number_far_above_the_settled_ones_is_none() {
+        let check = |run: u64, is_believed: bool| {
+            let active = json!({"run": run, "jobName": name("u1", run), "trigger": "now", "uid": "u1"});
+            let last = json!({"run": run, "jobName": name("u1", run), "outcome": "Succeeded"});
+            for settled in [Some(marker("u1", 5)), None] {
+                let ahead = if settled.is_some() { 5 } else { 0 };
+                let object = object(|object| object["status"] = json!({"settled": settled, "active": active, "lastRun": last}));
+                let own = own_status(&object.metadata, &object.status);
+                assert_eq!(
+                    (own.active.is_some(), own.last_run.is_some()),
+                    (is_believed && run <= RUNS_AHEAD + ahead, is_believed && run <= RUNS_AHEAD + ahead),
+                    "{run} {settled:?}"
+                );
+            }
+        };
+        check(6, true);
+        check(RUNS_AHEAD, true);
+        check(RUNS_AHEAD + 5, true);
+        check(RUNS_AHEAD + 6, false);
+        check(u64::MAX, false);
+    }
+
     fn job(change: impl FnOnce(&mut Value)) -> JobView {
         let mut job = json!({"metadata": {"name": name("u1", 3), "namespace": "ns", "uid": "j", "ownerReferences": [{
             "apiVersion": "quarks.cloudfoundry.org/v1alpha1", "kind": "QuarksJob", "name": "q", "uid": "u1", "controller": true}]}});
@@ -232,8 +267,7 @@ mod tests {
         let started = |run| StartedRun {
             job_name: name("u1", run),
             record: RunRecord { strategy: Some(Strategy::Once), ..RunRecord::of_run(run, Trigger::Once) },
-            at: std::time::Instant::now(),
-            is_seen: true,
+            unseen_since: None,
         };
         assert_eq!(of(&object(|_| {}), Some(&started(3))), (Trigger::Once, Some(Strategy::Once), None));
         assert_eq!(of(&object(|_| {}), Some(&started(2))), (Trigger::Now, now, None), "of another run");
@@ -249,7 +283,7 @@ mod tests {
         let owner = QuarksJobView::from(&object(|object| object["status"] = json!({"active": active})));
         let changed = |job: &mut Value| annotate(3)(job);
         assert_eq!(run_of(&job(changed), &owner, None), Some(ours.clone()), "status");
-        let started = StartedRun { job_name: name("u1", 3), record: ours.clone(), at: std::time::Instant::now(), is_seen: true };
+        let started = StartedRun { job_name: name("u1", 3), record: ours.clone(), unseen_since: None };
         let blank = QuarksJobView::from(&object(|_| {}));
         assert_eq!(run_of(&job(changed), &blank, Some(&started)), Some(ours), "this process");
         assert_eq!(

@@ -3,9 +3,9 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::api::{ObjectKey, QuarksJob, QuarksJobStatus, ResourceVersion, Uid};
+use crate::api::{ActiveRun, ObjectKey, QuarksJob, QuarksJobStatus, ResourceVersion, Uid};
 use crate::index::{JobView, QuarksJobView};
 
 use super::config::Looked;
@@ -13,6 +13,8 @@ use super::decide::{Hold, Pauses, ReferencesSeen, StartedRun};
 use super::identity::own_status;
 use super::pace::{ConfigLoop, Pace, Pause};
 use super::planted::{Defect, is_planted};
+use super::record::RunRecord;
+use super::trouble::REFUSAL_BACKOFF;
 use super::verdict::Verdict;
 
 /// Versions remembered to tell "the watch is behind" from "someone else wrote". A run makes four.
@@ -71,6 +73,8 @@ pub struct Memory {
     pub settle_run: u64,
     /// Clean-up that was refused.
     pub clean_up: Option<Pause>,
+    /// UIDs of the Jobs that it was refused for.
+    refused: Vec<Uid>,
     /// A right is missing for it.
     pub is_clean_up_denied: bool,
     /// Writes to the QuarksJob that were taken and did not stick.
@@ -115,7 +119,10 @@ impl Memory {
         if let Some(started) = &mut self.started
             && jobs.iter().any(|job| *job.key.name == *started.job_name)
         {
-            started.is_seen = true;
+            started.unseen_since = None;
+        }
+        if self.started.is_none() {
+            self.started = self.view(indexed).active.as_ref().and_then(|active| lost_record(active, jobs));
         }
         if !self.view(indexed).acts_on_config() {
             // It would be old when it acts on them again.
@@ -127,8 +134,8 @@ impl Memory {
         let settled = self.view(indexed).marker.runs;
         let is_needed = |started: &StartedRun| {
             // Its Job does not say any more what is left to do for it.
-            let has_lost = |job: &&Arc<JobView>| job.record.as_ref().is_none_or(|record| record.run != started.record.run);
-            started.record.run > settled || jobs.iter().filter(|job| *job.key.name == *started.job_name).any(|job| has_lost(&job))
+            let has_lost = |job: &Arc<JobView>| *job.key.name == *started.job_name && job.record.as_deref() != Some(&started.record);
+            started.record.run > settled || jobs.iter().any(has_lost)
         };
         if self.started.as_ref().is_some_and(|started| !is_needed(started)) {
             self.started = None;
@@ -175,7 +182,29 @@ impl Memory {
     /// There is nothing to do: nothing is held up any more. True if something was said about it that has to be taken back.
     pub fn rest(&mut self) -> bool {
         (self.clean_up, self.record) = (None, None);
+        self.refused.clear();
         std::mem::take(&mut self.is_clean_up_denied)
+    }
+
+    /// Cleaning up this Job was refused, and the API server asks to wait so long at least. Gives the pause until it is tried again.
+    pub fn clean_up_refused(&mut self, job: Uid, now: Instant, wait: Duration) -> Pause {
+        let running = self.clean_up.filter(|pause| now < pause.until);
+        if running.is_none() {
+            self.refused.clear();
+        }
+        self.refused.push(job);
+        let mut pause = running.unwrap_or_else(|| Pause::after(self.clean_up, REFUSAL_BACKOFF, now));
+        pause.until = pause.until.max(now + wait);
+        self.clean_up = Some(pause);
+        pause
+    }
+
+    /// A Job was cleaned up.
+    pub fn cleaned_up(&mut self, now: Instant) {
+        if self.refused.is_empty() || self.clean_up.is_none_or(|pause| now >= pause.until) {
+            (self.clean_up, self.is_clean_up_denied) = (None, false);
+            self.refused.clear();
+        }
     }
 
     /// Remembers that a write to this Job was acknowledged.
@@ -205,6 +234,7 @@ impl Memory {
         Pauses {
             settle: until(self.settle),
             clean_up: until(self.clean_up),
+            refused: &self.refused,
             is_clean_up_denied: self.is_clean_up_denied,
             prune: until(self.prune),
             config_run: self.config_loop.until(),
@@ -235,6 +265,7 @@ impl Memory {
             settle,
             settle_run: _,
             clean_up,
+            refused: _,
             is_clean_up_denied: _,
             record,
             trouble,
@@ -251,7 +282,7 @@ impl Memory {
         let is_started_shown = started.as_ref().is_none_or(|started| {
             let active = indexed.and_then(|view| view.active.as_ref());
             // A CRD that is older than the record prunes it.
-            started.is_seen && active.is_some_and(|active| active.run == started.record.run && active.record.is_some())
+            started.unseen_since.is_none() && active.is_some_and(|active| active.run == started.record.run && active.record.is_some())
         });
         // A digest that the marker holds is found there.
         let is_config_settled = config.is_none() || indexed.is_some_and(|view| view.marker.config == *config);
@@ -303,6 +334,14 @@ impl Memories {
     }
 }
 
+/// The active run as status tells it, if its Job says something else by now: what is left to do for it when status names it no more.
+fn lost_record(active: &ActiveRun, jobs: &[Arc<JobView>]) -> Option<StartedRun> {
+    let job = jobs.iter().find(|job| *job.key.name == *active.job_name)?;
+    let record = active.record.as_deref().and_then(RunRecord::parse).filter(|record| record.run == active.run)?;
+    let is_lost = job.record.as_deref() != Some(&record);
+    is_lost.then(|| StartedRun { job_name: active.job_name.clone(), record, unseen_since: None })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -348,7 +387,7 @@ mod tests {
     #[test]
     fn a_started_run_is_remembered_until_status_says_what_it_consumes() {
         let record = RunRecord::of_run(1, Trigger::Now);
-        let started = StartedRun { job_name: "j".into(), record, at: Instant::now(), is_seen: true };
+        let started = StartedRun { job_name: "j".into(), record, unseen_since: None };
         let memory = Memory { started: Some(started), ..Memory::default() };
         let shown = |status: serde_json::Value| {
             let mut object = object("5", "u");
@@ -360,6 +399,37 @@ mod tests {
             [(json!({}), false), (active(2, Some("{}")), false), (active(1, None), false), (active(1, Some("{}")), true)]
         {
             assert_eq!(memory.is_idle(Some(&shown(status.clone()))), is_idle, "{status}");
+        }
+    }
+
+    #[test]
+    fn what_status_said_of_a_run_is_remembered_if_its_job_says_something_else() {
+        let ours = RunRecord { ttl: Some(9), ..RunRecord::of_run(1, Trigger::Now) };
+        let shown = |status: serde_json::Value| {
+            let mut object = object("5", "u");
+            object.status = serde_json::from_value(status).expect("decodes");
+            Arc::new(QuarksJobView::from(&object))
+        };
+        let running = shown(json!({"active": {"run": 1, "jobName": "j", "trigger": "now", "uid": "u", "record": ours.encode()}}));
+        let marker = Marker { runs: 1, ..Marker::default() }.encode(&"u".into());
+        let recorded = shown(json!({"settled": marker, "lastRun": {"run": 1, "jobName": "j", "outcome": "Failed"}}));
+        let forged = [RunRecord::of_run(2, Trigger::Now), RunRecord { ttl: Some(600), ..ours.clone() }, RunRecord::of_run(1, Trigger::Now)];
+        for (annotation, is_kept) in
+            forged.iter().map(|record| (Some(record.encode()), true)).chain([(None, true), (Some(ours.encode()), false)])
+        {
+            let job: crate::api::Job = serde_json::from_value(
+                json!({"metadata": {"name": "j", "namespace": "n", "uid": "j", "annotations": annotation.as_ref().map(|text| json!({crate::api::ANNOTATION_RUN: text}))}}),
+            )
+            .expect("decodes");
+            let jobs = [Arc::new(JobView::from(job))];
+            let mut memory = Memory::default();
+            memory.observe(&running, &jobs, false);
+            assert_eq!(memory.is_idle(Some(&running)), true, "status says it: {annotation:?}");
+            memory.observe(&recorded, &jobs, false);
+            assert_eq!(memory.started.as_ref().map(|started| started.record.ttl), is_kept.then_some(Some(9)), "{annotation:?}");
+            assert_eq!(memory.is_idle(Some(&recorded)), !is_kept, "{annotation:?}");
+            memory.observe(&recorded, &[], false);
+            assert!(memory.is_idle(Some(&recorded)), "its Job is gone: {annotation:?}");
         }
     }
 
@@ -384,8 +454,7 @@ mod tests {
         let mut memory = Memory::default();
         memory.learn(&"4".into(), &object("5", "u"));
         memory.refusals = 3;
-        memory.started =
-            Some(StartedRun { job_name: "j".into(), record: RunRecord::of_run(1, Trigger::Once), at: Instant::now(), is_seen: true });
+        memory.started = Some(StartedRun { job_name: "j".into(), record: RunRecord::of_run(1, Trigger::Once), unseen_since: None });
         memory
     }
 

@@ -277,13 +277,13 @@ impl Reconciler {
         debug!("step key={key} step={}", step.name());
         let object = turn.object.take();
         let context = Context { key, view, namespace: namespace.as_ref(), object: object.as_ref() };
-        let is_clean_up = step.is_clean_up() && !matches!(step, Step::Prune);
+        let cleaned = step.cleaned().map(|job| job.uid.clone());
         let (is_start, is_look) = (matches!(step, Step::Start(_)), matches!(step, Step::LookAtReferences));
         match self.execute(step, &context, memory) {
             Ok(Flow::Wait(duration)) => return ControlFlow::Break(Next::After(duration)),
             Ok(Flow::Continue) => {
-                if is_clean_up {
-                    (memory.clean_up, memory.is_clean_up_denied) = (None, false);
+                if cleaned.is_some() {
+                    memory.cleaned_up(now);
                 }
                 if !is_look {
                     memory.pace.wrote(now);
@@ -300,8 +300,11 @@ impl Reconciler {
                 return ControlFlow::Break(Next::After(wait));
             }
             Err(Failed::Stale) => turn.must_read = true,
-            Err(Failed::Api(error)) if is_clean_up && !error.is_shutdown() => self.postpone_clean_up(&context, memory, &error),
             Err(Failed::Api(error)) => {
+                if let Some(job) = cleaned.filter(|_| !error.is_shutdown()) {
+                    self.postpone_clean_up(&context, job, memory, &error);
+                    return ControlFlow::Continue(());
+                }
                 // A write that was refused is one, too.
                 if error.is_answered_write() {
                     memory.pace.wrote(now);

@@ -145,7 +145,7 @@ impl Reconciler {
         memory.hold = None;
         memory.refusals = 0;
         memory.trouble = 0;
-        memory.started = Some(StartedRun { job_name, record, at: Instant::now(), is_seen: false });
+        memory.started = Some(StartedRun { job_name, record, unseen_since: Some(Instant::now()) });
     }
 
     /// One-offs that feed each other would run for ever.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use log::{debug, warn};
 
-use crate::api::{ObjectKey, QuarksJob, Resource};
+use crate::api::{ObjectKey, QuarksJob, Resource, Uid};
 use crate::clock;
 use crate::index::SharedIndex;
 use crate::kube::{Answer, Error, Request};
@@ -18,7 +18,6 @@ use crate::watch::{Listed, list_all};
 use super::decide::API_UNAVAILABLE;
 use super::events::Note;
 use super::memory::{Known, Memory};
-use super::pace::Pause;
 use super::reconcile::{Context, Failed, Next, Reconciler};
 use super::report::ready_of;
 use super::status::StatusBuilder;
@@ -105,11 +104,9 @@ impl Reconciler {
     }
 
     /// Clean-up failed: it holds up nothing, and is tried again later.
-    pub(super) fn postpone_clean_up(&self, context: &Context<'_>, memory: &mut Memory, error: &Error) {
+    pub(super) fn postpone_clean_up(&self, context: &Context<'_>, job: Uid, memory: &mut Memory, error: &Error) {
         let now = Instant::now();
-        let mut pause = Pause::after(memory.clean_up, REFUSAL_BACKOFF, now);
-        pause.until = pause.until.max(now + error.retry_after().unwrap_or_default());
-        memory.clean_up = Some(pause);
+        let pause = memory.clean_up_refused(job, now, error.retry_after().unwrap_or_default());
         let seconds = (pause.until - now).as_secs();
         memory.is_clean_up_denied = error.answer() == Answer::MissingRight;
         match error.answer() {

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::api::{ActiveRun, Job, JobEnd, QuarksJob, ResourceVersion};
+use crate::api::{ActiveRun, Job, JobEnd, ObjectKey, QuarksJob, ResourceVersion};
 use crate::controller::record::Marker;
 
 const UID: &str = "u1";
@@ -183,11 +183,11 @@ fn a_job_that_the_watch_has_not_shown_yet_is_waited_for() {
     let view = view(json!({"spec": {"trigger": {"strategy": "now"}}}));
     let record = job(1, UID, None).record.clone().expect("has a record");
     let at = Instant::now();
-    let mut started = StartedRun { job_name: "q-1".into(), record: *record, at, is_seen: false };
+    let mut started = StartedRun { job_name: "q-1".into(), record: *record, unseen_since: Some(at) };
     let ask = |started: &StartedRun, now| decide(&Snapshot { started: Some(started), ..snapshot(&view, &namespace()) }, now);
     assert_eq!(ask(&started, at), Decision::Wait(JOB_UNSEEN_LIMIT));
     assert!(matches!(ask(&started, at + JOB_UNSEEN_LIMIT), Decision::Do(Step::SettleVanished { .. })));
-    started.is_seen = true;
+    started.unseen_since = None;
     assert!(matches!(ask(&started, at), Decision::Do(Step::SettleVanished { .. })));
 }
 
@@ -221,7 +221,55 @@ fn cleaning_up() {
     let held = Arc::new(held);
     assert_eq!(next(&recorded("Failed", 10), std::slice::from_ref(&held)), Decision::Do(Step::ReleaseTtl(own(&held))));
     let released = Arc::new(JobView { has_ttl: true, ..(*held).clone() });
-    assert_eq!(next(&recorded("Failed", 10), &[released]), Decision::Nothing);
+    assert_eq!(next(&recorded("Failed", 10), &[Arc::clone(&released)]), Decision::Nothing);
+    // The next run ended before it could be released.
+    let mut held = (*old).clone();
+    held.record.as_mut().expect("has a record").ttl = Some(60);
+    let held = Arc::new(held);
+    for outcome in ["Failed", "Succeeded"] {
+        assert_eq!(next(&recorded(outcome, 10), &[Arc::clone(&held)]), Decision::Do(Step::ReleaseTtl(own(&held))), "{outcome}");
+    }
+}
+
+#[test]
+fn a_copy_of_a_job_is_no_other_run() {
+    let named = |run: u64, ended: Option<&str>| {
+        let mut job = (*job(run, UID, ended)).clone();
+        job.key = ObjectKey::new("ns", job_name("q", &UID.into(), run));
+        Arc::new(job)
+    };
+    let mut copy = (*job(1, UID, Some("Complete"))).clone();
+    copy.uid = "copy".into();
+    let copy = Arc::new(copy);
+    let active = view(json!({"status": {"active": {"run": 1, "jobName": job_name("q", &UID.into(), 1), "trigger": "now", "uid": UID}}}));
+    let real = named(1, None);
+    for jobs in [[Arc::clone(&copy), Arc::clone(&real)], [real, Arc::clone(&copy)]] {
+        assert_eq!(next(&active, &jobs), Decision::Nothing, "the run goes on");
+    }
+    let ended = named(1, Some("Failed"));
+    for jobs in [[Arc::clone(&copy), Arc::clone(&ended)], [Arc::clone(&ended), Arc::clone(&copy)]] {
+        assert_eq!(next(&active, &jobs), Decision::Do(Step::Settle(own(&ended))));
+    }
+}
+
+#[test]
+fn a_job_that_may_not_be_cleaned_up_holds_up_no_other() {
+    let now = Instant::now();
+    let mut value = settled(6, None, None);
+    value["status"]["lastRun"]["outcome"] = json!("Failed");
+    value["spec"] = json!({"failedJobsHistoryLimit": 1});
+    let (view, namespace) = (view(value), namespace());
+    let jobs: Vec<_> = (3..=6).map(|run| job(run, UID, Some("Failed"))).collect();
+    let ask = |jobs: &[Arc<JobView>], refused: &[Uid], until: Instant| {
+        let pauses = Pauses { clean_up: Some(until), refused, ..Pauses::default() };
+        decide(&Snapshot { pauses, jobs, ..snapshot(&view, &namespace) }, now)
+    };
+    let (wait, uids) = (Duration::from_secs(5), jobs.iter().map(|job| job.uid.clone()).collect::<Vec<_>>());
+    assert_eq!(ask(&jobs, &uids[..1], now + wait), Decision::Do(Step::DeleteOldest(own(&jobs[1]))));
+    assert_eq!(ask(&jobs, &uids[..2], now + wait), Decision::Do(Step::DeleteOldest(own(&jobs[2]))));
+    assert_eq!(ask(&jobs, &uids[..3], now + wait), Decision::Wait(wait), "perhaps it is refused for all");
+    assert_eq!(ask(&[Arc::clone(&jobs[0]), Arc::clone(&jobs[3])], &uids[..1], now + wait), Decision::Wait(wait), "the newest stays");
+    assert_eq!(ask(&jobs, &uids[..3], now), Decision::Do(Step::DeleteOldest(own(&jobs[0]))), "tried again");
 }
 
 #[test]
@@ -461,7 +509,8 @@ fn clean_up_holds_up_nothing() {
     let jobs = [Arc::clone(&last)];
     assert!(matches!(ask(&recorded("now"), &jobs, Pauses::default()), Decision::Do(Step::Start(_))), "what starts goes first");
     assert_eq!(ask(&recorded("manual"), &jobs, Pauses::default()), clean_up);
-    let paused = Pauses { clean_up: Some(now + Duration::from_secs(5)), ..Pauses::default() };
+    let refused = [last.uid.clone()];
+    let paused = Pauses { clean_up: Some(now + Duration::from_secs(5)), refused: &refused, ..Pauses::default() };
     assert!(matches!(ask(&recorded("now"), &jobs, paused), Decision::Do(Step::Start(_))));
     assert_eq!(ask(&recorded("manual"), &jobs, paused), Decision::Wait(Duration::from_secs(5)));
     assert_eq!(ask(&recorded("manual"), &[], paused), Decision::Nothing, "there is nothing to clean up");

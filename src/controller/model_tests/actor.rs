@@ -279,15 +279,15 @@ impl Worker<'_> {
         if is_start {
             self.world.ledger.starts_beside(&jobs, &view.uid);
         }
-        let is_clean_up = step.is_clean_up() && step != Step::Prune;
+        let cleaned = step.cleaned().map(|job| job.uid.clone());
         let object = self.turn.object.take();
         let context =
             Context { key: self.key, view: &view, namespace: namespace.as_ref(), object: object.as_deref().map(|read| &read.object) };
         match self.execute(step, &context, object.as_deref(), now) {
             Ok(Flow::Wait(duration)) => return Next::After(duration),
             Ok(Flow::Continue) => {
-                if is_clean_up {
-                    (self.memory.clean_up, self.memory.is_clean_up_denied) = (None, false);
+                if cleaned.is_some() {
+                    self.memory.cleaned_up(now);
                 }
                 self.memory.pace.wrote(now);
                 if is_start {
@@ -300,8 +300,10 @@ impl Worker<'_> {
                 return Next::After(pause.until - now);
             }
             Err(Failed::Stale) => self.turn.must_read = true,
-            Err(Failed::Api(_)) if is_clean_up => self.memory.clean_up = Some(Pause::after(self.memory.clean_up, REFUSAL_BACKOFF, now)),
-            Err(Failed::Api(no)) => return self.trouble(no),
+            Err(Failed::Api(no)) => match cleaned {
+                Some(job) => _ = self.memory.clean_up_refused(job, now, Duration::ZERO),
+                None => return self.trouble(no),
+            },
         }
         Next::Goes
     }
@@ -379,7 +381,7 @@ impl Worker<'_> {
         self.memory.hold = None;
         self.memory.refusals = 0;
         self.memory.trouble = 0;
-        self.memory.started = Some(StartedRun { job_name, record, at: self.world.now, is_seen: false });
+        self.memory.started = Some(StartedRun { job_name, record, unseen_since: Some(self.world.now) });
         Ok(Flow::Continue)
     }
 
