@@ -137,7 +137,7 @@ impl Spec {
         if pod.job_spec.get("manualSelector") == Some(&Value::Bool(true)) && !has_delete_pod_label(&template) {
             return Err(SpecError::new(
                 "spec.template.spec.manualSelector",
-                "needs the label `delete: pod` in the pod template: the next run's Job would take pods that are kept for its own",
+                "needs the pod label `delete: pod`: the next run would count pods that are kept for its own",
             ));
         }
         let output = match spec.get("output") {
@@ -253,8 +253,8 @@ impl<'a> PodTemplate<'a> {
 
     fn check_room_for_sidecar(&self) -> Result<(), SpecError> {
         for list in ["containers", "initContainers"] {
-            let named = self.pod_spec.get(list).and_then(Value::as_array).into_iter().flatten();
-            if named.into_iter().any(|container| container["name"] == SIDECAR_CONTAINER) {
+            let containers = self.pod_spec.get(list).and_then(Value::as_array);
+            if containers.is_some_and(|list| list.iter().any(|container| container["name"] == SIDECAR_CONTAINER)) {
                 return Err(SpecError::new(
                     format!("{POD}.{list}"),
                     format!("{SIDECAR_CONTAINER:?} is the name of the container that stores the output; use another name"),
@@ -265,7 +265,7 @@ impl<'a> PodTemplate<'a> {
             if self.pod_spec.get(field) == Some(&Value::Bool(true)) {
                 return Err(SpecError::new(
                     format!("{POD}.{field}"),
-                    format!("cannot be with spec.output: your processes could read the token of container {SIDECAR_CONTAINER:?}"),
+                    format!("with output your processes could read the token of {SIDECAR_CONTAINER}; set it to false"),
                 ));
             }
         }
@@ -283,7 +283,7 @@ impl<'a> PodTemplate<'a> {
                     if below.is_some_and(|below| below.first().is_none_or(|file| files.contains_key(*file))) {
                         return Err(SpecError::new(
                             format!("{POD}.containers[{name}].{list}"),
-                            format!("{path:?} is taken: at {OUTPUT_MOUNT} goes the output volume of this container; mount yours elsewhere"),
+                            format!("{:?} would hide output below {OUTPUT_MOUNT}; mount it elsewhere", shorten(path)),
                         ));
                     }
                 }
@@ -322,8 +322,7 @@ impl Output {
     fn parse(value: &Value, pod: &PodTemplate<'_>) -> Result<Self, SpecError> {
         let text = value.to_string();
         if text.len() > OUTPUT_MAX {
-            let message = format!("has {} bytes as JSON; at most {OUTPUT_MAX} can be handed over to the pod", text.len());
-            return Err(SpecError::new("spec.output", message));
+            return Err(SpecError::new("spec.output", format!("has {} bytes as JSON; at most {OUTPUT_MAX} are possible", text.len())));
         }
         let raw: RawOutput = crate::json::from_slice(text.as_bytes()).map_err(|error| SpecError::new("spec.output", error.to_string()))?;
         if let Some(other) = raw.output_type.filter(|kind| kind != "json" && !kind.is_empty()) {
@@ -421,7 +420,7 @@ pub fn is_subdomain(name: &str) -> bool {
 
 fn check_secret_name(name: &str, is_beginning: bool, path: &str) -> Result<(), SpecError> {
     if !is_beginning && is_reserved_secret(name) {
-        return Err(SpecError::new(path, format!("{name:?} is a Secret of the operator's own; use another name")));
+        return Err(SpecError::new(path, format!("{name:?} is the operator's own; use another name")));
     }
     if is_subdomain(name) {
         return Ok(());
@@ -600,7 +599,7 @@ mod tests {
         };
         with_length(OUTPUT_MAX).expect("allowed");
         let error = with_length(OUTPUT_MAX + 1).expect_err("too long");
-        assert_eq!(error.to_string(), "spec.output: has 1048577 bytes as JSON; at most 1048576 can be handed over to the pod");
+        assert_eq!(error.to_string(), "spec.output: has 1048577 bytes as JSON; at most 1048576 are possible");
     }
 
     #[test]

@@ -47,10 +47,13 @@ fn marks(keys: usize, value: &str) -> Value {
 fn a_plan_within_the_documented_limits_reaches_the_sidecar_whatever_its_size() {
     let text = format!("\"$(POD_NAME)\" $$ ü {}", "x".repeat(2_280));
     let small = json!({});
+    // With its hundred names just below the longest output.
+    let largest = json!({"secretAnnotations": {"a": "x".repeat(10_400)}});
     let own = json!({"secretAnnotations": {"a": text, "b": "file"}, "secretLabels": {"l": "file"}});
     for (name, files, options, labels, annotations) in [
         ("annotation", 60, &small, json!({"l": "all"}), json!({"a": text, "b": "all"})),
         ("many", 100, &small, marks(100, &"v".repeat(63)), marks(100, &text)),
+        ("largest", 100, &largest, json!({}), json!({})),
         ("own", 100, &own, json!({"l": "all", "m": "all"}), json!({"b": "all", "c": "all"})),
     ] {
         let scene = Scene::new(&format!("plan-{name}"));
