@@ -261,13 +261,11 @@ impl<'a> PodTemplate<'a> {
                 ));
             }
         }
-        for field in ["shareProcessNamespace", "hostPID"] {
-            if self.pod_spec.get(field) == Some(&Value::Bool(true)) {
-                return Err(SpecError::new(
-                    format!("{POD}.{field}"),
-                    format!("with output your processes could read the token of {SIDECAR_CONTAINER}; set it to false"),
-                ));
-            }
+        if self.pod_spec.get("shareProcessNamespace") == Some(&Value::Bool(true)) {
+            return Err(SpecError::new(
+                format!("{POD}.shareProcessNamespace"),
+                format!("with output your processes could read the token of {SIDECAR_CONTAINER}; set it to false"),
+            ));
         }
         Ok(())
     }
@@ -564,8 +562,7 @@ mod tests {
             (share(), Some("spec.template.spec.template.spec.shareProcessNamespace")),
             (with(&format!("{pod}/shareProcessNamespace"), json!(false)), None),
             (no_output(share()), None),
-            (with(&format!("{pod}/hostPID"), json!(true)), Some("spec.template.spec.template.spec.hostPID")),
-            (no_output(with(&format!("{pod}/hostPID"), json!(true))), None),
+            (with(&format!("{pod}/hostPID"), json!(true)), None),
             (manual(json!({"app": "a"})), Some("spec.template.spec.manualSelector")),
             (no_output(manual(json!(null))), Some("spec.template.spec.manualSelector")),
             (manual(json!({"delete": "no"})), Some("spec.template.spec.manualSelector")),
