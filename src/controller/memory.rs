@@ -424,7 +424,7 @@ mod tests {
             let jobs = [Arc::new(JobView::from(job))];
             let mut memory = Memory::default();
             memory.observe(&running, &jobs, false);
-            assert_eq!(memory.is_idle(Some(&running)), true, "status says it: {annotation:?}");
+            assert!(memory.is_idle(Some(&running)), "status says it: {annotation:?}");
             memory.observe(&recorded, &jobs, false);
             assert_eq!(memory.started.as_ref().map(|started| started.record.ttl), is_kept.then_some(Some(9)), "{annotation:?}");
             assert_eq!(memory.is_idle(Some(&recorded)), !is_kept, "{annotation:?}");
