@@ -152,7 +152,8 @@ impl Reconciler {
     fn watch_for_loop(&self, context: &Context<'_>, memory: &mut Memory) {
         if let Some(pause) = memory.config_loop.started(Instant::now()) {
             let text = format!(
-                "config changes make this run again and again, so the next ones wait for {} s; do QuarksJobs use each other's output?",
+                "config changes make this run again and again, so the next ones wait for {} s; does a run write a ConfigMap or Secret that it \
+                 or another QuarksJob refers to?",
                 pause.as_secs()
             );
             warn!("config loop key={} pause_seconds={}", context.key, pause.as_secs());
