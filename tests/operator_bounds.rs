@@ -99,6 +99,28 @@ fn a_request_that_is_too_long_is_named_and_everything_else_works_on() {
 }
 
 #[test]
+fn a_request_that_is_too_long_is_told_by_whatever_is_written_first() {
+    for is_running in [false, true] {
+        let scene = Scene::new(&format!("long-told-{is_running}"));
+        let long = "r".repeat(1_025);
+        scene.create("q", "now", |object| {
+            if !is_running {
+                object["metadata"]["annotations"] = json!({REQUESTED: long});
+            }
+        });
+        scene.operator.start();
+        scene.wait_running("q");
+        if is_running {
+            request(&scene, &long);
+        }
+        let job = name(&scene.wait_jobs(1)[0]);
+        scene.finish(&job, End::Complete);
+        scene.wait_settled("q", 1);
+        scene.wait_event("q", "InvalidRequest");
+    }
+}
+
+#[test]
 fn a_served_request_that_becomes_too_long_runs_nothing_and_a_removed_one_neither() {
     let scene = Scene::new("long-after");
     let _jobs = play::auto_complete(scene.server.api());

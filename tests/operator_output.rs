@@ -285,6 +285,20 @@ fn a_token_that_is_deleted_by_hand_is_made_anew_while_a_run_goes_on() {
 }
 
 #[test]
+fn a_secret_of_somebody_else_in_place_of_the_token_is_named_and_waited_for() {
+    let scene = Scene::new("replaced");
+    scene.create("q", |_| {});
+    scene.operator.start();
+    scene.wait_job();
+    let foreign = json!({"metadata": {"name": TOKEN}, "data": {"token": "Zm9yZWlnbg=="}});
+    scene.delete_token();
+    scene.server.api().create(&path("secrets", NAMESPACE, ""), foreign);
+    let text = format!("Secret {NAMESPACE}/{TOKEN} exists and is not the operator's; delete or rename it");
+    scene.operator.wait_for("a line about it", || scene.operator.log().contains(&text).then_some(()));
+    assert_eq!(scene.token().expect("left alone")["data"], json!({"token": "Zm9yZWlnbg=="}));
+}
+
+#[test]
 fn a_token_that_is_deleted_while_the_operator_is_down_is_made_anew() {
     let scene = Scene::new("deleted-down");
     scene.create("q", |_| {});

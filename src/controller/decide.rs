@@ -24,6 +24,8 @@ const REFUSED_MAX: usize = 3;
 
 /// Reason of condition `Ready` while answers are not the API server's, or come too late.
 pub const API_UNAVAILABLE: &str = "APIUnavailable";
+/// Reason of `Ready=False`: annotation `run-requested` is too long.
+pub const INVALID_REQUEST: &str = "InvalidRequest";
 
 /// Everything a decision rests on.
 #[derive(Clone, Debug)]
@@ -239,7 +241,7 @@ impl Readiness {
             Self::InvalidSpec => (false, "InvalidSpec"),
             Self::NamespaceNotReady => (false, "NamespaceNotReady"),
             Self::MissingReference => (false, MISSING_REFERENCE),
-            Self::InvalidRequest => (false, "InvalidRequest"),
+            Self::InvalidRequest => (false, INVALID_REQUEST),
         }
     }
 }

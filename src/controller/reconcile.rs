@@ -18,12 +18,12 @@ use super::action::Action;
 use super::choices::Choices;
 use super::config::ConfigStore;
 use super::credential::Credentials;
-use super::decide::{Decision, Readiness, Snapshot, Step, decide, pending, readiness};
+use super::decide::{Decision, INVALID_REQUEST, Readiness, Snapshot, Step, decide, pending, readiness};
 use super::events::{EventSender, Note};
 use super::identity::OwnJob;
 use super::memory::{Known, Memories, Memory};
 use super::pace::Pause;
-use super::report::ready_message;
+use super::report::{ready_message, ready_of};
 use super::status::StatusBuilder;
 use super::stick::lost_field;
 use super::template::SidecarSettings;
@@ -378,6 +378,7 @@ impl Reconciler {
         };
         let Some(field) = lost else {
             memory.record = None;
+            self.tell_invalid_request(context, old, status);
             return Ok(());
         };
         let now = Instant::now();
@@ -390,6 +391,14 @@ impl Reconciler {
             (pause.until - now).as_secs()
         );
         Ok(())
+    }
+
+    /// Whatever the status is written for, it may be the first to say that the request is none.
+    fn tell_invalid_request(&self, context: &Context<'_>, old: &QuarksJobStatus, status: &QuarksJobStatus) {
+        let is_said = |status: &QuarksJobStatus| ready_of(status).is_some_and(|(_, reason)| reason == INVALID_REQUEST);
+        if let Some(ready) = status.condition("Ready").filter(|_| is_said(status) && !is_said(old)) {
+            self.tell(context, Note::warning(INVALID_REQUEST, "Observe", ready.message.clone()));
+        }
     }
 
     /// The Job of the trigger that waited is there.

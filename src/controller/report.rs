@@ -82,7 +82,7 @@ impl Reconciler {
                 let note = "once has run for this template and does not run again; to run it again set spec.trigger.strategy to now, or set the annotation quarks.cloudfoundry.org/run-requested to a new value";
                 self.tell(context, Note::normal("AlreadyRan", "Observe", note.to_owned()));
             }
-            Readiness::InvalidSpec | Readiness::NamespaceNotReady | Readiness::MissingReference | Readiness::InvalidRequest if is_news => {
+            Readiness::InvalidSpec | Readiness::NamespaceNotReady | Readiness::MissingReference if is_news => {
                 self.tell(context, Note::warning(readiness.condition().1, "Observe", message));
             }
             _ => {}
@@ -129,7 +129,7 @@ pub(super) fn ready_message(readiness: Readiness, view: &QuarksJobView, missing:
         Readiness::MissingReference => missing.map(missing_message).unwrap_or_default(),
         Readiness::NamespaceNotReady => no_account_message(&view.key.namespace),
         Readiness::InvalidRequest => format!(
-            "annotation {} is longer than {REQUEST_MAX} bytes and no request; set a shorter value; all other triggers work",
+            "annotation {} is longer than {REQUEST_MAX} bytes, so it does not count as a request; set a shorter value; all other triggers work",
             crate::api::ANNOTATION_RUN_REQUESTED
         ),
     }

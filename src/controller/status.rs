@@ -127,7 +127,8 @@ impl<'a> StatusBuilder<'a> {
         let condition = Condition {
             kind: kind.to_owned(),
             status: value.to_owned(),
-            reason: reason.to_owned(),
+            // The API server takes none without a reason; a marker or status that somebody wrote may have none.
+            reason: if reason.is_empty() { "Unknown" } else { reason }.to_owned(),
             message: cut(message),
             last_transition_time: Some(since),
             observed_generation: None,
@@ -227,6 +228,13 @@ mod tests {
         assert!(failed.completed, "completed stays after the first success");
         let times: Vec<_> = failed.conditions.iter().map(|c| c.last_transition_time.as_deref().unwrap_or_default()).collect();
         assert_eq!(times, ["t1", "t2", "t3"], "a time moves only with its status");
+    }
+
+    #[test]
+    fn a_condition_always_has_a_reason() {
+        let end = LastRun { reason: String::new(), ..ended(Outcome::Failed) };
+        let status = StatusBuilder::new(&view("manual", 3), &QuarksJobStatus::default(), "t").ended(end, ready());
+        assert_eq!(status.condition("Succeeded").map(|condition| condition.reason.as_str()), Some("Unknown"));
     }
 
     #[test]

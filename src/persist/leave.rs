@@ -16,6 +16,9 @@ use crate::moment::Moment;
 /// How long a look is good for, and how long nothing may be heard until that counts as an outage.
 pub const OUTAGE_LIMIT: Duration = Duration::from_secs(30);
 
+/// Containers that end within this time of a look have ended together.
+const TOGETHER: Duration = Duration::from_secs(1);
+
 /// What has been seen of the right to write.
 #[derive(Debug)]
 pub struct Leave {
@@ -50,9 +53,10 @@ impl Leave {
         Self { limit, heard: None, looked: None, over: None }
     }
 
-    /// A container was seen to end just now.
+    /// A container was seen to end just now. What was asked before that says nothing about its output: another run may have ended since.
     pub fn heard(&mut self, now: Moment) {
         self.heard = Some(now);
+        self.looked = self.looked.filter(|looked| now - *looked < TOGETHER);
     }
 
     /// Asks, unless it was asked lately.

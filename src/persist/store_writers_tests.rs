@@ -52,6 +52,32 @@ fn after_an_outage_it_is_asked_again_and_after_a_short_one_not() {
 }
 
 #[test]
+fn for_a_container_that_ends_later_it_is_asked_again() {
+    for (seconds, looks) in [(0, 1), (1, 2), (20, 2)] {
+        let mut bench = Bench::new("later", &[]);
+        for name in ["a", "b"] {
+            fs::create_dir_all(bench.root.join(name)).unwrap();
+            fs::write(bench.root.join(name).join("f"), r#"{"k":"v"}"#).unwrap();
+        }
+        let containers = json!({"a": {"files": {"f": {"name": "s-a"}}}, "b": {"files": {"f": {"name": "s-b"}}}});
+        let plan = json!({"quarksJob": "q", "uid": "u", "run": 1, "containers": containers});
+        bench.store = Store::new(Fake(Rc::clone(&bench.server)), &Environment::for_tests(plan, &bench.root), 7);
+        let end = |bench: &mut Bench, name: &str| {
+            let mut outcomes = bench.store.accept(Ended { container: name.into(), lenient: false, documents: 1 }, bench.now);
+            outcomes.extend(bench.go_on(Duration::from_secs(3600)));
+            outcomes.into_iter().find_map(|outcome| if let Outcome::Failed(error) = outcome { Some(error.reason) } else { None })
+        };
+        assert_eq!(end(&mut bench, "a"), None);
+        bench.server.borrow_mut().clock += Duration::from_secs(seconds);
+        bench.server.borrow_mut().status = settled(1);
+        let is_over = looks > 1;
+        assert_eq!(end(&mut bench, "b"), is_over.then_some(OutputErrorReason::OwnerGone), "{seconds}");
+        assert_eq!(bench.server.borrow().secrets.contains_key("s-b"), !is_over, "{seconds}");
+        assert_eq!(bench.calls().matches("get quarksjob").count(), looks, "{}", bench.calls());
+    }
+}
+
+#[test]
 fn an_outage_before_the_first_look_counts_too() {
     let mut bench = Bench::one("first-look");
     bench.server.borrow_mut().trouble.extend(vec![("get", Trouble::Unsent); 9]);

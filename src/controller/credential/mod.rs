@@ -110,10 +110,7 @@ impl Credentials {
                     return Ok(());
                 }
                 Readiness::Foreign => {
-                    let key = ObjectKey::new(namespace, TOKEN_SECRET);
-                    return Err(CredentialError::NotReady(format!(
-                        "Secret {key} exists and is not the operator's; delete or rename it: the sidecar's token goes there"
-                    )));
+                    return Err(CredentialError::NotReady(foreign_message(namespace)));
                 }
                 Readiness::NotYet => {}
             }
@@ -282,10 +279,18 @@ fn timed_out() -> Error {
     Error::Transport { verb: "create", resource: Resource::SERVICE_ACCOUNT_TOKENS, sent: false, timed_out: true, message }
 }
 
+fn foreign_message(namespace: &str) -> String {
+    let key = ObjectKey::new(namespace, TOKEN_SECRET);
+    format!("Secret {key} exists and is not the operator's; delete or rename it: the sidecar's token goes there")
+}
+
 fn tell(namespace: &str, step: &Step, answer: &Answer) {
     match (step, answer) {
         (Step::Store { account, expires, .. }, Answer::Stored) => {
             info!("token stored namespace={namespace} account={account} expires={expires}");
+        }
+        (Step::Look, Answer::Found { account: None, .. }) => {
+            warn!("no token namespace={namespace} message={:?}", foreign_message(namespace))
         }
         (Step::Delete(_), Answer::Deleted) => info!("token secret deleted namespace={namespace}"),
         _ => debug!("token step={} namespace={namespace}", step.name()),
