@@ -55,6 +55,7 @@ pub const SIDECAR_OUTPUT_ROOT: &str = "/mnt/quarks";
 pub const TOKEN_SECRET: &str = "quarks-job-sidecar-token";
 /// Secret with the key of config digests, one a namespace.
 pub const CONFIG_KEY_SECRET: &str = "quarks-job-config-key";
+
 /// True for the Secrets that are the operator's own in each namespace: no output goes there.
 pub fn is_reserved_secret(name: &str) -> bool {
     [TOKEN_SECRET, CONFIG_KEY_SECRET].contains(&name)

@@ -86,7 +86,7 @@ const SWITCHES: [&str; 3] = ["apply-crd", LEADER_ELECT, "wait"];
 
 /// What was given: for each row its source, as it is called in messages, and its value.
 pub(super) struct Given {
-    rows: &'static [Row],
+    rows: Vec<Row>,
     values: Vec<Option<(String, String)>>,
     /// Arguments that are no flags.
     pub words: Vec<String>,
@@ -95,7 +95,7 @@ pub(super) struct Given {
 impl Given {
     /// Reads the command line, with at most so many words beside flags; `variable` reads the environment.
     pub fn parse(
-        rows: &'static [Row],
+        rows: &[Row],
         words_max: usize,
         arguments: &[OsString],
         variable: &dyn Fn(&str) -> Option<OsString>,
@@ -131,7 +131,7 @@ impl Given {
                 values[row] = Some(((*variable_name).to_owned(), text(value, variable_name)?));
             }
         }
-        Ok(Self { rows, values, words })
+        Ok(Self { rows: rows.to_vec(), values, words })
     }
 
     /// Source and value of a flag.
@@ -196,8 +196,8 @@ impl Given {
     }
 }
 
-/// One row a flag of the operator.
-const VALUES: [Row; 27] = [
+/// One row a flag of the operator, besides those of [`SIDECAR`].
+const VALUES: [Row; 17] = [
     KUBECONFIG,
     CONTEXT,
     ("monitored-id", None, "MONITORED_ID"),
@@ -206,16 +206,6 @@ const VALUES: [Row; 27] = [
     ("log-format", None, "LOG_FORMAT"),
     ("apply-crd", None, "APPLY_CRD"),
     ("ctx-timeout", None, "CTX_TIMEOUT"),
-    SIDECAR[0],
-    SIDECAR[1],
-    SIDECAR[2],
-    SIDECAR[3],
-    SIDECAR[4],
-    SIDECAR[5],
-    SIDECAR[6],
-    SIDECAR[7],
-    SIDECAR[8],
-    SIDECAR[9],
     ("http-listen", None, "HTTP_LISTEN"),
     (LEADER_ELECT, None, "LEADER_ELECT"),
     (LEASE_DURATION, None, "LEADER_ELECT_LEASE_DURATION"),
@@ -230,7 +220,7 @@ const VALUES: [Row; 27] = [
 impl Flags {
     /// Reads the command line; `variable` reads the environment.
     pub fn parse(arguments: Vec<OsString>, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, CliError> {
-        let given = Given::parse(&VALUES, 0, &arguments, variable)?;
+        let given = Given::parse(&[&VALUES[..], &SIDECAR].concat(), 0, &arguments, variable)?;
         let (find, value) = (|name: &str| given.find(name), |name: &str| given.value(name));
         let watch_namespaces = namespaces(find("watch-namespaces"))?;
         let account = find("sidecar-service-account");

@@ -40,23 +40,10 @@ Exit codes: 0 printed, 1 failed, 2 wrong usage.
 /// The UID is not known before the QuarksJob exists.
 const PLACEHOLDER_UID: &str = "00000000-0000-0000-0000-000000000000";
 
-const ROWS: [Row; 12] = [
-    ("filename", Some('f'), ""),
-    ("namespace", Some('n'), ""),
-    SIDECAR[0],
-    SIDECAR[1],
-    SIDECAR[2],
-    SIDECAR[3],
-    SIDECAR[4],
-    SIDECAR[5],
-    SIDECAR[6],
-    SIDECAR[7],
-    SIDECAR[8],
-    SIDECAR[9],
-];
+const ROWS: [Row; 2] = [("filename", Some('f'), ""), ("namespace", Some('n'), "")];
 
 pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
-    let given = Given::parse(&ROWS, 0, arguments, &|name| std::env::var_os(name))?;
+    let given = Given::parse(&[&ROWS[..], &SIDECAR].concat(), 0, arguments, &|name| std::env::var_os(name))?;
     let sidecar = given.sidecar(LevelFilter::Info, Format::Text)?;
     let mut text = String::new();
     for object in objects(&given)?.0 {

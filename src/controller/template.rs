@@ -413,7 +413,7 @@ mod tests {
             let pod = &mut template["spec"]["template"]["spec"];
             pod["volumes"] = volumes.iter().map(|name| json!({"name": name})).collect();
             pod["containers"] = mapped.iter().map(|name| json!({"name": name})).collect();
-            // Whoever names the token's volume does not get it.
+            // A container that mounts the token's volume by its name does not get it.
             pod["initContainers"] = json!([{"name": "i", "volumeMounts": [{"name": "output-persist-token", "mountPath": "/t"}]}]);
             let map: Map<String, Value> = mapped.iter().map(|name| ((*name).to_owned(), json!({"a": {"name": *name}}))).collect();
             let job = build(template, Some(json!({"outputMap": map})));
