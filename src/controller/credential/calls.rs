@@ -69,7 +69,7 @@ pub(super) fn carry_out(client: &Client, index: &SharedIndex, namespace: &str, s
             let annotations = json!({ANNOTATION_ACCOUNT: account, ANNOTATION_EXPIRES: expires});
             let token = STANDARD.encode(token);
             let action = Action::StoreToken { key: &key, uid: secret, token: &token, annotations: &annotations };
-            client.call_unit(&action.request()).map(|()| Answer::Stored)
+            client.call(&action.request()).map(|Metadata { metadata }| Answer::Stored(metadata.resource_version))
         }
         Step::ListJobs => list_jobs(client, namespace),
         Step::Delete(secret) => match client.call_unit(&Action::DeleteSecret { key: &key, uid: secret }.request()) {
@@ -102,7 +102,8 @@ fn is_changed(step: &Step, error: &Error) -> bool {
 fn look(client: &Client, key: &ObjectKey) -> Result<Answer, Error> {
     match client.call::<Metadata>(&Request::get(Resource::SECRETS, key).metadata_only()) {
         Ok(Metadata { mut metadata }) => {
-            Ok(Answer::Found { secret: metadata.uid, account: metadata.annotations.remove(ANNOTATION_ACCOUNT) })
+            let account = metadata.annotations.remove(ANNOTATION_ACCOUNT);
+            Ok(Answer::Found { secret: metadata.uid, version: metadata.resource_version, account })
         }
         Err(error) if error.is_not_found() => Ok(Answer::Absent),
         Err(error) => Err(error),

@@ -286,7 +286,7 @@ fn foreign_message(namespace: &str) -> String {
 
 fn tell(namespace: &str, step: &Step, answer: &Answer) {
     match (step, answer) {
-        (Step::Store { account, expires, .. }, Answer::Stored) => {
+        (Step::Store { account, expires, .. }, Answer::Stored(_)) => {
             info!("token stored namespace={namespace} account={account} expires={expires}");
         }
         (Step::Look, Answer::Found { account: None, .. }) => {

@@ -2,13 +2,13 @@
 //!
 //! Promises: the Secret is never deleted while a run that this process started, a Job that the index shows or a Job that the API server has
 //! just listed may need it. Only a fresh list allows the deletion: a silent watch does not. While the Secret is in use it is read every few
-//! seconds and created again if it is gone. A token is renewed at half of its life, counted from before the request. A failed call is
+//! seconds, created again if it is gone, and renewed if somebody wrote to it. A token is renewed at half of its life, counted from before the request. A failed call is
 //! retried, never faster than its backoff.
 
 use std::fmt;
 use std::time::Duration;
 
-use crate::api::{ObjectKey, Uid};
+use crate::api::{ObjectKey, ResourceVersion, Uid};
 use crate::controller::planted::{Defect, is_planted};
 use crate::moment::Moment;
 use crate::queue::Backoff;
@@ -36,6 +36,8 @@ pub const RETRY: Backoff = Backoff { first: Duration::from_secs(2), max: Duratio
 pub const RETRY_LEFTOVER: Backoff = Backoff { first: Duration::from_secs(2), max: Duration::from_secs(600) };
 /// Between two lists of Jobs, if one does not allow the deletion.
 pub const RELIST: Backoff = Backoff { first: Duration::from_secs(30), max: Duration::from_secs(300) };
+/// A Secret that somebody else writes to gets a new token so long after the last one at the earliest.
+const REWRITE_PAUSE: Duration = Duration::from_secs(60);
 /// Time until the next read of a Secret that has our name and is not ours.
 const FOREIGN: Duration = Duration::from_secs(60);
 
@@ -143,13 +145,13 @@ pub enum Answer {
     /// The Secret is not there.
     Absent,
     /// It is; the account in its annotation says that it is ours.
-    Found { secret: Uid, account: Option<String> },
+    Found { secret: Uid, version: ResourceVersion, account: Option<String> },
     /// It was created.
     Created { secret: Uid, account: String },
     /// A token, its life in seconds as far as the answer says, and its end for people.
     Issued { token: Token, seconds: Option<i64>, expires: String },
-    /// The token is in the Secret.
-    Stored,
+    /// The token is in the Secret, which has this version now.
+    Stored(ResourceVersion),
     /// The Jobs that QuarksJobs own.
     Jobs(Vec<ListedJob>),
     /// The Secret was deleted, or was gone.
@@ -190,7 +192,10 @@ enum Known {
     /// With a token.
     Held {
         secret: Uid,
+        /// As it was stored. With another one somebody has written to it, and nobody knows whether the token is still there.
+        version: ResourceVersion,
         account: String,
+        stored: Moment,
         renew_at: Moment,
         seen: Moment,
     },
@@ -359,7 +364,7 @@ impl State {
                 Some(_) | None => Step::Wait(list_at.unwrap_or(now + LOOK)),
             },
             Known::Empty(secret) => request(secret),
-            Known::Held { secret, account, renew_at, seen } => {
+            Known::Held { secret, account, renew_at, seen, version: _, stored: _ } => {
                 let look = if is_planted(Defect::RareLooks) { LOOK * 2 } else { LOOK };
                 if now >= *renew_at || self.account.as_ref() != Some(account) {
                     request(secret)
@@ -408,9 +413,9 @@ impl State {
                 self.known = Known::Absent;
                 self.is_there(None, now);
             }
-            Answer::Found { secret, account } => {
+            Answer::Found { secret, version, account } => {
                 self.is_there(account.is_some().then(|| secret.clone()), now);
-                self.found(secret, account, now);
+                self.found(secret, version, account, now);
             }
             Answer::Created { secret, account } => {
                 self.account.get_or_insert(account);
@@ -422,9 +427,9 @@ impl State {
                     self.known = Known::Issued { secret, account, token, expires, renew_at: sent + half_life(seconds) };
                 }
             }
-            Answer::Stored => {
+            Answer::Stored(version) => {
                 if let Known::Issued { secret, account, renew_at, .. } = std::mem::replace(&mut self.known, Known::Unknown) {
-                    self.known = Known::Held { secret, account, renew_at, seen: now };
+                    self.known = Known::Held { secret, version, account, stored: now, renew_at, seen: now };
                 }
                 self.failures = 0;
                 self.failed = None;
@@ -456,15 +461,19 @@ impl State {
         self.there = there;
     }
 
-    fn found(&mut self, found: Uid, owner: Option<String>, now: Moment) {
+    fn found(&mut self, found: Uid, found_version: ResourceVersion, owner: Option<String>, now: Moment) {
         let Some(owner) = owner else {
             self.known = Known::Foreign(now);
             return;
         };
         match &mut self.known {
-            // Another operator may have renewed it meanwhile: as good as ours.
-            Known::Held { secret, account, seen, .. } if *secret == found && *account == owner => {
+            Known::Held { secret, version, account, stored, renew_at, seen } if *secret == found && *account == owner => {
                 *seen = now;
+                if *version != found_version {
+                    // Somebody may have overwritten the token: it is renewed. Where they write all the time, not more often than so.
+                    *renew_at = (*renew_at).min(*stored + REWRITE_PAUSE);
+                    *version = found_version;
+                }
                 self.failures = 0;
                 self.failed = None;
             }

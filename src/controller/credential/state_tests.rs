@@ -38,7 +38,7 @@ impl Play {
                 (Step::Look, Answer::Absent),
                 (Step::Create("a".to_owned()), Answer::Created { secret: Uid::from("s"), account: "a".to_owned() }),
                 (request(), issued(Some(3_600))),
-                (store(), Answer::Stored),
+                (store(), stored()),
             ],
         );
         assert_eq!(self.state.readiness("a", moment(at)), Readiness::Ready);
@@ -106,8 +106,16 @@ fn issued(seconds: Option<i64>) -> Answer {
     Answer::Issued { token: Token("t".to_owned()), seconds, expires: "later".to_owned() }
 }
 
+fn stored() -> Answer {
+    Answer::Stored(ResourceVersion::from("1"))
+}
+
 fn found(secret: &str, account: Option<&str>) -> Answer {
-    Answer::Found { secret: Uid::from(secret), account: account.map(str::to_owned) }
+    found_at("1", secret, account)
+}
+
+fn found_at(version: &str, secret: &str, account: Option<&str>) -> Answer {
+    Answer::Found { secret: Uid::from(secret), version: ResourceVersion::from(version), account: account.map(str::to_owned) }
 }
 
 #[test]
@@ -124,7 +132,7 @@ fn several_starts_share_one_obtaining() {
     play.step(0, Step::Create("a".to_owned()));
     play.step(0, Step::Busy);
     play.state.take_in(Answer::Created { secret: Uid::from("s"), account: "a".to_owned() }, moment(0), moment(0));
-    play_answers(&mut play, 0, &[(request(), issued(Some(3_600))), (store(), Answer::Stored)]);
+    play_answers(&mut play, 0, &[(request(), issued(Some(3_600))), (store(), stored())]);
     assert_eq!(play.state.readiness("a", moment(0)), Readiness::Ready);
     assert_eq!(play.state.readiness("b", moment(0)), Readiness::NotYet, "of another account");
     play.wait(0, 6);
@@ -160,7 +168,7 @@ fn a_silent_watch_of_jobs_ends_no_use() {
                 assert_eq!(at, 1_800, "half of its life");
                 play.state.take_in(issued(Some(3_600)), moment(at), moment(at));
             }
-            Step::Store { .. } => play.state.take_in(Answer::Stored, moment(at), moment(at)),
+            Step::Store { .. } => play.state.take_in(stored(), moment(at), moment(at)),
             other => panic!("{other:?} at {at} s"),
         }
     }
@@ -309,7 +317,7 @@ fn what_is_deleted_by_somebody_is_made_anew() {
             (Step::Look, Answer::Absent),
             (Step::Create("a".to_owned()), Answer::Created { secret: Uid::from("s"), account: "a".to_owned() }),
             (request(), issued(Some(3_600))),
-            (store(), Answer::Stored),
+            (store(), stored()),
         ],
     );
     // Deleted and made by somebody else: ours by its annotation, but without a token of ours.
@@ -325,6 +333,24 @@ fn what_was_deleted_while_the_operator_was_down_is_made_anew_for_a_running_job()
 }
 
 #[test]
+fn a_secret_that_somebody_wrote_to_gets_a_new_token_but_not_more_than_one_a_minute() {
+    let mut play = Play::held();
+    play.show(6, true, Fate::Waiting);
+    play.answer(6, Step::Look, found_at("2", "s", Some("a")));
+    assert_eq!(play.state.readiness("a", moment(59)), Readiness::Ready, "it may be as it was");
+    for at in [12, 18, 24, 30, 36, 42, 48, 54] {
+        play.answer(at, Step::Look, found_at("3", "s", Some("a")));
+    }
+    assert_eq!(play.state.readiness("a", moment(60)), Readiness::NotYet, "a start waits for the new one");
+    play_answers(&mut play, 60, &[(request(), issued(Some(3_600))), (store(), Answer::Stored(ResourceVersion::from("4")))]);
+    for at in [66, 72] {
+        play.answer(at, Step::Look, found_at("4", "s", Some("a")));
+    }
+    play.answer(180, Step::Look, found_at("5", "s", Some("a")));
+    play.step(180, request());
+}
+
+#[test]
 fn adoption_is_tried_again_and_renews_at_once_whatever_the_clocks_say() {
     let mut play = Play::new();
     play.show(0, true, Fate::Waiting);
@@ -332,7 +358,7 @@ fn adoption_is_tried_again_and_renews_at_once_whatever_the_clocks_say() {
     play.wait(0, 2);
     play.answer(2, Step::Look, Answer::Failed);
     play.wait(2, 6);
-    play_answers(&mut play, 6, &[(Step::Look, found("s", Some("a"))), (request(), issued(Some(3_600))), (store(), Answer::Stored)]);
+    play_answers(&mut play, 6, &[(Step::Look, found("s", Some("a"))), (request(), issued(Some(3_600))), (store(), stored())]);
     assert_eq!(play.quiet_until(6, 1_806), None, "and then at half of its life");
     play.step(1_806, request());
 }
@@ -361,7 +387,7 @@ fn a_look_that_fails_is_repeated_soon_and_other_failures_back_off() {
         }
     }
     // A good look does not make it forget, a stored token does.
-    play_answers(&mut play, at, &[(Step::Look, found("s", Some("a"))), (request(), issued(None)), (store(), Answer::Stored)]);
+    play_answers(&mut play, at, &[(Step::Look, found("s", Some("a"))), (request(), issued(None)), (store(), stored())]);
     play.answer(at + 6, Step::Look, Answer::Absent);
     play.answer(at + 6, Step::Create("a".to_owned()), Answer::Failed);
     play.wait(at + 6, at + 8);
@@ -408,7 +434,7 @@ fn life_is_counted_from_the_question_and_is_the_answers_within_bounds() {
         play.answer(0, Step::Look, found("s", Some("a")));
         play.step(1, request());
         play.state.take_in(issued(seconds), moment(1), moment(11));
-        play.answer(15, store(), Answer::Stored);
+        play.answer(15, store(), stored());
         assert_eq!(play.quiet_until(15, 4_000), Some((1 + half, request())), "{seconds:?}");
         assert_eq!(play.state.readiness("a", moment(half)), Readiness::Ready);
         assert_eq!(play.state.readiness("a", moment(1 + half)), Readiness::NotYet, "a start waits for the renewal");
