@@ -381,7 +381,7 @@ fn forge(scene: &Scene, job: &str, record: Option<Value>) {
 
 #[test]
 fn a_run_number_that_nobody_can_have_reached_is_none() {
-    for (case, forged) in [("name", u64::MAX), ("annotation", (1 << 53) - 1)] {
+    for (case, forged) in [("name", u64::MAX), ("annotation", (1 << 53) - 1), ("marker", (1 << 53) - 1)] {
         let scene = Scene::new(&format!("forged-{case}"));
         let _jobs = play::auto_complete(scene.server.api());
         scene.create("q", "manual", |_| {});
@@ -389,6 +389,10 @@ fn a_run_number_that_nobody_can_have_reached_is_none() {
         scene.wait_quiet();
         match case {
             "name" => forge(&scene, &own_job("q", &scene.quarks_job("q"), forged), None),
+            "marker" => {
+                let marker = json!({"uid": uid(&scene.quarks_job("q")), "runs": forged, "outcome": "Succeeded"});
+                scene.patch("q", json!({"metadata": {"annotations": {"quarks.cloudfoundry.org/settled": marker.to_string()}}}));
+            }
             _ => forge(&scene, "by-hand", Some(json!({"run": forged, "trigger": "now"}))),
         }
         for run in 1..=2 {

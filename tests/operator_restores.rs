@@ -8,6 +8,7 @@ use quarks_job::api::Uid;
 use quarks_job::controller::names::job_name;
 use serde_json::{Value, json};
 use support::play::{self, End, path};
+use support::probe::{Samples, listening};
 use support::scene::{NAMESPACE, Scene, condition, name, own_job};
 
 const SETTLED: &str = "quarks.cloudfoundry.org/settled";
@@ -225,5 +226,41 @@ fn a_request_from_before_the_restore_stays_served_after_a_run_for_another_reason
         scene.wait_settled("q", 2);
         scene.wait_quiet();
         assert_eq!(scene.created().len(), 2, "{strategy}: {}", scene.operator.log());
+    }
+}
+
+#[test]
+fn an_end_that_somebody_takes_out_of_status_is_written_again_and_not_told_again() {
+    for is_restarted in [false, true] {
+        let what = format!("restarted: {is_restarted}");
+        let scene = listening(Scene::new(&format!("taken-out-{is_restarted}")));
+        let _jobs = play::auto_complete(scene.server.api());
+        scene.create("q", "once", |_| {});
+        scene.operator.start();
+        let before = scene.wait_settled("q", 1);
+        scene.wait_quiet();
+        if is_restarted {
+            scene.operator.kill9();
+        }
+        scene.server.api().patch(&(path("quarksjobs", NAMESPACE, "q") + "/status"), &json!({"status": {"lastRun": null}}));
+        if is_restarted {
+            scene.operator.start();
+        }
+        let after = scene.wait_settled("q", 1);
+        scene.wait_quiet();
+        for field in ["run", "jobName", "trigger", "startTime", "completionTime", "outcome", "reason"] {
+            assert!(before["status"]["lastRun"][field] != Value::Null, "{field} is there before, {what}");
+            assert_eq!(after["status"]["lastRun"][field], before["status"]["lastRun"][field], "{field}, {what}");
+        }
+        let marker: Value = serde_json::from_str(after["metadata"]["annotations"][SETTLED].as_str().expect("a marker")).expect("JSON");
+        for time in ["startTime", "completionTime"] {
+            assert_eq!(marker[time], before["status"]["lastRun"][time], "where {time} comes from, {what}");
+        }
+        let events = scene.server.api().list(&path("events", NAMESPACE, ""));
+        let told: Vec<&Value> = events.iter().filter(|event| event["reason"] == "RunSucceeded").collect();
+        assert!(told.len() == 1 && told[0]["series"].is_null(), "{what}: {told:?}");
+        let counted: f64 = Samples::scrape(&scene.operator).moved("quarksjob_runs_total").values().sum();
+        assert!(counted < 1.5 && (is_restarted || counted > 0.5), "{what}: {counted} runs are counted");
+        assert_eq!(scene.created().len(), 1, "{what}");
     }
 }

@@ -10,8 +10,10 @@ use crate::api::{ANNOTATION_SETTLED, ActiveRun, ObjectMeta, Outcome, QuarksJobSt
 
 use super::planted::{Defect, is_planted};
 
-/// Runs numbers are exact in every JSON reader, and `runs + 1` never overflows.
+/// Run numbers are exact in every JSON reader.
 const RUN_MAX: u64 = 1 << 53;
+/// A marker with more runs is none: somebody wrote it, and it would leave no numbers for the runs to come.
+const SETTLED_MAX: u64 = RUN_MAX / 2;
 /// Longest text of a record in bytes: what we write is far shorter, whatever a request says. Others can write annotations of 256 KiB.
 const TEXT_MAX: usize = 16 * 1024;
 /// Longest value of annotation `run-requested` in bytes.
@@ -40,6 +42,12 @@ pub struct Marker {
     /// What made it start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger: Option<Trigger>,
+    /// When its Job started, RFC 3339, for the same purpose.
+    #[serde(default, rename = "startTime", skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<String>,
+    /// When it ended.
+    #[serde(default, rename = "completionTime", skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<String>,
 }
 
 /// The stored form has the UID of its QuarksJob too: a marker in a copied manifest speaks of another object.
@@ -79,8 +87,8 @@ impl Marker {
     }
 
     /// The copy in status, if it is this object's.
-    pub fn in_status(metadata: &ObjectMeta, status: &QuarksJobStatus) -> Option<Self> {
-        Self::parse(status.settled.as_deref()?, &metadata.uid)
+    pub fn in_status(uid: &Uid, status: &QuarksJobStatus) -> Option<Self> {
+        Self::parse(status.settled.as_deref()?, uid)
     }
 
     fn parse(text: &str, uid: &Uid) -> Option<Self> {
@@ -94,7 +102,7 @@ impl Marker {
         }
         let StoredUid { uid } = crate::json::from_slice(text.as_bytes()).ok()?;
         let marker: Self = crate::json::from_slice(text.as_bytes()).ok()?;
-        (marker.runs < RUN_MAX && is_request(marker.request.as_ref())).then_some((uid, marker))
+        (marker.runs <= SETTLED_MAX && is_request(marker.request.as_ref())).then_some((uid, marker))
     }
 
     /// The text of the annotation of the QuarksJob with this UID.
@@ -104,7 +112,7 @@ impl Marker {
         stored.to_string()
     }
 
-    /// The marker after `run` has ended.
+    /// The marker after `run` has ended, without its times.
     pub fn after(&self, run: &RunRecord, outcome: Outcome, reason: &str) -> Self {
         let once = if run.strategy == Some(Strategy::Once) { run.template.clone() } else { self.once.clone() };
         Self {
@@ -115,6 +123,8 @@ impl Marker {
             outcome: Some(outcome),
             reason: reason.to_owned(),
             trigger: Some(run.trigger),
+            start_time: None,
+            completion_time: None,
         }
     }
 }
@@ -283,7 +293,7 @@ mod tests {
             let marker = Marker { runs: 1, request: request(length), ..Marker::default() };
             assert_eq!(in_force(Some(&marker.encode(&Uid::from("u1"))), None) == 1, is_good, "{length}");
         }
-        for (runs, is_good) in [(RUN_MAX - 1, true), (RUN_MAX, false)] {
+        for (runs, is_good) in [(SETTLED_MAX, true), (SETTLED_MAX + 1, false)] {
             assert_eq!(in_force(Some(&marker("u1", runs)), None) == runs, is_good, "{runs}");
         }
         for (length, is_good) in [(TEXT_MAX, true), (TEXT_MAX + 1, false)] {

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use log::{debug, info, warn};
 
 use crate::api::{
-    LABEL_JOB_UID, LABEL_QJOB_NAME, LastRun, ObjectKey, Outcome, PodReport, QuarksJob, QuarksJobStatus, Resource, Strategy, Trigger, Uid,
+    ActiveRun, LABEL_JOB_UID, LABEL_QJOB_NAME, LastRun, ObjectKey, Outcome, PodReport, QuarksJob, QuarksJobStatus, Resource, Strategy,
+    Trigger, Uid,
 };
 use crate::clock;
 use crate::digest;
@@ -106,7 +107,8 @@ impl Reconciler {
         memory: &mut Memory,
     ) -> Result<Flow, Failed> {
         let view = context.view;
-        let marker = view.marker.after(record, verdict.outcome, &verdict.reason);
+        let RunTimes { start_time, completion_time } = RunTimes::of(record.run, view.active.as_deref(), job, &view.marker);
+        let marker = Marker { start_time, completion_time, ..view.marker.after(record, verdict.outcome, &verdict.reason) };
         let strategy = strategy_after(view, record, &marker);
         let action = Action::Settle { key: context.key, version: &view.resource_version, uid: &view.uid, marker: &marker, strategy };
         let refusal = match self.client.call::<QuarksJob>(&action.request()) {
@@ -197,9 +199,9 @@ impl Reconciler {
         let now = clock::now_seconds();
         let builder = StatusBuilder::new(context.view, &status, &now);
         let recorded = recorded_end(&status, marker);
-        let is_news = recorded.is_none() && marker.runs > 0;
         // Else the answer to our own settle was lost, or another process settled it and is gone.
         let is_counted = memory.verdict.as_ref().is_some_and(|(run, _)| *run == marker.runs);
+        let is_news = recorded.is_none() && (is_counted || !is_copied(&status, context.view));
         let new = match recorded {
             Some(last) => builder.ended(last, context.ready()),
             None if marker.runs == 0 => builder.idle(Readiness::Ready, &ready_message(Readiness::Ready, context.view, None)),
@@ -280,6 +282,32 @@ pub(super) fn recorded_end(status: &QuarksJobStatus, marker: &Marker) -> Option<
     status.last_run.clone().filter(|last| last.run > marker.runs || (last.run == marker.runs && is_settled(last.outcome)))
 }
 
+/// Status has the marker of this run, so it has told its end before: somebody has taken that away.
+fn is_copied(status: &QuarksJobStatus, view: &QuarksJobView) -> bool {
+    Marker::in_status(&view.uid, status).map_or(0, |copy| copy.runs) >= view.marker.runs
+}
+
+/// When a run started and ended, RFC 3339.
+struct RunTimes {
+    start_time: Option<String>,
+    completion_time: Option<String>,
+}
+
+impl RunTimes {
+    /// The Job says it, then what was written down while it ran, then what was written down when it was settled.
+    fn of(run: u64, active: Option<&ActiveRun>, job: Option<&JobView>, marker: &Marker) -> Self {
+        let settled = Some(marker).filter(|marker| marker.runs == run);
+        let end = job.and_then(|job| job.end.as_ref()).and_then(|end| end.time()).map(str::to_owned);
+        Self {
+            start_time: job
+                .and_then(|job| job.started.clone().or_else(|| job.created.clone()))
+                .or_else(|| active.filter(|active| active.run == run)?.start_time.clone())
+                .or_else(|| settled?.start_time.clone()),
+            completion_time: end.or_else(|| settled?.completion_time.clone()).or_else(|| Some(clock::now_seconds())),
+        }
+    }
+}
+
 pub(super) fn last_run(
     context: &Context<'_>,
     run: u64,
@@ -288,16 +316,13 @@ pub(super) fn last_run(
     verdict: Verdict,
     status: &QuarksJobStatus,
 ) -> LastRun {
-    let active = status.active.as_ref().filter(|active| active.run == run);
-    let end_time = job.and_then(|job| job.end.as_ref()).and_then(|end| end.time());
+    let RunTimes { start_time, completion_time } = RunTimes::of(run, status.active.as_ref(), job, &context.view.marker);
     LastRun {
         run,
         job_name: job.map_or_else(|| job_name(&context.key.name, &context.view.uid, run), |job| job.key.name.to_string()),
         trigger,
-        start_time: job
-            .and_then(|job| job.started.clone().or_else(|| job.created.clone()))
-            .or_else(|| active.and_then(|run| run.start_time.clone())),
-        completion_time: Some(end_time.map_or_else(clock::now_seconds, str::to_owned)),
+        start_time,
+        completion_time,
         outcome: verdict.outcome,
         reason: verdict.reason,
         message: verdict.message,
@@ -353,6 +378,44 @@ mod tests {
             assert_eq!(is_recorded(runs, outcome), expected, "{runs} {outcome:?}");
         }
         assert_eq!(recorded_end(&QuarksJobStatus::default(), &Marker::default()), None);
+    }
+
+    #[test]
+    fn an_end_is_told_before_status_has_its_marker() {
+        let view = QuarksJobView { marker: Marker { runs: 2, ..Marker::default() }, ..view("manual") };
+        for (uid, runs, expected) in [("u", 2, true), ("u", 3, true), ("u", 1, false), ("other", 2, false)] {
+            let settled = Marker { runs, ..Marker::default() }.encode(&Uid::from(uid));
+            let status = QuarksJobStatus { settled: Some(settled), ..QuarksJobStatus::default() };
+            assert_eq!(is_copied(&status, &view), expected, "{uid} {runs}");
+        }
+        assert!(!is_copied(&QuarksJobStatus::default(), &view));
+    }
+
+    #[test]
+    fn the_times_of_a_run_come_from_its_job_then_from_what_was_written_down() {
+        let job = JobView::from(
+            serde_json::from_value::<crate::api::Job>(json!({
+                "metadata": {"name": "j", "namespace": "n", "uid": "j", "creationTimestamp": "created"},
+                "status": {"startTime": "started", "conditions": [{"type": "Complete", "status": "True", "lastTransitionTime": "ended"}]}
+            }))
+            .expect("decodes"),
+        );
+        let active = RunRecord::of_run(2, Trigger::Now).active(&Uid::from("u"), "j", Some("active".to_owned()));
+        let time = |text: &str| Some(text.to_owned());
+        let settled = |runs| Marker { runs, start_time: time("settled"), completion_time: time("over"), ..Marker::default() };
+        for (run, job, marker, start, end) in [
+            (2, Some(&job), settled(2), "started", "ended"),
+            (2, None, settled(2), "active", "over"),
+            (3, None, settled(3), "settled", "over"),
+            (3, None, settled(2), "", ""),
+        ] {
+            let times = RunTimes::of(run, Some(&active), job, &marker);
+            assert_eq!(times.start_time.unwrap_or_default(), start, "{run} {marker:?}");
+            let now = clock::now_seconds();
+            let is_now = |time: &str| time.len() == now.len() && time[..4] >= *"2025";
+            let ended = times.completion_time.expect("always");
+            assert!(if end.is_empty() { is_now(&ended) } else { ended == end }, "{run} {marker:?}: {ended}");
+        }
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl From<&QuarksJob> for QuarksJobView {
             template_digest: Digest::of_template(spec.get("template").unwrap_or(&serde_json::Value::Null)),
             request: request.filter(|value| value.len() <= REQUEST_MAX).cloned(),
             is_request_too_long: request.is_some_and(|value| value.len() > REQUEST_MAX),
-            is_marker_copied: Marker::in_status(metadata, status).as_ref() == Some(&marker)
+            is_marker_copied: Marker::in_status(&metadata.uid, status).as_ref() == Some(&marker)
                 || (marker.is_blank() && status.settled.is_none()),
             marker,
             observed_generation: status.observed_generation,
