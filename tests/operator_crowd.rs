@@ -4,10 +4,13 @@
 
 mod support;
 
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 use support::play::{self, End, path};
 use support::scene::{NAMESPACE, Scene, condition};
-use support::{Fault, Gate, Operator, When};
+use support::{Fault, Gate, Operator, Request, When};
 
 /// More may not be resident at any time than without hostile objects, in KiB.
 const PEAK_MORE: usize = 8_000_000 / 1024;
@@ -16,6 +19,11 @@ const LONG: usize = 250 * 1024;
 
 /// Enough for twice as much as may be resident. `scripts/bench foreign` has 300, and an API server that is faster than this one.
 const HOSTILE: usize = 75;
+
+/// What the API server takes a second, watches aside.
+const REQUESTS: usize = 50;
+/// QuarksJobs that all want to start.
+const CROWD: usize = 100;
 
 /// The most that was ever resident, in KiB.
 fn peak(operator: &Operator) -> usize {
@@ -132,4 +140,46 @@ fn what_decides_whose_an_object_is_is_listed_before_it() {
     gate.open();
     scene.wait_jobs(1);
     assert!(first_list("/jobs").expect("asked for").seq > first_list("/quarksjobs").expect("asked for").seq);
+}
+
+/// Counts requests in a second that begins with the first of them.
+#[derive(Default)]
+struct Limiter {
+    second: Option<Instant>,
+    taken: usize,
+    taken_in_all: usize,
+}
+
+impl Limiter {
+    fn is_too_many(&mut self, now: Instant) -> bool {
+        if self.second.is_none_or(|second| now - second >= Duration::from_secs(1)) {
+            (self.second, self.taken) = (Some(now), 0);
+        }
+        let is_taken = self.taken < REQUESTS;
+        self.taken += usize::from(is_taken);
+        self.taken_in_all += usize::from(is_taken);
+        !is_taken
+    }
+}
+
+#[test]
+fn an_api_server_that_takes_so_many_requests_a_second_is_used_to_that_limit() {
+    let scene = Scene::new("limited");
+    (0..CROWD).for_each(|number| scene.create(&format!("q{number}"), "once", |_| {}));
+    let limiter = Arc::new(Mutex::new(Limiter::default()));
+    let limits = Arc::clone(&limiter);
+    let is_too_many = move |request: &Request| !request.is_watch() && limits.lock().expect("no panic").is_too_many(Instant::now());
+    let busy = Fault::status(429, "TooManyRequests", "Too many requests, please try again later.", Some("1"));
+    let rule = scene.server.fault(When::matching(is_too_many).times(usize::MAX), busy);
+    let start = Instant::now();
+    scene.operator.start();
+    scene.operator.wait_for("all of them in status", || {
+        let is_active = |number| condition(&scene.quarks_job(&format!("q{number}")), "Running") == "True";
+        (0..CROWD).all(is_active).then_some(())
+    });
+    let (taken, allowed) = (limiter.lock().expect("no panic").taken_in_all as f64, REQUESTS as f64 * start.elapsed().as_secs_f64());
+    assert!(rule.hits() > 3, "the limit was reached {} times", rule.hits());
+    assert!(taken * 1.4 > allowed, "{taken} requests were taken in a time for {allowed}; {}", scene.operator.log());
+    assert!(taken < 5.0 * CROWD as f64, "{taken} requests for {CROWD}: GET, POST, status and an Event each, and few more");
+    assert_eq!(scene.created().len(), CROWD);
 }

@@ -72,6 +72,9 @@ Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed or lost the Lease, 2 wrong us
 /// Idle connections beyond one a worker: Events and tokens.
 const SPARE_CONNECTIONS: usize = 2;
 
+/// So long a call waits when the API server is too busy to take it and asks everybody to wait. Then its key has to.
+const BUSY_WAIT: Duration = Duration::from_secs(15);
+
 /// The process is gone so soon after SIGTERM.
 const END: Duration = Duration::from_millis(4_800);
 /// For giving the Lease back, whatever time the workers have left, and for one that only waited for it.
@@ -122,6 +125,7 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
         user_agent: format!("quarks-job/{}", env!("CARGO_PKG_VERSION")),
         call_timeout: flags.call_timeout,
         max_connections: flags.max_workers + SPARE_CONNECTIONS,
+        busy_wait: BUSY_WAIT,
         fence: fence.clone(),
         observer: Some(observer(&metrics)),
         ..ClientOptions::default()

@@ -15,7 +15,7 @@ use log::{debug, error, info, warn};
 
 use crate::api::{ObjectKey, Resource};
 use crate::index::{Change, Changed, Index, JobView, SharedIndex};
-use crate::kube::{Client, Error};
+use crate::kube::{Answer, Client, Error};
 use crate::metrics::{Metrics, Reconciled};
 use crate::queue::{Backoff, Lane, Queue};
 use crate::shutdown::Shutdown;
@@ -40,6 +40,8 @@ const CHANNEL: usize = 256;
 const RETRY: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(60) };
 /// What the API server refuses as invalid is tried again no sooner: only an edit or a new CRD helps.
 const INVALID_RETRY: Duration = Duration::from_secs(60);
+/// A key for which a busy API server took nothing comes back after this, if the server does not ask for another pause.
+const BUSY_RETRY: Duration = Duration::from_secs(1);
 /// The controller shows at least this often that it moves.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Running requests get this long after the shutdown; the process must be gone 5 s after SIGTERM.
@@ -425,6 +427,12 @@ impl Controller {
             Next::Later => {
                 self.queue.done(key, now);
                 self.queue.add(key.clone(), Lane::Normal, now);
+            }
+            // The server's load is not this key's fault.
+            Next::Retry(error) if error.answer() == Answer::Busy => {
+                let pause = error.retry_after().unwrap_or(BUSY_RETRY).mul_f64(1.0 + jitter / 4.0);
+                self.queue.done_until(key, now + pause, now);
+                log_failure(key, &error);
             }
             Next::Retry(error) => {
                 let at_least = if error.is_invalid() { Some(INVALID_RETRY) } else { error.retry_after() };

@@ -1,7 +1,8 @@
 //! Calls: a request with our credential, the answer decoded.
 //!
 //! Promises: no call waits longer than its limit; a write is never silently sent twice; a credential
-//! that rotated is picked up; no write starts once the fence is down; `shutdown` ends all calls.
+//! that rotated is picked up; no write starts once the fence is down; while the API server asks for a pause (429) nobody sends;
+//! `shutdown` ends all calls.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -15,10 +16,12 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use crate::api::{Resource, Status, StatusDetails};
 use crate::until::Until;
 
+use super::answer::Answer;
 use super::config::{Auth, Config, ConfigError};
 use super::error::{Error, Result, describe_decode, one_line};
 use super::exec::{Issued, Plugin};
 use super::headers::{bounded_seconds, parse_retry_after, parse_warnings};
+use super::pause::Pause;
 use super::request::Request;
 use super::token::TokenFile;
 use super::transport::{HttpRequest, HttpResponse, HttpTransport, Limit, Transport, TransportError, TransportErrorKind};
@@ -42,6 +45,9 @@ pub struct ClientOptions {
     pub max_body: usize,
     /// Told about each exchange.
     pub observer: Option<Observer>,
+    /// How long a call may wait, besides its own limit, because the API server has too much to do and asks everybody to wait. Zero: it
+    /// does not wait and leaves it to who called. Default zero.
+    pub busy_wait: Duration,
     /// While this does not hold, no write is sent. Asked right before each; what is on its way is not called back.
     pub fence: Option<Until>,
 }
@@ -54,6 +60,7 @@ impl Default for ClientOptions {
             max_connections: 4,
             max_body: 32 * 1024 * 1024,
             observer: None,
+            busy_wait: Duration::ZERO,
             fence: None,
         }
     }
@@ -69,6 +76,7 @@ struct Inner {
     transport: Arc<dyn Transport>,
     credential: Arc<Credential>,
     options: ClientOptions,
+    pause: Pause,
     closed: AtomicBool,
 }
 
@@ -113,16 +121,21 @@ impl Client {
             Auth::TokenFile(path) => Credential::File(TokenFile::new(path.clone())),
             Auth::Exec(plugin) => Credential::Exec(Arc::clone(plugin)),
         };
-        Self { inner: Arc::new(Inner { transport, credential: Arc::new(credential), options, closed: AtomicBool::new(false) }) }
+        let (credential, pause, closed) = (Arc::new(credential), Pause::default(), AtomicBool::new(false));
+        Self { inner: Arc::new(Inner { transport, credential, options, pause, closed }) }
     }
 
-    /// A client with connections of its own, to be shut down on its own.
+    /// A client with connections of its own, to be shut down on its own. It waits for no pause of others, and makes none.
     pub fn fork(&self) -> Self {
-        let Inner { transport, credential, options, closed } = &*self.inner;
-        let closed = AtomicBool::new(closed.load(Ordering::Acquire));
-        Self {
-            inner: Arc::new(Inner { transport: transport.fork(), credential: Arc::clone(credential), options: options.clone(), closed }),
-        }
+        let Inner { transport, credential, options, pause: _, closed } = &*self.inner;
+        let inner = Inner {
+            transport: transport.fork(),
+            credential: Arc::clone(credential),
+            options: ClientOptions { busy_wait: Duration::ZERO, ..options.clone() },
+            pause: Pause::default(),
+            closed: AtomicBool::new(closed.load(Ordering::Acquire)),
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Sends the request and decodes the answer.
@@ -181,6 +194,7 @@ impl Client {
     /// Ends all calls of this client and its clones, and refuses further ones.
     pub fn shutdown(&self) {
         self.inner.closed.store(true, Ordering::Release);
+        self.inner.pause.close();
         self.inner.transport.shutdown();
     }
 
@@ -194,8 +208,25 @@ impl Client {
         self.inner.closed.load(Ordering::Acquire)
     }
 
-    /// One request up to a good status. A refused token is read again and the request repeated once: 401 means that nothing was done.
+    /// One request up to a good status. If the API server has too much to do everybody waits. After a 429, which means that nothing was
+    /// done, the request is sent again then.
     fn exchange(&self, request: &Request, limit: Limit) -> Result<HttpResponse> {
+        let Inner { options, pause, .. } = &*self.inner;
+        let deadline = Instant::now() + options.busy_wait;
+        loop {
+            pause.wait(deadline);
+            let result = self.exchange_now(request, limit);
+            let asked = result.as_ref().err().filter(|_| !options.busy_wait.is_zero()).and_then(|error| pause_of(request, error));
+            let Some(asked) = asked else { return result };
+            let end = pause.begin(asked, Instant::now());
+            if end > deadline || !matches!(&result, Err(Error::Status { code: 429, .. })) || self.is_shut_down() {
+                return result;
+            }
+        }
+    }
+
+    /// The same, whatever others were told. A refused token is read again and the request repeated once: 401 means that nothing was done.
+    fn exchange_now(&self, request: &Request, limit: Limit) -> Result<HttpResponse> {
         let inner = &*self.inner;
         let unsent =
             |message: String| Error::Transport { verb: request.verb, resource: request.resource, sent: false, timed_out: false, message };
@@ -311,6 +342,11 @@ impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client").finish_non_exhaustive()
     }
+}
+
+/// How long the API server asks everybody to wait. Events have limits of their own: one that is not taken says nothing of other requests.
+fn pause_of(request: &Request, error: &Error) -> Option<Duration> {
+    error.retry_after().filter(|_| error.answer() == Answer::Busy && request.resource != Resource::EVENTS)
 }
 
 /// Decodes a whole body. The message holds no value of it, and of a Secret not even the path.

@@ -262,3 +262,30 @@ fn a_write_is_not_repeated_with_a_new_token_after_the_fence_has_come_down() {
     assert!(matches!(client.call_unit(&create()), Err(Error::Fenced)));
     assert_eq!(script.seen().len(), 2);
 }
+
+/// What comes of a request to a server that is busy, by a client that waits so many seconds; and how often it was sent.
+fn busy(seconds: u64, replies: impl IntoIterator<Item = Reply>, request: &Request) -> (Result<()>, usize) {
+    let script = Script::new(replies);
+    let options = ClientOptions { busy_wait: Duration::from_secs(seconds), ..ClientOptions::default() };
+    let client = Client::with_transport(Arc::new(script.clone()), &Auth::None, options);
+    (client.call_unit(request), script.seen().len())
+}
+
+#[test]
+fn a_request_that_a_busy_server_did_not_take_is_sent_again_after_the_pause_that_it_asks_for() {
+    let ok = || Reply::json(200, &json!({}));
+    let too_many = |seconds: &str| status(429, "TooManyRequests").retry_after(seconds);
+    let event = Request::create(Resource::EVENTS, "ns", &json!({}));
+    for (what, wait, reply, request, is_ok, sent) in [
+        ("a write", 60, too_many("0"), create(), true, 2),
+        ("a read", 60, too_many("0"), get(), true, 2),
+        ("a pause that is longer than the call may wait", 5, too_many("600"), get(), false, 1),
+        ("a client that does not wait", 0, too_many("0"), get(), false, 1),
+        ("no pause asked for", 60, status(429, "TooManyRequests"), create(), false, 1),
+        ("nobody knows whether it was done", 60, status(503, "ServiceUnavailable").retry_after("0"), create(), false, 1),
+        ("an Event, of which a namespace may have too many", 60, too_many("0"), event, false, 1),
+    ] {
+        let (result, seen) = busy(wait, [reply, ok()], &request);
+        assert_eq!((result.is_ok(), seen), (is_ok, sent), "{what}: {result:?}");
+    }
+}

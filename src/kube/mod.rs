@@ -10,6 +10,7 @@ pub mod exec;
 pub(crate) mod headers;
 mod kubeconfig;
 pub mod lines;
+mod pause;
 pub mod request;
 #[cfg(test)]
 pub(crate) mod scripted;
