@@ -57,8 +57,9 @@ impl Operator {
         let begun = Instant::now();
         let (mut last, mut since) = ((0, 0), Instant::now());
         while since.elapsed() < AT_REST {
-            assert!(begun.elapsed() < LIMIT, "waited too long for the operator to come to rest");
             let now = (self.memory().resident, self.ticks());
+            let late = "waited too long for the operator to come to rest";
+            assert!(begun.elapsed() < LIMIT, "{late}: KiB and ticks were {last:?}, {:?} later {now:?}", since.elapsed());
             // Its clocks cost a tick now and then.
             if now.0 != last.0 || now.1 > last.1 + 1 {
                 (last, since) = (now, Instant::now());
