@@ -287,6 +287,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_restart_rule_speaks_of_its_exit_codes_and_of_all_containers_only_by_its_action() {
+        let codes = |operator: &str| json!({"operator": operator, "values": [0, 42]});
+        for (action, exit_codes, is_for_all, matched) in [
+            ("Restart", codes("In"), false, [true, false, true]),
+            ("Restart", codes("NotIn"), false, [false, true, false]),
+            ("RestartAllContainers", codes("In"), true, [true, false, true]),
+            // What we do not know speaks of nothing.
+            ("Restart", codes("Above"), false, [false; 3]),
+            ("Restart", json!({"operator": "In", "values": null}), false, [false; 3]),
+            ("Restart", Value::Null, false, [false; 3]),
+            ("", json!({}), false, [false; 3]),
+        ] {
+            let rule = json!({"action": action, "exitCodes": exit_codes});
+            let read: RestartRule = crate::json::from_slice(rule.to_string().as_bytes()).unwrap();
+            assert_eq!((read.is_for_all(), [0, 1, 42].map(|code| read.is_match(code))), (is_for_all, matched), "{rule}");
+        }
+    }
+
+    #[test]
     fn of_a_pod_only_its_report_is_kept() {
         let pod = json!({
             "metadata": {

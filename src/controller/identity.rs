@@ -276,6 +276,28 @@ mod tests {
     }
 
     #[test]
+    fn what_a_run_consumes_whose_status_names_only_its_trigger() {
+        let (now, once) = (Some(Strategy::Now), Some(Strategy::Once));
+        for (trigger, has_output, strategy, request) in [
+            (Trigger::Now, false, now, None),
+            (Trigger::Once, false, once, None),
+            (Trigger::Config, false, None, None),
+            (Trigger::Request, false, None, Some("r1".to_owned())),
+            (Trigger::Request, true, None, Some("r1".to_owned())),
+            (Trigger::Now, true, now, None),
+        ] {
+            let owner = QuarksJobView::from(&object(|object| {
+                object["metadata"]["annotations"] = json!({crate::api::ANNOTATION_RUN_REQUESTED: "r1"});
+                object["spec"]["output"] = if has_output { json!({"outputMap": {"c": {"f": {"name": "s"}}}}) } else { Value::Null };
+                object["status"] = json!({"active": {"run": 3, "jobName": name("u1", 3), "trigger": trigger, "uid": "u1"}});
+            }));
+            let template = Some(owner.template_digest.to_string());
+            let expected = RunRecord { strategy, request, template, output: has_output, ..RunRecord::of_run(3, trigger) };
+            assert_eq!(run_of(&job(|_| {}), &owner, None), Some(expected), "{trigger:?} {has_output}");
+        }
+    }
+
+    #[test]
     fn an_annotation_that_somebody_changed_is_not_believed_over_what_we_wrote_down() {
         let ours = RunRecord { strategy: Some(Strategy::Now), output: true, ttl: Some(9), ..RunRecord::of_run(3, Trigger::Now) };
         let text = ours.encode();
