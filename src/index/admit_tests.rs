@@ -148,6 +148,17 @@ fn a_quarks_job_whose_jobs_were_passed_over_asks_for_them_once() {
 }
 
 #[test]
+fn jobs_that_are_kept_or_not_served_are_not_asked_for_again() {
+    let rig = Rig::new();
+    assert!(rig.job("team", "j", &owned("q", "u1")).is_some());
+    assert!(rig.job("former", "f1", &owned("x", "u9")).is_none(), "kept before, and now another's");
+    rig.apply(Change::QuarksJob(WatchEvent::Deleted(ObjectKey::new("team", "q"))));
+    let back = rig.quarks_job("team", "q", "u1").expect("ours");
+    assert!(!rig.apply(Change::QuarksJob(WatchEvent::Applied(back))).list_jobs, "its Job was not passed over");
+    assert!(!rig.0.write().passed_over.take("former", "u9"));
+}
+
+#[test]
 fn of_what_is_passed_over_only_the_newest_is_known() {
     let rig = Rig::new();
     for number in 0..=PASSED_OVER {
