@@ -143,7 +143,7 @@ impl Items {
             (Place::AfterItem, b',') => Place::Item,
             _ => return Err(NoList("not the JSON of a list".to_owned())),
         };
-        self.has_items |= place == Place::Value && self.member == Member::Items;
+        self.has_items |= self.member == Member::Items;
         if matches!(next, Place::InKey | Place::InValue | Place::InItem) {
             self.value = Value::default();
             self.buffer.clear();
@@ -327,19 +327,44 @@ mod tests {
 
     #[test]
     fn what_is_no_list_is_said_to_be_none() {
-        for body in
-            ["<html>", "[", "[]", r#"{"items": {}}"#, r#"{"items": 7}"#, r#"{"items": [}"#, r#"{"items": [1 2]}"#, r#"{"items": [1,]}"#]
-                .into_iter()
-                .chain([
-                    r#"{items: []}"#,
-                    r#"{"items" []}"#,
-                    r#"{"items": [],}"#,
-                    r#"{"items": []} x"#,
-                    r#"{"items": []}{}"#,
-                    r#"{"items": [1}"#,
-                ])
-        {
-            assert!(read(body, 2).1.is_err(), "{body}");
+        let page = |items: &str| format!(r#"{{"metadata": {{"resourceVersion": "9"}}, {items}}}"#);
+        assert_eq!(read(&page(r#""items": [1, 2]"#), 2).1.as_deref(), Ok("9 "));
+        let bodies = ["<html>", "[", "[]"].map(str::to_owned).into_iter().chain(
+            [
+                r#""items": {}"#,
+                r#""items": 7"#,
+                r#""items": x"#,
+                r#""items": "#,
+                r#""items": [}"#,
+                r#""items": [x]"#,
+                r#""items": [1 2]"#,
+                r#""items": [1,]"#,
+                r#""items": [,1]"#,
+                r#""items": [1}"#,
+                r#""items": [1]]"#,
+                r#""items" []"#,
+                r#"items: []"#,
+                r#""items": [],"#,
+                r#""items": []} x"#,
+                r#""items": []}{"#,
+                r#""items": [], "other": "#,
+                r#""items": [], "other": x"#,
+            ]
+            .map(page),
+        );
+        for body in bodies {
+            assert_eq!(read(&body, 2).1, Err("not the JSON of a list".to_owned()), "{body}");
+        }
+    }
+
+    #[test]
+    fn metadata_of_a_page_may_be_long_and_not_too_long() {
+        for (length, is_taken) in [(65_536, true), (65_537, false)] {
+            let around = r#"{"resourceVersion":"9","continue":""}"#.len();
+            let token = "t".repeat(length - around);
+            let body = format!(r#"{{"metadata": {{"resourceVersion":"9","continue":"{token}"}}, "items": []}}"#);
+            let expected = if is_taken { Ok(format!("9 {token}")) } else { Err("its metadata is too long".to_owned()) };
+            assert!(read(&body, 5_000).1 == expected, "{length}");
         }
     }
 
