@@ -186,6 +186,7 @@ fn a_job_that_the_watch_has_not_shown_yet_is_waited_for() {
     let mut started = StartedRun { job_name: "q-1".into(), record: *record, unseen_since: Some(at) };
     let ask = |started: &StartedRun, now| decide(&Snapshot { started: Some(started), ..snapshot(&view, &namespace()) }, now);
     assert_eq!(ask(&started, at), Decision::Wait(JOB_UNSEEN_LIMIT));
+    assert_eq!(ask(&started, at + Duration::from_secs(1)), Decision::Wait(JOB_UNSEEN_LIMIT - Duration::from_secs(1)));
     assert!(matches!(ask(&started, at + JOB_UNSEEN_LIMIT), Decision::Do(Step::SettleVanished { .. })));
     started.unseen_since = None;
     assert!(matches!(ask(&started, at), Decision::Do(Step::SettleVanished { .. })));
@@ -199,6 +200,27 @@ fn a_settled_run_is_recorded_before_anything_new_starts() {
     let job2 = job(2, UID, Some("Complete"));
     assert_eq!(next(&view(behind.clone()), std::slice::from_ref(&job2)), Decision::Do(Step::RecordEnd(Some(own(&job2)))));
     assert_eq!(next(&view(behind), &[]), Decision::Do(Step::RecordEnd(None)));
+}
+
+#[test]
+fn what_is_left_of_a_settled_run_neither_counts_as_a_run_nor_stays() {
+    let mut recorded = settled(2, None, None);
+    recorded["spec"] = json!({"trigger": {"strategy": "now"}});
+    let recorded = view(recorded);
+    let starts = |decision: &Decision| matches!(decision, Decision::Do(Step::Start(_)));
+    assert!(starts(&next(&recorded, &[])));
+    for (run, is_settled) in [(1, true), (2, true), (3, false)] {
+        let record = RunRecord::of_run(run, Trigger::Once);
+        let started = StartedRun { job_name: "j".into(), record: record.clone(), unseen_since: None };
+        let decision = decide(&Snapshot { started: Some(&started), ..snapshot(&recorded, &namespace()) }, Instant::now());
+        assert_eq!(starts(&decision), is_settled, "started {run}");
+        let active = Some(Box::new(record.active(&UID.into(), "j", None)));
+        let decision = next(&QuarksJobView { active, ..recorded.clone() }, &[]);
+        let vanished = Decision::Do(Step::SettleVanished { job_name: "j".into(), record });
+        assert_eq!(decision, if is_settled { Decision::Do(Step::RecordEnd(None)) } else { vanished }, "active {run}");
+    }
+    let uncopied = QuarksJobView { is_marker_copied: false, ..recorded };
+    assert_eq!(next(&uncopied, &[]), Decision::Do(Step::RecordEnd(None)), "status has no copy of the marker");
 }
 
 #[test]
@@ -232,6 +254,26 @@ fn cleaning_up() {
 }
 
 #[test]
+fn only_jobs_that_have_ended_and_stay_count_as_failed_ones() {
+    let mut value = settled(3, None, None);
+    value["status"]["lastRun"]["outcome"] = json!("Failed");
+    value["status"]["active"] = json!({"run": 4, "jobName": "q-4", "trigger": "now", "uid": UID});
+    value["spec"] = json!({"failedJobsHistoryLimit": 1});
+    let (view, running, last) = (view(value), job(4, UID, None), job(3, UID, Some("Failed")));
+    let goes = |job: Arc<JobView>| Arc::new(JobView { is_being_deleted: true, ..(*job).clone() });
+    let older = job(2, UID, Some("Failed"));
+    let delete = Decision::Do(Step::DeleteOldest(own(&older)));
+    for (name, others, expected) in [
+        ("too many", vec![Arc::clone(&older)], delete),
+        ("the one that runs is none", vec![], Decision::Nothing),
+        ("it goes already", vec![goes(older)], Decision::Nothing),
+        ("a stray that goes", vec![goes(job(1, UID, None))], Decision::Nothing),
+    ] {
+        assert_eq!(next(&view, &[vec![Arc::clone(&running), Arc::clone(&last)], others].concat()), expected, "{name}");
+    }
+}
+
+#[test]
 fn a_copy_of_a_job_is_no_other_run() {
     let named = |run: u64, ended: Option<&str>| {
         let mut job = (*job(run, UID, ended)).clone();
@@ -259,7 +301,7 @@ fn a_job_that_may_not_be_cleaned_up_holds_up_no_other() {
     value["status"]["lastRun"]["outcome"] = json!("Failed");
     value["spec"] = json!({"failedJobsHistoryLimit": 1});
     let (view, namespace) = (view(value), namespace());
-    let jobs: Vec<_> = (3..=6).map(|run| job(run, UID, Some("Failed"))).collect();
+    let jobs: Vec<_> = (2..=6).map(|run| job(run, UID, Some("Failed"))).collect();
     let ask = |jobs: &[Arc<JobView>], refused: &[Uid], until: Instant| {
         let pauses = Pauses { clean_up: Some(until), refused, ..Pauses::default() };
         decide(&Snapshot { pauses, jobs, ..snapshot(&view, &namespace) }, now)
@@ -268,7 +310,7 @@ fn a_job_that_may_not_be_cleaned_up_holds_up_no_other() {
     assert_eq!(ask(&jobs, &uids[..1], now + wait), Decision::Do(Step::DeleteOldest(own(&jobs[1]))));
     assert_eq!(ask(&jobs, &uids[..2], now + wait), Decision::Do(Step::DeleteOldest(own(&jobs[2]))));
     assert_eq!(ask(&jobs, &uids[..3], now + wait), Decision::Wait(wait), "perhaps it is refused for all");
-    assert_eq!(ask(&[Arc::clone(&jobs[0]), Arc::clone(&jobs[3])], &uids[..1], now + wait), Decision::Wait(wait), "the newest stays");
+    assert_eq!(ask(&[Arc::clone(&jobs[0]), Arc::clone(&jobs[4])], &uids[..1], now + wait), Decision::Wait(wait), "the newest stays");
     assert_eq!(ask(&jobs, &uids[..3], now), Decision::Do(Step::DeleteOldest(own(&jobs[0]))), "tried again");
 }
 
@@ -304,6 +346,22 @@ fn what_cannot_run_is_reported_once() {
 }
 
 #[test]
+fn that_a_right_is_missing_for_the_clean_up_is_said_until_it_is_back() {
+    for (is_true, reason, is_denied, is_left) in [
+        ("False", "NamespaceNotReady", true, true),
+        ("False", "NamespaceNotReady", false, false),
+        ("False", "InvalidTemplate", true, false),
+        ("True", "Ready", true, true),
+    ] {
+        let view = view(json!({"status": {"conditions": [{"type": "Ready", "status": is_true, "reason": reason}]}}));
+        let pauses = Pauses { is_clean_up_denied: is_denied, ..Pauses::default() };
+        let decision = decide(&Snapshot { pauses, ..snapshot(&view, &namespace()) }, Instant::now());
+        let expected = if is_left { Decision::Nothing } else { Decision::Do(Step::Report(Readiness::Ready)) };
+        assert_eq!(decision, expected, "{reason} {is_denied}");
+    }
+}
+
+#[test]
 fn a_refused_start_is_left_alone_for_its_generation() {
     let view = view(json!({"spec": {"trigger": {"strategy": "now"}}}));
     let now = Instant::now();
@@ -319,6 +377,34 @@ fn a_refused_start_is_left_alone_for_its_generation() {
     assert_eq!(ask(3, later), Decision::Wait(Duration::from_secs(5)));
     assert!(matches!(ask(2, later), Decision::Do(Step::Start(_))));
     assert!(matches!(ask(3, now), Decision::Do(Step::Start(_))));
+}
+
+#[test]
+fn steps_say_their_names_and_of_which_kind_they_are() {
+    let ended = job(1, UID, Some("Complete"));
+    let (one, record) = (|| own(&ended), RunRecord::of_run(1, Trigger::Now));
+    let pending = Pending { trigger: Trigger::Now, strategy: None, request: None };
+    // Does it tidy up after a Job? Does it only write the QuarksJob?
+    for (step, tidies, is_record) in [
+        (Step::DeleteStray(one()), false, false),
+        (Step::Start(pending), false, false),
+        (Step::RecordStart(one()), false, true),
+        (Step::Settle(one()), false, false),
+        (Step::SettleVanished { job_name: "q-1".into(), record }, false, false),
+        (Step::RecordEnd(Some(one())), false, true),
+        (Step::CleanUp(one()), true, false),
+        (Step::JudgeOld(one()), true, false),
+        (Step::ReleaseTtl(one()), true, false),
+        (Step::Prune, false, false),
+        (Step::DeleteOldest(one()), true, false),
+        (Step::LookAtReferences, false, false),
+        (Step::TakeBaseline, false, true),
+        (Step::Report(Readiness::Ready), false, true),
+    ] {
+        let said = format!("{step:?}");
+        assert_eq!(said.split(|letter: char| !letter.is_alphanumeric()).next(), Some(step.name()));
+        assert_eq!((step.cleaned(), step.is_record()), (tidies.then_some(&*ended), is_record), "{said}");
+    }
 }
 
 #[test]
@@ -490,7 +576,9 @@ fn a_refused_settle_holds_up_its_own_run_and_no_longer_than_it_has_to() {
     assert!(matches!(ask(later, &[job(1, UID, None)], &view), Decision::Do(Step::RecordStart(_))), "it runs again");
     let mut unsettled = settled(1, None, None);
     unsettled["status"]["lastRun"]["run"] = json!(2);
-    assert_eq!(ask(later, &[], &self::view(unsettled)), Decision::Wait(Duration::from_secs(9)), "its Job is gone");
+    let unsettled = self::view(unsettled);
+    assert_eq!(ask(later, &[], &unsettled), Decision::Wait(Duration::from_secs(9)), "its Job is gone");
+    assert!(matches!(ask(now, &[], &unsettled), Decision::Do(Step::SettleVanished { .. })));
 }
 
 #[test]
@@ -566,14 +654,16 @@ fn a_request_that_is_too_long_is_said_and_holds_up_nothing_else() {
 #[test]
 fn a_config_loop_waits_and_other_triggers_do_not() {
     let now = Instant::now();
-    let pauses = Pauses { config_run: Some(now + Duration::from_secs(20)), ..Pauses::default() };
+    let until = now + Duration::from_secs(20);
+    let pauses = Pauses { config_run: Some(until), ..Pauses::default() };
     let mut view = uses_config("done", true, Some(CONTENT_A));
     let seen = config(&view.template_digest, CONTENT_B);
     let references = ReferencesSeen { config: Some(&seen), ..ReferencesSeen::default() };
-    let ask = |view: &QuarksJobView| decide(&Snapshot { references, pauses, ..snapshot(view, &namespace()) }, now);
-    assert_eq!(ask(&view), Decision::Wait(Duration::from_secs(20)));
+    let ask = |view: &QuarksJobView, at| decide(&Snapshot { references, pauses, ..snapshot(view, &namespace()) }, at);
+    assert_eq!(ask(&view, now), Decision::Wait(Duration::from_secs(20)));
+    assert!(matches!(ask(&view, until), Decision::Do(Step::Start(_))));
     view.request = Some("r".into());
-    assert!(matches!(ask(&view), Decision::Do(Step::Start(_))));
+    assert!(matches!(ask(&view, now), Decision::Do(Step::Start(_))));
 }
 
 #[test]
