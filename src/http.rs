@@ -5,13 +5,14 @@
 //! is cut off, and when no thread would be free for the next, the peer that has been there longest makes room at once.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use log::{debug, warn};
 
+use crate::api::is_subdomain;
 use crate::controller::Health;
 use crate::election::Leadership;
 use crate::metrics::Metrics;
@@ -58,6 +59,14 @@ impl Probed {
             (None, None) => "operator: not started yet\n".to_owned(),
         }
     }
+}
+
+/// True for what [`bind`] can be asked for: `HOST:PORT`, with IPv6 in brackets, or `:PORT`. Whether there is such a host is not asked.
+pub fn is_address(text: &str) -> bool {
+    let is_host =
+        |host: &str| host.is_empty() || (is_subdomain(&host.to_ascii_lowercase()) && host.contains(|c: char| c.is_ascii_alphabetic()));
+    let is_host_and_port = |(host, port): (&str, &str)| is_host(host) && !port.starts_with('+') && port.parse::<u16>().is_ok();
+    text.parse::<SocketAddr>().is_ok() || text.rsplit_once(':').is_some_and(is_host_and_port)
 }
 
 /// Binds to the address; one without a host, like `:8080`, is every address of this machine, by IPv4 alone where it has no IPv6.
@@ -250,6 +259,36 @@ mod tests {
             assert_eq!(&answer[9..12], expected, "{line:?}");
         }
         assert_eq!(answer_to("GET \u{fffd}", "", "")[9..12], *"404");
+    }
+
+    #[test]
+    fn an_address_is_a_host_and_a_port() {
+        for (text, expected) in [
+            (":8080", true),
+            (":0", true),
+            ("127.0.0.1:8080", true),
+            ("[::]:8080", true),
+            ("[fe80::1%2]:8080", true),
+            ("localhost:8080", true),
+            ("Node-1.example:8080", true),
+            ("", false),
+            ("foo", false),
+            ("8080", false),
+            (":", false),
+            (":http", false),
+            (":65536", false),
+            (":+80", false),
+            (":-1", false),
+            ("::1:8080", false),
+            ("[::1]", false),
+            ("[foo]:8080", false),
+            ("999.1.1.1:8080", false),
+            ("http://localhost:8080", false),
+            ("a b:8080", false),
+            ("localhost:8080/metrics", false),
+        ] {
+            assert_eq!(is_address(text), expected, "{text:?}");
+        }
     }
 
     #[test]

@@ -144,16 +144,34 @@ impl Given {
         self.find(name).map(|(_, value)| value.clone())
     }
 
+    /// `--namespace`.
+    pub fn namespace(&self) -> Result<Option<String>, CliError> {
+        let given = self.find("namespace");
+        if given.is_some_and(|(_, name)| !is_namespace(name)) {
+            return Err(bad(given, NO_NAMESPACE));
+        }
+        Ok(self.value("namespace"))
+    }
+
     /// How pods get the sidecar.
     pub fn sidecar(&self, log_level: LevelFilter, log_format: Format) -> Result<SidecarSettings, CliError> {
         let user = self.find(SIDECAR_USER);
         let parts = self.find(SIDECAR_RESOURCES);
         let (size_limit, medium) = (self.find(OUTPUT_SIZE_LIMIT), self.find(OUTPUT_MEDIUM));
-        if size_limit.is_some_and(|(_, size)| thousandths(size).is_none_or(|size| size <= 0)) {
-            return Err(bad(size_limit, "is no size like 64Mi"));
+        if size_limit.is_some_and(|(_, size)| thousandths(size).is_none_or(|size| size <= 0 || size % 1_000 != 0)) {
+            return Err(bad(size_limit, "is no size like 64Mi: a whole number of bytes, 1 at least"));
         }
         if medium.is_some_and(|(_, medium)| medium != "Memory") {
             return Err(bad(medium, "is not a medium; use Memory, or leave it out for the node's disk"));
+        }
+        for name in ["image", "docker-image-org", "docker-image-repository", "docker-image-tag"] {
+            if self.find(name).is_some_and(|(_, text)| text.is_empty() || text.contains(|c: char| !c.is_ascii_graphic())) {
+                return Err(bad(self.find(name), "is no part of an image's name; an image is like registry.example/org/quarks-job:1.0"));
+            }
+        }
+        let secret = self.find("image-pull-secret");
+        if secret.is_some_and(|(_, name)| !is_subdomain(name)) {
+            return Err(bad(secret, "is no name of a Secret: lower case letters, digits, dashes and dots"));
         }
         Ok(SidecarSettings {
             image: self.image(),
@@ -251,6 +269,10 @@ impl Flags {
             }
         }
         let (log_level, log_format) = (log_level(find("log-level"))?, log_format(find("log-format"))?);
+        let http_listen = value("http-listen").filter(|address| !address.is_empty());
+        if http_listen.as_ref().is_some_and(|address| !crate::http::is_address(address)) {
+            return Err(bad(find("http-listen"), "is no address; use HOST:PORT, [IPv6]:PORT or :PORT, for example :8080"));
+        }
         Ok(Self {
             kubeconfig: value("kubeconfig").map(PathBuf::from),
             context: value("context"),
@@ -263,7 +285,7 @@ impl Flags {
             apply_crd: boolean(find("apply-crd"))?,
             call_timeout: Duration::from_secs(number(find("ctx-timeout"), 30, 1, 600)? as u64),
             sidecar: given.sidecar(log_level, log_format)?,
-            http_listen: value("http-listen"),
+            http_listen,
             leader_elect: boolean(find(LEADER_ELECT))?,
             election: Timing { lease, renew, retry },
             ignored: ["meltdown-duration", "meltdown-requeue-after"].into_iter().filter(|name| find(name).is_some()).collect(),
@@ -294,6 +316,13 @@ fn number(given: Option<&(String, String)>, default: usize, least: usize, most: 
         .ok_or_else(|| bad(given, &format!("is not a whole number from {least} to {most}")))
 }
 
+const NO_NAMESPACE: &str =
+    "is no name of a namespace: at most 63 lower case letters, digits and dashes, begun and ended by a letter or digit";
+
+fn is_namespace(name: &str) -> bool {
+    name.len() <= 63 && !name.contains('.') && is_subdomain(name)
+}
+
 /// Names between commas, with or without spaces around them.
 fn namespaces(given: Option<&(String, String)>) -> Result<Vec<String>, CliError> {
     let Some((source, value)) = given else { return Ok(Vec::new()) };
@@ -301,8 +330,8 @@ fn namespaces(given: Option<&(String, String)>) -> Result<Vec<String>, CliError>
     for name in value.split(',').map(str::trim) {
         let why = if name.is_empty() {
             "stands for a name that is left out; write names with one comma between them, like a,b"
-        } else if name.len() > 63 || name.contains('.') || !is_subdomain(name) {
-            "is no name of a namespace: at most 63 lower case letters, digits and dashes, begun and ended by a letter or digit"
+        } else if !is_namespace(name) {
+            NO_NAMESPACE
         } else if names.iter().any(|other| other == name) {
             "is named twice"
         } else {
@@ -420,6 +449,13 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_is_empty_is_none() {
+        for (arguments, expected) in [(&["--http-listen="][..], None), (&["--http-listen", ":8080"], Some(":8080")), (&[], None)] {
+            assert_eq!(parse(arguments, &[]).expect("valid").http_listen.as_deref(), expected);
+        }
+    }
+
+    #[test]
     fn flags_of_the_original_that_do_nothing_are_named() {
         assert_eq!(parse(&["--meltdown-duration", "60"], &[]).expect("valid").ignored, ["meltdown-duration"]);
     }
@@ -459,7 +495,24 @@ mod tests {
             (&[], &[("SIDECAR_USER", "-1")], "SIDECAR_USER: \"-1\" is no user"),
             (&["--sidecar-resources=cpu=5m:1,memory=8Mi"], &[], "--sidecar-resources: \"memory=8Mi\" is not like cpu=5m:100m"),
             (&[], &[("SIDECAR_RESOURCES", "cpu=2:1")], "SIDECAR_RESOURCES: \"cpu=2:1\" asks for more than its limit"),
-            (&["--output-size-limit=0"], &[], "--output-size-limit: \"0\" is no size like 64Mi"),
+            (&["--output-size-limit=0"], &[], "--output-size-limit: \"0\" is no size like 64Mi: a whole number of bytes, 1 at least"),
+            (&["--output-size-limit=100m"], &[], "--output-size-limit: \"100m\" is no size like 64Mi"),
+            (&["--output-size-limit=1.5"], &[], "\"1.5\" is no size"),
+            (&["--output-size-limit=-64Mi"], &[], "\"-64Mi\" is no size"),
+            (&["--output-size-limit="], &[], "\"\" is no size"),
+            (
+                &["--sidecar-resources=cpu=1:,cpu=:2"],
+                &[],
+                "--sidecar-resources: \"cpu=:2\" is of a kind that is named before; name each once",
+            ),
+            (&["--http-listen=foo"], &[], "--http-listen: \"foo\" is no address; use HOST:PORT, [IPv6]:PORT or :PORT, for example :8080"),
+            (&[], &[("HTTP_LISTEN", "8080")], "HTTP_LISTEN: \"8080\" is no address"),
+            (&["--image="], &[], "--image: \"\" is no part of an image's name; an image is like registry.example/org/quarks-job:1.0"),
+            (&["--image=a b"], &[], "--image: \"a b\" is no part"),
+            (&["--docker-image-org="], &[], "--docker-image-org: \"\" is no part"),
+            (&[], &[("DOCKER_IMAGE_REPOSITORY", "a ")], "DOCKER_IMAGE_REPOSITORY: \"a \" is no part"),
+            (&["-t", "a\nb"], &[], "--docker-image-tag: \"a\\nb\" is no part"),
+            (&["--image-pull-secret=a b"], &[], "--image-pull-secret: \"a b\" is no name of a Secret"),
             (&[], &[("OUTPUT_SIZE_LIMIT", "64MB")], "OUTPUT_SIZE_LIMIT: \"64MB\" is no size"),
             (&[], &[("OUTPUT_MEDIUM", "memory")], "OUTPUT_MEDIUM: \"memory\" is not a medium; use Memory"),
         ] {

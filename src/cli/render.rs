@@ -44,14 +44,14 @@ const ROWS: [Row; 2] = [("filename", Some('f'), ""), ("namespace", Some('n'), ""
 
 pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
     let given = Given::parse(&[&ROWS[..], &SIDECAR].concat(), 0, arguments, &|name| std::env::var_os(name))?;
-    let sidecar = given.sidecar(LevelFilter::Info, Format::Text)?;
+    let (namespace, sidecar) = (given.namespace()?, given.sidecar(LevelFilter::Info, Format::Text)?);
     let mut text = String::new();
     for object in objects(&given)?.0 {
         if object.text("/kind") != KIND || object.text("/apiVersion") != API_VERSION {
             remark(&format!("{}: {} is no QuarksJob, passed over", object.place, object.title()));
             continue;
         }
-        let job = job_of(&object, given.value("namespace"), &sidecar)?;
+        let job = job_of(&object, namespace.clone(), &sidecar)?;
         text.push_str("---\n");
         text.push_str(&yaml::write(&job));
     }

@@ -69,9 +69,9 @@ pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
     if value.is_empty() || value.len() > REQUEST_MAX {
         return Err(CliError::Usage(format!("--request: must have 1 to {REQUEST_MAX} bytes")));
     }
-    let kubeconfig = given.value("kubeconfig");
+    let (namespace, kubeconfig) = (given.namespace()?, given.value("kubeconfig"));
     let config = Config::load(kubeconfig.as_deref().map(std::path::Path::new), given.value("context").as_deref()).map_err(failed)?;
-    let key = ObjectKey::new(given.value("namespace").unwrap_or_else(|| config.namespace.clone()), name.as_str());
+    let key = ObjectKey::new(namespace.unwrap_or_else(|| config.namespace.clone()), name.as_str());
     let call_timeout = timeout.unwrap_or(CALL_LIMIT).min(CALL_LIMIT);
     let client = Client::new(&config, ClientOptions { call_timeout, ..ClientOptions::default() }).map_err(failed)?;
     if is_waiting { Waiter::start(&client, &key, timeout)?.run(&client, value) } else { ask(&client, &key, &value) }

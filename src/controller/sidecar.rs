@@ -73,6 +73,7 @@ impl SidecarUser {
 pub fn resources(text: &str) -> Result<Map<String, Value>, (&str, &'static str)> {
     let mut resources = Map::new();
     for entries in [RESOURCES, text] {
+        let mut named = Vec::new();
         for entry in entries.split(',').filter(|_| !entries.is_empty()) {
             let Some((kind, request, limit)) = kind_and_amounts(entry) else {
                 return Err((entry, "is not like cpu=5m:100m or memory=8Mi:32Mi, request:limit, of which either may be empty"));
@@ -80,6 +81,10 @@ pub fn resources(text: &str) -> Result<Map<String, Value>, (&str, &'static str)>
             if !limit.is_empty() && thousandths(request) > thousandths(limit) {
                 return Err((entry, "asks for more than its limit"));
             }
+            if named.contains(&kind) {
+                return Err((entry, "is of a kind that is named before; name each once"));
+            }
+            named.push(kind);
             for (part, amount) in [("requests", request), ("limits", limit)] {
                 let amounts = object_at(&mut resources, part);
                 amounts.remove(kind);
@@ -96,7 +101,9 @@ pub fn resources(text: &str) -> Result<Map<String, Value>, (&str, &'static str)>
 fn kind_and_amounts(entry: &str) -> Option<(&str, &str, &str)> {
     let (kind, amounts) = entry.trim().split_once('=')?;
     let (request, limit) = amounts.split_once(':')?;
-    let is_valid = |text: &str| text.is_empty() || thousandths(text).is_some_and(|amount| amount >= 0);
+    // There are thousandths of a CPU, and not of a byte.
+    let is_amount = |amount: i64| amount >= 0 && (kind == "cpu" || amount % 1_000 == 0);
+    let is_valid = |text: &str| text.is_empty() || thousandths(text).is_some_and(is_amount);
     let is_kind = matches!(kind, "cpu" | "memory" | "ephemeral-storage");
     (is_kind && is_valid(request) && is_valid(limit)).then_some((kind, request, limit))
 }
@@ -239,6 +246,10 @@ mod tests {
             ("cpu=100u:", "cpu=100u:", "is not like"),
             ("cpu=1:2:3", "cpu=1:2:3", "is not like"),
             ("memory=8MB:32MB", "memory=8MB:32MB", "is not like"),
+            ("memory=8Mi:100m", "memory=8Mi:100m", "is not like"),
+            ("ephemeral-storage=:0.5", "ephemeral-storage=:0.5", "is not like"),
+            ("cpu=5m:100m,memory=:,cpu=5m:100m", "cpu=5m:100m", "is of a kind that is named before"),
+            ("memory=1Mi:, memory=1Mi:", " memory=1Mi:", "is of a kind that is named before"),
             ("memory=1Gi:1G", "memory=1Gi:1G", "asks for more"),
             ("cpu=5m:100m,memory=33Mi:32Mi", "memory=33Mi:32Mi", "asks for more"),
         ] {
