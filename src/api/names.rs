@@ -61,5 +61,8 @@ pub fn is_reserved_secret(name: &str) -> bool {
     [TOKEN_SECRET, CONFIG_KEY_SECRET].contains(&name)
 }
 
+/// What follows the name of a versioned Secret at most.
+pub const LONGEST_VERSION: &str = "-v18446744073709551615";
+
 /// Standard place of an account's token, `ca.crt` and `namespace` in a container.
 pub const SERVICE_ACCOUNT_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";

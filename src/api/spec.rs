@@ -7,7 +7,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{LABEL_DELETE, OUTPUT_MOUNT, SIDECAR_CONTAINER, Strategy, StringMap, is_reserved_secret, null_as_default};
+use super::{LABEL_DELETE, LONGEST_VERSION, OUTPUT_MOUNT, SIDECAR_CONTAINER, Strategy, StringMap, is_reserved_secret, null_as_default};
 
 /// Longest Secret name and longest key of a Secret (DNS subdomain, RFC 1123; Kubernetes' `IsConfigMapKey`).
 const NAME_MAX: usize = 253;
@@ -304,6 +304,15 @@ impl<'a> PodTemplate<'a> {
         }
         Ok(())
     }
+
+    /// What follows the longest name of a pod's Secret at least: its index.
+    fn longest_index(&self) -> String {
+        if self.job_spec.get("completionMode").and_then(Value::as_str) != Some("Indexed") {
+            return String::new();
+        }
+        let completions = self.job_spec.get("completions").and_then(Value::as_u64).unwrap_or(1);
+        format!("-{}", completions.saturating_sub(1))
+    }
 }
 
 impl Output {
@@ -335,6 +344,7 @@ impl Output {
                 )
             })?),
         };
+        let index = pod.longest_index();
         let mut names = BTreeSet::new();
         let mut files = BTreeMap::new();
         for (container, raw_files) in raw.output_map {
@@ -347,7 +357,9 @@ impl Output {
             for (file, raw_file) in raw_files {
                 let path = format!("{path}[{file}]");
                 check_file_name(&file, &path)?;
-                checked.insert(file, raw_file.check(&path, raw.versioned, &mut names)?);
+                let output = raw_file.check(&path, raw.versioned)?;
+                check_secret_name(&output, &index, &mut names, &format!("{path}.name"))?;
+                checked.insert(file, output);
             }
             files.insert(container, checked);
         }
@@ -355,11 +367,9 @@ impl Output {
         if !raw.name_prefix.is_empty() {
             for (container, _) in pod.containers.iter().filter(|(container, _)| !files.contains_key(*container)) {
                 let name = log_secret_name(&raw.name_prefix, container);
-                check_secret_name(&name, false, "spec.output.namePrefix")?;
-                if !names.insert(name.clone()) {
-                    return Err(SpecError::new("spec.output.namePrefix", format!("gives {name:?}, which outputMap names too")));
-                }
-                logs.insert((*container).to_owned(), FileOutput { name, versioned: raw.versioned, ..FileOutput::default() });
+                let output = FileOutput { name, versioned: raw.versioned, ..FileOutput::default() };
+                check_secret_name(&output, &index, &mut names, "spec.output.namePrefix")?;
+                logs.insert((*container).to_owned(), output);
             }
         }
         let (labels, annotations) = (raw.secret_labels, raw.secret_annotations);
@@ -368,8 +378,7 @@ impl Output {
 }
 
 impl RawFile {
-    /// `names` are those of the files before.
-    fn check(self, path: &str, versioned: bool, names: &mut BTreeSet<String>) -> Result<FileOutput, SpecError> {
+    fn check(self, path: &str, versioned: bool) -> Result<FileOutput, SpecError> {
         let fan_out = match self.persistence_method.as_deref() {
             None | Some("" | "one-to-one") => false,
             Some("fan-out") => true,
@@ -378,11 +387,6 @@ impl RawFile {
                 return Err(SpecError::new(format!("{path}.persistencemethod"), message));
             }
         };
-        let path = format!("{path}.name");
-        check_secret_name(&self.name, fan_out, &path)?;
-        if !names.insert(self.name.clone()) {
-            return Err(SpecError::new(path, format!("{:?} is named twice; each file needs a Secret of its own", self.name)));
-        }
         Ok(FileOutput {
             name: self.name,
             versioned: self.versioned.unwrap_or(versioned),
@@ -416,17 +420,24 @@ pub fn is_subdomain(name: &str) -> bool {
     name.len() <= NAME_MAX && name.split('.').all(is_label)
 }
 
-fn check_secret_name(name: &str, is_beginning: bool, path: &str) -> Result<(), SpecError> {
-    if !is_beginning && is_reserved_secret(name) {
-        return Err(SpecError::new(path, format!("{name:?} is the operator's own; use another name")));
-    }
-    if is_subdomain(name) {
+/// `index` is what follows it in an Indexed Job, `names` are those of the outputs before.
+fn check_secret_name(output: &FileOutput, index: &str, names: &mut BTreeSet<String>, path: &str) -> Result<(), SpecError> {
+    let FileOutput { name, versioned, fan_out, .. } = output;
+    let (key, version) = (if *fan_out { "-k" } else { "" }, if *versioned { LONGEST_VERSION } else { "" });
+    let room = NAME_MAX.saturating_sub(index.len() + key.len() + version.len());
+    let wrong = if !fan_out && is_reserved_secret(name) {
+        format!("{name:?} is the operator's own; use another name")
+    } else if !is_subdomain(name) {
+        format!("{:?} is no name for a Secret: lower case letters, digits, dashes and dots, at most {NAME_MAX} characters", shorten(name))
+    } else if name.len() > room {
+        let of = format!("a Secret's name has at most {NAME_MAX}, and index, key and version follow this one");
+        format!("{:?} has {} characters; at most {room} are possible here: {of}", shorten(name), name.len())
+    } else if !names.insert(name.clone()) {
+        format!("{name:?} is the name of two outputs; each needs a Secret of its own")
+    } else {
         return Ok(());
-    }
-    Err(SpecError::new(
-        path,
-        format!("{:?} is no name for a Secret: lower case letters, digits, dashes and dots, at most {NAME_MAX} characters", shorten(name)),
-    ))
+    };
+    Err(SpecError::new(path, wrong))
 }
 
 /// The start of a text that is quoted in a message.
@@ -515,9 +526,47 @@ mod tests {
     }
 
     #[test]
+    fn names_leave_room_for_what_follows_them() {
+        let (file, log) = ("spec.output.outputMap[main][a].name", "spec.output.namePrefix");
+        for (versioned, method, completions, most) in [
+            (false, "one-to-one", None, 253),
+            (true, "one-to-one", None, 231),
+            (false, "fan-out", None, 251),
+            (true, "fan-out", None, 229),
+            (false, "one-to-one", Some(1), 251),
+            (false, "one-to-one", Some(10), 251),
+            (false, "one-to-one", Some(11), 250),
+            (true, "fan-out", Some(1_000), 225),
+        ] {
+            let parse = |output: Value| {
+                let mut spec = with("/output", output);
+                if let Some(completions) = completions {
+                    spec["template"]["spec"]["completionMode"] = json!("Indexed");
+                    spec["template"]["spec"]["completions"] = json!(completions);
+                }
+                Spec::parse(&spec).err().map(|error| error.field)
+            };
+            let of_map = |length: usize| {
+                parse(
+                    json!({"outputMap": {"main": {"a": {"name": "n".repeat(length), "versioned": versioned, "persistencemethod": method}}}}),
+                )
+            };
+            // The longer one of the two containers is `-other`.
+            let of_log = |length: usize| parse(json!({"namePrefix": "n".repeat(length - 6), "versioned": versioned}));
+            assert_eq!((of_map(most), of_map(most + 1).as_deref()), (None, Some(file)), "{versioned} {method} {completions:?}");
+            if method == "one-to-one" {
+                assert_eq!((of_log(most), of_log(most + 1).as_deref()), (None, Some(log)), "{versioned} {completions:?}");
+            }
+        }
+        let spec = with("/output/outputMap", json!({"main": {"a": {"name": "n".repeat(232), "versioned": true}}}));
+        let expected = "has 232 characters; at most 231 are possible here: a Secret's name has at most 253, and index, key and version follow this one";
+        assert!(Spec::parse(&spec).expect_err("too long").message.ends_with(expected));
+    }
+
+    #[test]
     fn names_of_our_own_secrets_are_refused_but_as_a_beginning() {
-        let prefixed = |prefix: &str, container: &str| {
-            let mut spec = with("/output", json!({"namePrefix": prefix}));
+        let prefixed = |prefix: &str, container: &str, versioned: bool| {
+            let mut spec = with("/output", json!({"namePrefix": prefix, "versioned": versioned}));
             spec["template"]["spec"]["template"]["spec"]["containers"] = json!([{"name": container}]);
             spec
         };
@@ -531,9 +580,10 @@ mod tests {
             (mapped("quarks-job-config-key", "", true), Some(field)),
             (mapped("quarks-job-config-key", "fan-out", false), None),
             (mapped("quarks-job-config", "one-to-one", false), None),
-            (prefixed("quarks-job-sidecar-", "token"), Some("spec.output.namePrefix")),
-            (prefixed("quarks-job-config", "key"), Some("spec.output.namePrefix")),
-            (prefixed("quarks-job-config", "keys"), None),
+            (prefixed("quarks-job-sidecar-", "token", false), Some("spec.output.namePrefix")),
+            (prefixed("quarks-job-config", "key", false), Some("spec.output.namePrefix")),
+            (prefixed("quarks-job-config", "key", true), Some("spec.output.namePrefix")),
+            (prefixed("quarks-job-config", "keys", false), None),
         ] {
             let parsed = Spec::parse(&spec);
             assert_eq!(parsed.as_ref().err().map(|error| error.field.as_str()), refused, "{parsed:?}");

@@ -15,8 +15,8 @@ use super::data::Data;
 use super::plan::{ContainerPlan, Plan, SecretPlan, merged};
 use super::rules;
 use crate::api::{
-    ANNOTATION_WRITTEN_BY, LABEL_CONTAINER_NAME, LABEL_REMOTE_ID, LABEL_SECRET_KIND, LABEL_SECRET_VERSION, OwnerReference, ResourceVersion,
-    StringMap, Uid, is_reserved_secret, null_as_default,
+    ANNOTATION_WRITTEN_BY, LABEL_CONTAINER_NAME, LABEL_REMOTE_ID, LABEL_SECRET_KIND, LABEL_SECRET_VERSION, LONGEST_VERSION, OwnerReference,
+    ResourceVersion, StringMap, Uid, is_reserved_secret, null_as_default,
 };
 
 /// The Secret that a document has to become. `Debug` does not print the data.
@@ -68,9 +68,10 @@ impl fmt::Debug for Desired {
 }
 
 impl Desired {
-    /// Builds it and checks the rule for its name.
+    /// Builds it and checks the rule for its name, whatever its version.
     pub fn build(source: &Source<'_>, marks: &Arc<Marks>, name: String, data: Data) -> Result<Self, String> {
-        rules::check_name(&name)?;
+        let version = if source.secret_plan.versioned { LONGEST_VERSION } else { "" };
+        rules::check_name(&format!("{name}{version}"))?;
         Ok(Self { name, versioned: source.secret_plan.versioned, marks: Arc::clone(marks), data })
     }
 
@@ -118,7 +119,7 @@ pub fn base_name(secret_plan: &SecretPlan, index: Option<u32>) -> String {
 /// the other pod uses it or not. Of two entries whose names could meet, the longer one always keeps its own.
 pub fn check_free(source: &Source<'_>, index: Option<u32>, name: &str) -> Result<(), String> {
     let Source { plan, secret_plan, .. } = *source;
-    if !secret_plan.versioned && is_reserved_secret(name) {
+    if is_reserved_secret(name) {
         return Err(format!("Secret {name} is the operator's own"));
     }
     let Some(index) = index else { return Ok(()) };

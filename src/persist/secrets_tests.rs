@@ -47,6 +47,12 @@ fn a_new_secret_has_our_marks_over_the_users() {
 #[test]
 fn rules_are_checked_before_any_request() {
     assert!(build(&plan(), "s_1").unwrap_err().contains("no name of a Secret"));
+    let of_length = |length: usize, versioned: bool| {
+        let mut plan = plan();
+        plan.containers.get_mut("main").unwrap().files.get_mut("output.json").unwrap().versioned = versioned;
+        build(&plan, &"s".repeat(length)).is_ok()
+    };
+    assert_eq!([of_length(253, false), of_length(254, false), of_length(231, true), of_length(232, true)], [true, false, true, false]);
     let mut bad_label = plan();
     let file = |plan: &mut Plan| plan.containers.get_mut("main").unwrap().files.get_mut("output.json").unwrap().clone();
     let mut secret_plan = file(&mut bad_label);
@@ -118,7 +124,7 @@ fn the_operators_own_secrets_are_no_outputs() {
     for (name, versioned, is_free) in [
         ("quarks-job-sidecar-token", false, false),
         ("quarks-job-config-key", false, false),
-        ("quarks-job-config-key", true, true),
+        ("quarks-job-config-key", true, false),
         ("quarks-job-config-keys", false, true),
     ] {
         let secret_plan = SecretPlan { name: "quarks-job-config".into(), fan_out: true, versioned, ..SecretPlan::default() };
