@@ -9,7 +9,7 @@ use super::environment::Environment;
 use super::files::FILE_LIMIT;
 use super::pod_watch::first_pod;
 use super::secrets::{ChangedSecret, LiveSecret, NewSecret};
-use super::versions::{Highest, VERSIONED_KIND, note};
+use super::versions::{Found, VERSIONED_KIND, note};
 use crate::api::{LABEL_SECRET_KIND, ObjectKey, ObjectMeta, QuarksJobHead, Resource, Uid};
 use crate::kube::{Client, Request, Result};
 use crate::moment::Moment;
@@ -39,8 +39,8 @@ pub trait Api {
     fn create(&self, secret: &NewSecret<'_>) -> Result<()>;
     /// Sends a Secret back; the resourceVersion in it is the precondition.
     fn update(&self, secret: &ChangedSecret<'_>) -> Result<()>;
-    /// Looks for the highest version of each of these names.
-    fn find_versions(&self, highest: &mut Highest<'_>) -> Result<()>;
+    /// Looks for the versions of each of these names; with `all` also for other Secrets that are called so.
+    fn find_versions(&self, found: &mut Found<'_>, all: bool) -> Result<()>;
 }
 
 /// The real one.
@@ -77,8 +77,16 @@ struct MetadataOnly {
 /// Tells of each versioned Secret of a namespace; `None`: the list begins anew, and what came before does not count. No content comes over
 /// the wire.
 pub fn each_version(client: &Client, namespace: &str, tell: &mut dyn FnMut(Option<&ObjectMeta>)) -> Result<()> {
-    let request = Request::list(Resource::SECRETS, namespace).metadata_only().limit(PAGE);
-    list_all(client, request.label_selector(&format!("{LABEL_SECRET_KIND}={VERSIONED_KIND}")), &mut |listed| {
+    each_secret(client, namespace, false, tell)
+}
+
+/// The same; with `all` of each Secret, versioned or not.
+fn each_secret(client: &Client, namespace: &str, all: bool, tell: &mut dyn FnMut(Option<&ObjectMeta>)) -> Result<()> {
+    let mut request = Request::list(Resource::SECRETS, namespace).metadata_only().limit(PAGE);
+    if !all {
+        request = request.label_selector(&format!("{LABEL_SECRET_KIND}={VERSIONED_KIND}"));
+    }
+    list_all(client, request, &mut |listed| {
         match listed {
             Listed::Begin => tell(None),
             Listed::Object(json) => tell(Some(&crate::json::from_slice::<MetadataOnly>(json)?.metadata)),
@@ -126,9 +134,9 @@ impl Api for KubeApi {
         self.client.call_unit(&Request::update(Resource::SECRETS, &self.key(&secret.metadata.name), secret))
     }
 
-    fn find_versions(&self, highest: &mut Highest<'_>) -> Result<()> {
+    fn find_versions(&self, found: &mut Found<'_>, all: bool) -> Result<()> {
         // A list that begins anew may only raise what is known: a number is not used twice.
-        each_version(&self.client, &self.pod.namespace, &mut |meta| meta.into_iter().for_each(|meta| note(highest, meta)))
+        each_secret(&self.client, &self.pod.namespace, all, &mut |meta| meta.into_iter().for_each(|meta| note(found, meta)))
     }
 }
 
@@ -138,6 +146,7 @@ mod tests {
 
     use serde_json::json;
 
+    use super::super::versions::Numbers;
     use super::*;
     use crate::kube::config::Auth;
     use crate::kube::scripted::{Reply, Script};
@@ -158,7 +167,7 @@ mod tests {
             (json!({"items": []}), false),
             (json!({"status": "ok"}), false),
         ] {
-            let found = api(&Script::new([Reply::json(200, &body)])).find_versions(&mut Highest::from([("s", 0)]));
+            let found = api(&Script::new([Reply::json(200, &body)])).find_versions(&mut Found::from([("s", Numbers::default())]), false);
             assert_eq!(found.map_err(|error| error.answer()), if is_list { Ok(()) } else { Err(Answer::OnTheWay) }, "{body}");
         }
     }
@@ -169,7 +178,7 @@ mod tests {
         let expired = || Reply::json(410, &json!({"kind": "Status", "apiVersion": "v1", "reason": "Expired", "code": 410}));
         let replies = (0..5).flat_map(|_| [first(), expired()]);
         let script = Script::new(replies);
-        assert!(api(&script).find_versions(&mut Highest::from([("s", 0)])).expect_err("it ends").is_gone());
+        assert!(api(&script).find_versions(&mut Found::from([("s", Numbers::default())]), false).expect_err("it ends").is_gone());
         assert_eq!(script.seen().len(), 8);
     }
 }

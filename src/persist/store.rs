@@ -18,8 +18,8 @@ use super::read::{read_file, read_log};
 use super::report::{OutputError, OutputErrorReason, StoredSecret};
 use super::retry::{Backoff, Patience};
 use super::secrets::Desired;
-use super::versions::Highest;
-use super::write::{Attempt, Failure, Step, attempt};
+use super::versions::{Found, Numbers};
+use super::write::{Above, Attempt, Failure, Step, attempt};
 use crate::kube::Error;
 
 /// How often a log that ends too early is read again: the node may not have written all of it yet. About 1 s with the waits.
@@ -98,8 +98,9 @@ enum Work {
 }
 
 impl Work {
-    fn needs_versions(&self) -> bool {
-        matches!(self, Self::Write { desired, step: Step::Create } if desired.versioned)
+    /// True if versions have to be looked for. With `all` a list of all names is made for each version of the file that is to be written.
+    fn needs_versions(&self, all: bool) -> bool {
+        matches!(self, Self::Write { desired, step } if desired.versioned && (all || *step == Step::Create))
     }
 }
 
@@ -231,8 +232,8 @@ impl<A: Api> Store<A> {
                 outcomes
             }
             Attempt::Conflict(message) => self.fail(task.origin.error(OutputErrorReason::OutputConflict, message)),
-            // The look was good for too short a time: ask again, at once.
-            Attempt::Failed(Failure::Call(Error::Fenced)) => {
+            // The look was good for too short a time, or a list is needed that says more: again, at once.
+            Attempt::Failed(Failure::Call(Error::Fenced)) | Attempt::Occupied => {
                 self.tasks.insert(0, task);
                 Vec::new()
             }
@@ -245,22 +246,25 @@ impl<A: Api> Store<A> {
 
     /// One list for all that is still to be written of the task's file: what it costs does not grow with the file.
     fn find_versions(&mut self, task: &mut Task) -> Result<(), Error> {
-        if !task.work.needs_versions() {
+        let all = matches!(task.work, Work::Write { step: Step::Occupied, .. });
+        if !task.work.needs_versions(all) {
             return Ok(());
         }
         let origin = Arc::clone(&task.origin);
-        let of_file = self.tasks.iter_mut().chain([task]).filter(|task| Arc::ptr_eq(&task.origin, &origin) && task.work.needs_versions());
+        let of_file =
+            self.tasks.iter_mut().chain([task]).filter(|task| Arc::ptr_eq(&task.origin, &origin) && task.work.needs_versions(all));
         let mut writes = Vec::new();
-        let mut highest = Highest::new();
+        let mut found = Found::new();
         for task in of_file {
             if let Work::Write { desired, step } = &mut task.work {
-                highest.insert(&desired.name, 0);
+                found.insert(&desired.name, Numbers::default());
                 writes.push((desired.name.as_str(), step));
             }
         }
-        self.api.find_versions(&mut highest)?;
+        self.api.find_versions(&mut found, all)?;
         for (name, step) in writes {
-            *step = Step::Above(highest.get(name).copied().unwrap_or(0));
+            let numbers = found.remove(name).unwrap_or_default();
+            *step = Step::Above(Above { highest: numbers.highest, next: numbers.free(), all });
         }
         Ok(())
     }

@@ -147,10 +147,12 @@ impl Api for Fake {
         })
     }
 
-    fn find_versions(&self, highest: &mut Highest<'_>) -> Result<()> {
-        let names = highest.keys().copied().collect::<Vec<_>>().join("+");
-        self.call("list", &names, |server| {
-            server.secrets.values().for_each(|value| note(highest, &serde_json::from_value(value["metadata"].clone()).unwrap()));
+    fn find_versions(&self, found: &mut Found<'_>, all: bool) -> Result<()> {
+        let names = found.keys().copied().collect::<Vec<_>>().join("+");
+        self.call("list", &if all { format!("all {names}") } else { names }, |server| {
+            let is_listed = |metadata: &&Value| all || metadata["labels"].get(LABEL_SECRET_KIND).is_some();
+            let metadata = server.secrets.values().map(|value| &value["metadata"]).filter(is_listed);
+            metadata.for_each(|metadata| note(found, &serde_json::from_value(metadata.clone()).unwrap()));
             if let Some((name, value)) = server.late.take() {
                 server.put(name, value);
             }
@@ -522,6 +524,59 @@ fn a_version_is_never_changed_and_taken_names_are_skipped() {
     assert_eq!(bench.run(), [stored("s-v12", Some(12), "f"), finished()]);
     let after = &bench.server.borrow().secrets;
     assert!(before.iter().all(|(name, value)| after[name] == *value));
+}
+
+#[test]
+fn numbers_of_other_secrets_are_skipped_all_at_once() {
+    let mut bench = Bench::versioned("occupied");
+    for number in 1..=698 {
+        bench = bench.secret(&format!("s-v{number}"), json!({"metadata": {"name": format!("s-v{number}")}}));
+    }
+    assert_eq!(bench.run(), [stored("s-v699", Some(699), "f"), finished()]);
+    assert_eq!(bench.calls(), "get quarksjob, list s, create s-v1, get s-v1, list all s, create s-v699");
+    // The next one is above it, without any of that.
+    fs::write(bench.root.join("main/f"), r#"{"k":"other"}"#).unwrap();
+    bench.store.claimed.clear();
+    bench.server.borrow_mut().calls.clear();
+    assert_eq!(bench.run(), [stored("s-v700", Some(700), "f"), finished()]);
+    assert_eq!(bench.calls(), "list s, get s-v699, create s-v700");
+}
+
+#[test]
+fn numbers_of_other_secrets_cost_one_list_a_file() {
+    let plan = json!({"name": "s", "fanOut": true, "versioned": true});
+    let mut bench = Bench::new("occupied-fan-out", &[("f", plan, Some(r#"{"a":{},"b":{},"c":{}}"#))]);
+    for name in ["s-a-v1", "s-a-v2", "s-b-v1", "s-b-v3", "s-c-v2"] {
+        bench = bench.secret(name, json!({"metadata": {"name": name}}));
+    }
+    assert_eq!(bench.run(), [stored("s-a-v3", Some(3), "f"), stored("s-b-v2", Some(2), "f"), stored("s-c-v1", Some(1), "f"), finished()]);
+    assert_eq!(
+        bench.calls(),
+        "get quarksjob, list s-a+s-b+s-c, create s-a-v1, get s-a-v1, list all s-a+s-b+s-c, create s-a-v3, create s-b-v2, create s-c-v1"
+    );
+}
+
+#[test]
+fn a_number_that_is_taken_after_the_list_of_all_is_skipped() {
+    let taken = |name: &str| json!({"metadata": {"name": name}});
+    let bench = Bench::versioned("occupied-late").secret("s-v1", taken("s-v1")).secret("s-v2", taken("s-v2"));
+    let Store { api, plan, .. } = &bench.store;
+    api.allow_writes(Moment::after_boot(Duration::from_secs(9)));
+    let desired = read_file(&bench.root, plan, None, "main", "f", 1).expect("valid").remove(0);
+    let mut step = Step::Above(Above { highest: 0, next: Some(1), all: true });
+    let tried = attempt(api, plan, "main", &desired, &mut step);
+    assert!(matches!(tried, Attempt::Stored { version: Some(3), .. }), "{tried:?}");
+    assert_eq!(step, Step::Create);
+}
+
+#[test]
+fn where_another_secret_has_the_last_number_there_is_none_left() {
+    let [last, before] = [u64::MAX, u64::MAX - 1].map(|number| format!("s-v{number}"));
+    let labels = json!({LABEL_SECRET_KIND: "versionedSecret", LABEL_SECRET_VERSION: (u64::MAX - 1).to_string()});
+    let mut bench = Bench::versioned("occupied-last")
+        .secret(&before, json!({"metadata": {"name": before, "labels": labels}}))
+        .secret(&last, json!({"metadata": {"name": last}}));
+    assert_eq!(failure(&bench.run()), (OutputErrorReason::OutputConflict, "Secret s has no further version numbers".into()));
 }
 
 #[test]

@@ -23,31 +23,58 @@ pub fn version_name(base: &str, version: u64) -> String {
     format!("{base}-v{version}")
 }
 
-/// The highest version of each of some names; 0: there is none.
-pub type Highest<'n> = BTreeMap<&'n str, u64>;
+/// What a list says of a name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// The highest version; 0: there is none.
+    pub highest: u64,
+    /// Numbers of Secrets that are called like a version and are none.
+    taken: Vec<u64>,
+}
 
-/// Takes a labelled Secret into account.
-pub fn note(highest: &mut Highest<'_>, meta: &ObjectMeta) {
-    if let Some((base, version)) = split(&meta.name, &meta.labels)
-        && let Some(highest) = highest.get_mut(base)
-    {
-        *highest = version.max(*highest);
+impl Numbers {
+    /// The first number above the highest version that no Secret of the list has.
+    pub fn free(&self) -> Option<u64> {
+        let first = self.highest.checked_add(1)?;
+        // One more than there are: one of them is free.
+        let mut is_taken = vec![false; self.taken.len() + 1];
+        for number in &self.taken {
+            let at = number.checked_sub(first).and_then(|at| usize::try_from(at).ok());
+            if let Some(slot) = at.and_then(|at| is_taken.get_mut(at)) {
+                *slot = true;
+            }
+        }
+        first.checked_add(is_taken.iter().position(|is_taken| !is_taken)? as u64)
     }
 }
 
-/// The version of `base` that a Secret is, by name and labels.
+/// What a list says of each of some names.
+pub type Found<'n> = BTreeMap<&'n str, Numbers>;
+
+/// Takes a Secret into account.
+pub fn note(found: &mut Found<'_>, meta: &ObjectMeta) {
+    let Some((base, number)) = split(&meta.name) else { return };
+    let Some(numbers) = found.get_mut(base) else { return };
+    if version_of(base, &meta.name, &meta.labels).is_some() {
+        numbers.highest = number.max(numbers.highest);
+    } else {
+        numbers.taken.push(number);
+    }
+}
+
+/// The version of `base` that a Secret is, by name and labels, which have to agree.
 pub fn version_of(base: &str, name: &str, labels: &StringMap) -> Option<u64> {
-    split(name, labels).filter(|(other, _)| *other == base).map(|(_, version)| version)
+    let (_, version) = split(name).filter(|(other, _)| *other == base)?;
+    let is_version = labels.get(LABEL_SECRET_KIND).map(String::as_str) == Some(VERSIONED_KIND)
+        && labels.get(LABEL_SECRET_VERSION)?.parse() == Ok(version);
+    is_version.then_some(version)
 }
 
-/// Of which name it is which version. Name and label have to agree.
-fn split<'n>(name: &'n str, labels: &StringMap) -> Option<(&'n str, u64)> {
-    if labels.get(LABEL_SECRET_KIND).map(String::as_str) != Some(VERSIONED_KIND) {
-        return None;
-    }
-    let version: u64 = labels.get(LABEL_SECRET_VERSION)?.parse().ok()?;
-    let base = name.strip_suffix(&version_name("", version))?;
-    (version > 0).then_some((base, version))
+/// Name and number, if it is called like a version.
+fn split(name: &str) -> Option<(&str, u64)> {
+    let (base, digits) = name.rsplit_once("-v")?;
+    let version: u64 = digits.parse().ok()?;
+    (version > 0 && version.to_string() == digits).then_some((base, version))
 }
 
 /// The labels and annotations that a version of this content has, whatever its number.
@@ -133,9 +160,36 @@ mod tests {
             (vec![meta("s-v3", "4"), meta("s-v1", "-1"), meta("s-v0", "0")], None),
             (vec![ObjectMeta { name: "s-v3".into(), ..ObjectMeta::default() }], None),
         ] {
-            let mut found = Highest::from([("s", 0), ("none", 0)]);
+            let mut found = Found::from([("s", Numbers::default()), ("none", Numbers::default())]);
             metas.iter().for_each(|meta| note(&mut found, meta));
-            assert_eq!(found, [("none", 0), ("s", expected.unwrap_or(0))].into(), "{metas:?}");
+            let highest = |name: &str| found[name].highest;
+            assert_eq!((highest("none"), highest("s")), (0, expected.unwrap_or(0)), "{metas:?}");
+        }
+    }
+
+    #[test]
+    fn the_next_number_is_the_first_that_is_free_above_the_highest_version() {
+        let other = |number: &str| ObjectMeta { name: format!("s-v{number}"), ..ObjectMeta::default() };
+        let (last, second_last) = (u64::MAX.to_string(), (u64::MAX - 1).to_string());
+        let many: Vec<_> = (1..=698).map(|number| other(&number.to_string())).collect();
+        for (metas, expected) in [
+            (vec![], Some(1)),
+            (vec![meta("s-v4", "4")], Some(5)),
+            (vec![other("1"), other("2")], Some(3)),
+            (vec![other("2"), other("1"), other("2")], Some(3)),
+            (many, Some(699)),
+            // What is free below the highest version stays so.
+            (vec![meta("s-v4", "4"), other("1"), other("6"), other("5"), other("8")], Some(7)),
+            // A number of a stranger far above takes no numbers away.
+            (vec![meta("s-v4", "4"), other("20240101"), other(&last)], Some(5)),
+            (vec![meta("s-v4", "4"), meta("s-v5", "five"), other("06"), other("x"), other("")], Some(6)),
+            (vec![meta(&format!("s-v{last}"), &last)], None),
+            (vec![meta(&format!("s-v{second_last}"), &second_last)], Some(u64::MAX)),
+            (vec![meta(&format!("s-v{second_last}"), &second_last), other(&last)], None),
+        ] {
+            let mut found = Found::from([("s", Numbers::default())]);
+            metas.iter().for_each(|meta| note(&mut found, meta));
+            assert_eq!(found["s"].free(), expected, "{metas:?}");
         }
     }
 

@@ -19,10 +19,23 @@ const VERSIONS: u32 = 64;
 pub enum Step {
     /// Nothing is known: create it (a version: the highest is looked for first).
     Create,
-    /// A version: this one is the highest; 0: there is none.
-    Above(u64),
+    /// A version whose number another Secret has: all names are looked at first, so that the next number is free.
+    Occupied,
+    /// A version: a list was made.
+    Above(Above),
     /// It is there, or may be: read it first.
     Read,
+}
+
+/// What a list says of the versions of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Above {
+    /// The highest; 0: there is none.
+    pub highest: u64,
+    /// The number that comes next, if there is any left.
+    pub next: Option<u64>,
+    /// Secrets that are no versions were listed, too.
+    pub all: bool,
 }
 
 /// How an attempt ended.
@@ -37,6 +50,8 @@ pub enum Attempt {
     },
     /// It can never be stored under this name.
     Conflict(String),
+    /// The number of a version belongs to something else: at once again, with a list of all names.
+    Occupied,
     /// Perhaps later.
     Failed(Failure),
 }
@@ -53,12 +68,13 @@ pub enum Failure {
 /// Tries to store one Secret. `step` is where the next attempt has to begin.
 pub fn attempt(api: &dyn Api, plan: &Plan, container: &str, desired: &Desired, step: &mut Step) -> Attempt {
     match (desired.versioned, *step) {
-        (true, Step::Above(highest)) => {
-            // Whatever becomes of it, the next attempt begins with a list.
-            *step = Step::Create;
-            create_version(api, plan, desired, highest)
+        (true, Step::Above(above)) => {
+            let tried = create_version(api, plan, desired, above);
+            // Whatever became of it, the next attempt begins with a list.
+            *step = if matches!(tried, Attempt::Occupied) { Step::Occupied } else { Step::Create };
+            tried
         }
-        (true, Step::Create | Step::Read) => Attempt::Failed(Failure::InTheWay("its versions are not known".to_owned())),
+        (true, Step::Create | Step::Occupied | Step::Read) => Attempt::Failed(Failure::InTheWay("its versions are not known".to_owned())),
         (false, _) => create_or_update(api, plan, container, desired, step),
     }
 }
@@ -102,17 +118,23 @@ fn create_or_update(api: &dyn Api, plan: &Plan, container: &str, desired: &Desir
     Attempt::Failed(Failure::InTheWay(format!("Secret {} changes all the time", desired.name)))
 }
 
-/// Begins at the highest version that a list has shown, and goes up from there. A version of the same content is taken as it is, so an
+/// Begins at the highest version that a list has shown, and goes up from there. A number that something else has is skipped, but without
+/// having seen all names not one by one: there may be hundreds. A version of the same content is taken as it is, so an
 /// attempt whose reply was lost finds its own work; one that another QuarksJob wrote ends it.
-fn create_version(api: &dyn Api, plan: &Plan, desired: &Desired, highest: u64) -> Attempt {
+fn create_version(api: &dyn Api, plan: &Plan, desired: &Desired, above: Above) -> Attempt {
     let Desired { name, .. } = desired;
     let stored = |version| Attempt::Stored { name: versions::version_name(name, version), version: Some(version) };
-    let (mut version, mut is_taken, mut met) = (highest, highest > 0, 0);
+    let Above { highest: mut version, mut next, all } = above;
+    let (mut is_taken, mut met) = (version > 0, 0);
     loop {
         if is_taken {
             match api.read(&versions::version_name(name, version)) {
                 // Its name is taken by something else: skipped.
-                Ok(live) if versions::version_of(name, &live.metadata.name, &live.metadata.labels).is_none() => {}
+                Ok(live) if versions::version_of(name, &live.metadata.name, &live.metadata.labels).is_none() => {
+                    if !all {
+                        return Attempt::Occupied;
+                    }
+                }
                 Ok(live) => {
                     if let Some(text) = foreign_writer(&live.metadata, &plan.quarks_job) {
                         return Attempt::Conflict(text);
@@ -130,16 +152,16 @@ fn create_version(api: &dyn Api, plan: &Plan, desired: &Desired, highest: u64) -
                 Err(error) => return Attempt::Failed(Failure::Call(error)),
             }
         }
-        let Some(next) = version.checked_add(1) else {
+        let Some(number) = next else {
             return Attempt::Conflict(format!("Secret {name} has no further version numbers"));
         };
-        let new = match versions::build_version(desired, plan, next) {
+        let new = match versions::build_version(desired, plan, number) {
             Ok(new) => new,
             Err(text) => return Attempt::Conflict(text),
         };
         match api.create(&new) {
-            Ok(()) => return stored(next),
-            Err(error) if error.is_already_exists() => (version, is_taken) = (next, true),
+            Ok(()) => return stored(number),
+            Err(error) if error.is_already_exists() => (version, next, is_taken) = (number, number.checked_add(1), true),
             Err(error) => return Attempt::Failed(Failure::Call(error)),
         }
     }

@@ -58,3 +58,16 @@ fn of_300_entries() {
 fn of_1000_entries() {
     check(1000);
 }
+
+#[test]
+fn numbers_that_other_secrets_have_are_skipped_in_one_list() {
+    let scene = Scene::new("requests-occupied");
+    for number in 1..=250 {
+        scene.put_secret(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("s-e0-v{number}")}}));
+    }
+    // Of the versions, and of all Secrets.
+    assert_eq!(run(&scene, 1, "1"), [1 + 3, 1, 2]);
+    assert!(scene.secret("s-e0-v251").is_some());
+    assert_eq!(run(&scene, 1, "2"), [1, 1, 1]);
+    assert!(scene.secret("s-e0-v252").is_some());
+}
