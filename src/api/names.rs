@@ -64,5 +64,12 @@ pub fn is_reserved_secret(name: &str) -> bool {
 /// What follows the name of a versioned Secret at most.
 pub const LONGEST_VERSION: &str = "-v18446744073709551615";
 
+/// Name and number of what is called like a version.
+pub fn split_version(name: &str) -> Option<(&str, u64)> {
+    let (base, digits) = name.rsplit_once("-v")?;
+    let version: u64 = digits.parse().ok()?;
+    (version > 0 && version.to_string() == digits).then_some((base, version))
+}
+
 /// Standard place of an account's token, `ca.crt` and `namespace` in a container.
 pub const SERVICE_ACCOUNT_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";

@@ -7,7 +7,9 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{LABEL_DELETE, LONGEST_VERSION, OUTPUT_MOUNT, SIDECAR_CONTAINER, Strategy, StringMap, is_reserved_secret, null_as_default};
+use super::{
+    LABEL_DELETE, LONGEST_VERSION, OUTPUT_MOUNT, SIDECAR_CONTAINER, Strategy, StringMap, is_reserved_secret, null_as_default, split_version,
+};
 
 /// Longest Secret name and longest key of a Secret (DNS subdomain, RFC 1123; Kubernetes' `IsConfigMapKey`).
 const NAME_MAX: usize = 253;
@@ -148,6 +150,7 @@ impl Spec {
             pod.check_room_for_sidecar()?;
             pod.check_mounts(output)?;
             pod.check_several_pods(output)?;
+            pod.check_versions(output)?;
         }
         Ok(Self {
             strategy,
@@ -301,6 +304,19 @@ impl<'a> PodTemplate<'a> {
                 "spec.output",
                 "several pods of this Job would write the same Secret; set versioned: true, or completionMode: Indexed in the template",
             ));
+        }
+        Ok(())
+    }
+
+    /// No output may have the name of another one's version. In an Indexed Job the index comes before the version.
+    fn check_versions(&self, output: &Output) -> Result<(), SpecError> {
+        let mut versioned = BTreeSet::new();
+        versioned.extend(output.all().filter(|output| output.versioned && !output.fan_out).map(|output| output.name.clone()));
+        for FileOutput { name, .. } in output.all().filter(|output| !output.versioned && !output.fan_out) {
+            if let Some((base, _)) = split_version(name).filter(|(base, _)| self.longest_index().is_empty() && versioned.contains(*base)) {
+                let message = format!("{name:?} would be a version of the output {base:?}, which is versioned; use another name");
+                return Err(SpecError::new("spec.output", message));
+            }
         }
         Ok(())
     }
@@ -523,6 +539,39 @@ mod tests {
             let error = Spec::parse(&spec).expect_err(field);
             assert_eq!(error.field, field, "{error}");
         }
+    }
+
+    #[test]
+    fn no_output_has_the_name_of_a_version_of_another() {
+        let entry = |name: &str, versioned: bool, method: &str| json!({"name": name, "versioned": versioned, "persistencemethod": method});
+        let plain = |name: &str| entry(name, false, "one-to-one");
+        let versioned = |name: &str| entry(name, true, "one-to-one");
+        for (one, other, indexed, is_valid) in [
+            (plain("s-v1"), versioned("s"), false, false),
+            (versioned("s"), plain("s-v20"), false, false),
+            (plain("s-v1"), versioned("s"), true, true),
+            (plain("s-v1"), plain("s"), false, true),
+            (versioned("s-v1"), versioned("s"), false, true),
+            (versioned("s-v1"), plain("s"), false, true),
+            (plain("s-v01"), versioned("s"), false, true),
+            (plain("s-v1-v2"), versioned("s"), false, true),
+            (plain("s-v1"), entry("s", true, "fan-out"), false, true),
+            (entry("s-v1", false, "fan-out"), versioned("s"), false, true),
+        ] {
+            let mut spec = with("/output/outputMap", json!({"main": {"a": one}, "other": {"b": other}}));
+            if indexed {
+                spec["template"]["spec"]["completionMode"] = json!("Indexed");
+            }
+            let refused = Spec::parse(&spec).err().map(|error| error.field);
+            assert_eq!(refused.as_deref(), (!is_valid).then_some("spec.output"), "{spec}");
+        }
+        let log = json!({"outputMap": {"main": {"a": versioned("p-other")}}, "namePrefix": "p", "versioned": false});
+        let mut spec = with("/output", log);
+        spec["template"]["spec"]["template"]["spec"]["containers"][1]["name"] = json!("other-v1");
+        assert_eq!(
+            Spec::parse(&spec).expect_err("refused").message,
+            "\"p-other-v1\" would be a version of the output \"p-other\", which is versioned; use another name"
+        );
     }
 
     #[test]

@@ -14,9 +14,10 @@ use serde_json::{Map, Value};
 use super::data::Data;
 use super::plan::{ContainerPlan, Plan, SecretPlan, merged};
 use super::rules;
+use super::versions::version_name;
 use crate::api::{
     ANNOTATION_WRITTEN_BY, LABEL_CONTAINER_NAME, LABEL_REMOTE_ID, LABEL_SECRET_KIND, LABEL_SECRET_VERSION, LONGEST_VERSION, OwnerReference,
-    ResourceVersion, StringMap, Uid, is_reserved_secret, null_as_default,
+    ResourceVersion, StringMap, Uid, is_reserved_secret, null_as_default, split_version,
 };
 
 /// The Secret that a document has to become. `Debug` does not print the data.
@@ -116,17 +117,21 @@ pub fn base_name(secret_plan: &SecretPlan, index: Option<u32>) -> String {
 
 /// Whether an output may have this name at all: the operator's own Secrets are not for outputs, and a key of a fan-out must not lead to
 /// what a pod of another index stores for another entry of the plan. Each pod knows its own keys only, so that entry has the name whether
-/// the other pod uses it or not. Of two entries whose names could meet, the longer one always keeps its own.
+/// the other pod uses it or not. Of two entries whose names could meet, the longer one always keeps its own;
+/// a version of one may meet a Secret of another that is none.
 pub fn check_free(source: &Source<'_>, index: Option<u32>, name: &str) -> Result<(), String> {
     let Source { plan, secret_plan, .. } = *source;
     if is_reserved_secret(name) {
         return Err(format!("Secret {name} is the operator's own"));
     }
     let Some(index) = index else { return Ok(()) };
+    // Which version it is makes no difference.
+    let name = if secret_plan.versioned { &version_name(name, 1) } else { name };
     let others = plan.containers.values().flat_map(|container| container.files.values().chain(&container.log));
-    let could_meet = |other: &&SecretPlan| other.name.len() > secret_plan.name.len() && other.versioned == secret_plan.versioned;
+    let could_meet = |other: &&SecretPlan| other.name.len() > secret_plan.name.len();
     let owner = others.filter(could_meet).find_map(|other| {
-        let rest = name.strip_prefix(&*other.name)?.strip_prefix('-')?;
+        let base = if other.versioned { split_version(name)?.0 } else { name };
+        let rest = base.strip_prefix(&*other.name)?.strip_prefix('-')?;
         let digits = if other.fan_out { rest.split_once('-')?.0 } else { rest };
         let theirs: u32 = digits.parse().ok()?;
         (theirs != index && theirs.to_string() == digits).then_some((&other.name, theirs))

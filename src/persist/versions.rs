@@ -10,7 +10,7 @@ use super::rules;
 use super::secrets::{Desired, LiveMeta, LiveSecret, NewMeta, NewSecret, is_within};
 use crate::api::{
     ANNOTATION_SOURCE_DESCRIPTION, ANNOTATION_WRITTEN_BY, API_VERSION, KIND, LABEL_CONTAINER_NAME, LABEL_SECRET_KIND, LABEL_SECRET_VERSION,
-    ObjectMeta, OwnerReference, StringMap,
+    ObjectMeta, OwnerReference, StringMap, split_version,
 };
 
 /// Value of the label that marks a versioned Secret.
@@ -53,7 +53,7 @@ pub type Found<'n> = BTreeMap<&'n str, Numbers>;
 
 /// Takes a Secret into account.
 pub fn note(found: &mut Found<'_>, meta: &ObjectMeta) {
-    let Some((base, number)) = split(&meta.name) else { return };
+    let Some((base, number)) = split_version(&meta.name) else { return };
     let Some(numbers) = found.get_mut(base) else { return };
     if version_of(base, &meta.name, &meta.labels).is_some() {
         numbers.highest = number.max(numbers.highest);
@@ -64,17 +64,10 @@ pub fn note(found: &mut Found<'_>, meta: &ObjectMeta) {
 
 /// The version of `base` that a Secret is, by name and labels, which have to agree.
 pub fn version_of(base: &str, name: &str, labels: &StringMap) -> Option<u64> {
-    let (_, version) = split(name).filter(|(other, _)| *other == base)?;
+    let (_, version) = split_version(name).filter(|(other, _)| *other == base)?;
     let is_version = labels.get(LABEL_SECRET_KIND).map(String::as_str) == Some(VERSIONED_KIND)
         && labels.get(LABEL_SECRET_VERSION)?.parse() == Ok(version);
     is_version.then_some(version)
-}
-
-/// Name and number, if it is called like a version.
-fn split(name: &str) -> Option<(&str, u64)> {
-    let (base, digits) = name.rsplit_once("-v")?;
-    let version: u64 = digits.parse().ok()?;
-    (version > 0 && version.to_string() == digits).then_some((base, version))
 }
 
 /// The labels and annotations that a version of this content has, whatever its number.
