@@ -83,8 +83,12 @@ impl Verdict {
 pub struct Tally {
     /// The first ones, each once.
     outputs: Vec<StoredOutput>,
-    /// All that were reported, those included for which a report had no room.
+    /// All that were reported, those included for which a report had no room. Two pods may report the same Secret.
     stored: u64,
+    /// Pods that reported any.
+    storers: u32,
+    /// There were more than are known by name.
+    is_cut: bool,
     /// Of pods that ended well.
     errors: Errors,
     /// Of all pods: they explain a failure.
@@ -132,7 +136,10 @@ impl Tally {
         match read_report(status.sidecar.0.as_deref()) {
             Ok(report) => {
                 let Report { secrets, errors, secrets_omitted, errors_omitted, stored } = report;
-                self.stored = self.stored.saturating_add(secrets.len() as u64).saturating_add(u64::from(secrets_omitted));
+                let count = (secrets.len() as u64).saturating_add(u64::from(secrets_omitted));
+                self.stored = self.stored.saturating_add(count);
+                self.storers = self.storers.saturating_add(u32::from(count > 0));
+                self.is_cut |= secrets_omitted > 0;
                 secrets.into_iter().for_each(|secret| self.add_output(secret));
                 self.all_errors.add(&errors, errors_omitted);
                 // A pod that failed was tried again, or made the Job fail: its errors explain a failure, they do not cause one.
@@ -152,14 +159,29 @@ impl Tally {
         // The sidecar writes no longer ones, but whatever runs in the pod might.
         let [secret, container, file] = [name, container, file].map(|text| cut(&text, NAME_MAX).to_owned());
         let output = StoredOutput { secret, container, file, version };
-        if self.outputs.len() < OUTPUTS_MAX && !self.outputs.contains(&output) {
-            self.outputs.push(output);
+        if self.outputs.contains(&output) {
+            return;
+        }
+        if self.outputs.len() < OUTPUTS_MAX { self.outputs.push(output) } else { self.is_cut = true }
+    }
+
+    /// How many Secrets hold the output: each counts once, where all are known by name or come from one pod.
+    fn count(&self) -> String {
+        let is_first = |(at, output): &(usize, &StoredOutput)| self.outputs[..*at].iter().all(|other| other.secret != output.secret);
+        match (self.is_cut, self.storers) {
+            (false, _) => match self.outputs.iter().enumerate().filter(is_first).count() {
+                1 => "1 Secret".to_owned(),
+                count => format!("{count} Secrets"),
+            },
+            (true, 1) => format!("{} Secrets", self.stored),
+            (true, _) => format!("up to {} Secrets", self.stored),
         }
     }
 
     /// The verdict, when all pods have been taken into account.
     pub fn verdict(self, end: &JobEnd, succeeded: u32) -> Verdict {
-        let Self { outputs, stored, errors, all_errors, well, unreadable, is_unstored } = self;
+        let count = self.count();
+        let Self { outputs, errors, all_errors, well, unreadable, is_unstored, .. } = self;
         let mut verdict = Verdict { outputs, ..Verdict::of_job(end) };
         if matches!(end, JobEnd::Failed { .. }) {
             all_errors.describe(&mut verdict.message);
@@ -175,7 +197,7 @@ impl Tally {
         } else if well < expected {
             (Outcome::Unknown, UNVERIFIED, format!("{well} of {expected} pods that ended well are still there to be asked"))
         } else {
-            (Outcome::Succeeded, COMPLETED, format!("the Job completed and its output is in {stored} Secret(s)"))
+            (Outcome::Succeeded, COMPLETED, format!("the Job completed and its output is in {count}"))
         };
         (verdict.outcome, verdict.reason, verdict.message) = (outcome, reason.to_owned(), message);
         errors.describe(&mut verdict.message);
@@ -304,6 +326,35 @@ mod tests {
     }
 
     #[test]
+    fn each_secret_counts_once() {
+        let one = |name: &str, omitted: u32| {
+            format!(r#"{{"secrets":[{{"name":"{name}","container":"c","file":"f"}}],"secretsOmitted":{omitted},"stored":true}}"#)
+        };
+        let of_container =
+            |container: &str| format!(r#"{{"secrets":[{{"name":"s","container":"{container}","file":"f"}}],"stored":true}}"#);
+        let none = || r#"{"secrets":[],"stored":true}"#.to_owned();
+        let many = |count: u32| (0..count).map(|number| one(&format!("s-{number}"), 0)).collect::<Vec<_>>();
+        for (reports, expected) in [
+            (vec![none()], "0 Secrets"),
+            (vec![one("s", 0)], "1 Secret"),
+            // The second pod stored the same content, or a first one failed after it had stored.
+            (vec![one("s", 0), one("s", 0), none()], "1 Secret"),
+            (vec![of_container("c"), of_container("d")], "1 Secret"),
+            (vec![one("s-0", 0), one("s-1", 0), one("s-0", 0), one("s-2", 0)], "3 Secrets"),
+            (vec![one("s", 999), none()], "1000 Secrets"),
+            (vec![one("s", 999), one("s", 999)], "up to 2000 Secrets"),
+            (many(100), "100 Secrets"),
+            ([many(100), many(100)].concat(), "100 Secrets"),
+            (many(101), "up to 101 Secrets"),
+        ] {
+            let mut tally = Tally::default();
+            reports.iter().for_each(|message| tally.take(&report("p", "Succeeded", message)));
+            let message = tally.verdict(&JobEnd::Complete { time: None }, reports.len() as u32).message;
+            assert_eq!(message, format!("the Job completed and its output is in {expected}"), "{reports:?}");
+        }
+    }
+
+    #[test]
     fn a_report_that_is_too_long_is_not_readable() {
         let fill = |length: usize| format!("{STORED}{}", " ".repeat(length - STORED.len()));
         for (length, outcome) in [(4_096, Outcome::Succeeded), (4_097, Outcome::Unknown)] {
@@ -327,7 +378,7 @@ mod tests {
         tally.take(&report("a", "Succeeded", STORED));
         tally.take(&report("b", "Succeeded", STORED));
         let verdict = tally.verdict(&complete, 2);
-        assert_eq!((verdict.message.as_str(), verdict.outputs.len()), ("the Job completed and its output is in 2 Secret(s)", 1));
+        assert_eq!((verdict.message.as_str(), verdict.outputs.len()), ("the Job completed and its output is in 1 Secret", 1));
         let mut tally = Tally::default();
         tally.take(&report("a", "Failed", r#"{"errors":[{"reason":"OutputInvalid","message":"m"}],"errorsOmitted":4,"stored":false}"#));
         let failed = JobEnd::Failed { reason: String::new(), message: String::new(), time: None };
