@@ -47,8 +47,8 @@ impl fmt::Display for FileError {
             Self::Denied { folder, mode, uid } => {
                 let what = if *folder { "the output folder" } else { "it" };
                 write!(f, "no permission to read {what} (mode {mode:04o}, owner {uid}); make it readable for all")?;
-                // Nobody shall be told to run as root.
-                if *uid == 0 { Ok(()) } else { write!(f, ", or set runAsUser: {uid} on the container") }
+                // Not of one container: another one that names another user may be whom the sidecar runs as. Nobody shall be told to run as root.
+                if *uid == 0 { Ok(()) } else { write!(f, ", or let the whole pod run as its owner (runAsUser: {uid})") }
             }
             Self::TooLarge => write!(f, "larger than {} MiB", FILE_LIMIT / (1024 * 1024)),
             Self::Io(kind) => write!(f, "cannot be read: {kind}"),

@@ -108,7 +108,7 @@ fn a_closed_file_tells_the_remedy() {
     assert_eq!(uid, about.uid());
     assert_eq!(
         FileError::Denied { folder: false, mode: 0o600, uid: 1000 }.to_string(),
-        "no permission to read it (mode 0600, owner 1000); make it readable for all, or set runAsUser: 1000 on the container"
+        "no permission to read it (mode 0600, owner 1000); make it readable for all, or let the whole pod run as its owner (runAsUser: 1000)"
     );
     assert!(mode & 0o400 != 0);
 }
