@@ -163,14 +163,16 @@ fn add_sidecar(pod_spec: &mut Map<String, Value>, output: &Output, plan: &Plan, 
     // `collect` would bring a sort for each type: kilobytes of code for a few entries.
     let mut taken = BTreeSet::new();
     taken.extend(names_in(list_at(pod_spec, "volumes")));
-    let mut volumes: BTreeMap<&str, String> = BTreeMap::new();
-    volumes.extend(output.files.keys().map(|container| (container.as_str(), free_name(&mut taken, &output_volume(container)))));
-    // A container that mounts a volume of this name would get the token.
+    // A container that mounts a volume which is not there shall not get one of ours: the API server refuses it.
     for list in ["containers", "initContainers"] {
         for container in pod_spec.get(list).and_then(Value::as_array).into_iter().flatten() {
-            taken.extend(container.get("volumeMounts").and_then(Value::as_array).into_iter().flat_map(|mounts| names_in(mounts)));
+            for mounts in ["volumeMounts", "volumeDevices"] {
+                taken.extend(container.get(mounts).and_then(Value::as_array).into_iter().flat_map(|mounts| names_in(mounts)));
+            }
         }
     }
+    let mut volumes: BTreeMap<&str, String> = BTreeMap::new();
+    volumes.extend(output.files.keys().map(|container| (container.as_str(), free_name(&mut taken, &output_volume(container)))));
     let token_volume = free_name(&mut taken, TOKEN_VOLUME);
     let mut container = sidecar_container(&volumes, plan, settings, pod_spec, assigns_users);
     list_at(as_object(&mut container), "volumeMounts").push(read_only_mount(&token_volume, SERVICE_ACCOUNT_DIR));
@@ -435,6 +437,29 @@ mod tests {
             let places = sidecar["volumeMounts"].as_array().expect("a list").iter().filter(is_token).map(|mount| &mount["mountPath"]);
             assert_eq!(places.collect::<Vec<_>>(), [SERVICE_ACCOUNT_DIR]);
             assert_ne!(token["name"], pod["initContainers"][0]["volumeMounts"][0]["name"]);
+        }
+    }
+
+    #[test]
+    fn a_volume_that_a_container_mounts_without_having_it_is_never_one_of_ours() {
+        let mount = |field: &str, name: &str| json!([{"name": "main", field: [{"name": name, "mountPath": "/t", "devicePath": "/t"}]}]);
+        for name in ["output-main", "output-persist-token", "output-main-1"] {
+            for (list, field) in [
+                ("containers", "volumeMounts"),
+                ("containers", "volumeDevices"),
+                ("initContainers", "volumeMounts"),
+                ("initContainers", "volumeDevices"),
+            ] {
+                let mut template = template();
+                let pod = &mut template["spec"]["template"]["spec"];
+                pod["containers"] = json!([{"name": "main"}]);
+                pod[list] = mount(field, name);
+                let job = build(template, Some(json!({"outputMap": {"main": {"a.json": {"name": "secret"}}}})));
+                let pod = &job["spec"]["template"]["spec"];
+                assert_eq!(pod[list][0][field][0]["name"], name, "left as it is, for the API server to refuse");
+                let volumes = pod["volumes"].as_array().expect("a list");
+                assert!(volumes.len() == 2 && volumes.iter().all(|volume| volume["name"] != name), "{list} {field}: {volumes:?}");
+            }
         }
     }
 
