@@ -28,9 +28,37 @@ fn the_deployment_for_openshift_is_the_usual_one_without_a_fixed_user() {
     let context = usual["spec"]["template"]["spec"]["securityContext"].as_object_mut().expect("a context");
     assert_eq!((context.remove("runAsUser"), context.remove("runAsGroup")), (Some(json!(65532)), Some(json!(65532))));
     assert_eq!(deployment("openshift.yaml"), usual);
-    // What its head says of fixed namespaces.
-    for line in ["runAsUser: 65532", "runAsGroup: 65532"] {
-        assert_eq!(read("fixed-namespaces/operator.yaml").matches(line).count(), 1);
+}
+
+/// The commands in the head of a manifest, a text for each block of them.
+fn commands(manifest: &str) -> Vec<String> {
+    let mut blocks = vec![String::new()];
+    for line in read(manifest).lines().take_while(|line| line.starts_with('#')) {
+        match line.strip_prefix("#   ") {
+            Some(command) => *blocks.last_mut().expect("one at least") += &format!("{command}\n"),
+            None => blocks.push(String::new()),
+        }
+    }
+    blocks.retain(|block| !block.is_empty());
+    blocks
+}
+
+#[test]
+fn the_commands_for_openshift_are_complete_and_the_same_as_in_the_readme() {
+    let commands = commands("openshift.yaml");
+    assert_eq!(commands.len(), 2, "by label, and with fixed namespaces");
+    for block in &commands {
+        assert!(read("../README.md").contains(&format!("```\n{block}```\n")), "{block}");
+        // What they apply by a pipe names no placeholder; and no user, but in what openshift.yaml comes after.
+        let printed = format!("kubectl() {{ :; }}\n{}", block.replace("kubectl apply -f -", "cat"));
+        let output = std::process::Command::new("sh").args(["-ec", &printed]).current_dir(env!("CARGO_MANIFEST_DIR")).output();
+        let output = output.expect("a shell");
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        let lines = || text.lines().filter(|line| !line.starts_with('#'));
+        let count = |what: &str| lines().filter(|line| line.contains(what)).count();
+        assert!(output.status.success() && count("quarks-job:dev") + count("team-a") == 0, "{block}");
+        let deployments = count("kind: Deployment");
+        assert_eq!((count("REGISTRY/quarks-job:TAG"), count(": 65532")), (2 * deployments, 2 * (deployments - 1)), "{block}");
     }
 }
 

@@ -254,6 +254,16 @@ impl<'a> PodTemplate<'a> {
         self.containers.iter().find(|(candidate, _)| *candidate == name).map(|(_, container)| *container)
     }
 
+    /// Says so of a name in outputMap.
+    fn no_container(&self, name: &str) -> String {
+        let init = self.pod_spec.get("initContainers").and_then(Value::as_array);
+        if init.is_some_and(|init| init.iter().any(|container| container["name"] == name)) {
+            return "is an init container; init containers cannot be mapped".to_owned();
+        }
+        let known: Vec<&str> = self.containers.iter().map(|(name, _)| *name).collect();
+        format!("the template has no container of this name; it has {}", known.join(", "))
+    }
+
     fn check_room_for_sidecar(&self) -> Result<(), SpecError> {
         for list in ["containers", "initContainers"] {
             let containers = self.pod_spec.get(list).and_then(Value::as_array);
@@ -366,8 +376,7 @@ impl Output {
         for (container, raw_files) in raw.output_map {
             let path = format!("spec.output.outputMap[{container}]");
             if pod.container(&container).is_none() {
-                let known: Vec<&str> = pod.containers.iter().map(|(name, _)| *name).collect();
-                return Err(SpecError::new(path, format!("the template has no container of this name; it has {}", known.join(", "))));
+                return Err(SpecError::new(path, pod.no_container(&container)));
             }
             let mut checked = BTreeMap::new();
             for (file, raw_file) in raw_files {

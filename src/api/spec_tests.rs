@@ -176,6 +176,18 @@ fn names_of_our_own_secrets_are_refused_but_as_a_beginning() {
 }
 
 #[test]
+fn a_name_in_the_map_that_is_no_container_is_told_with_a_hint() {
+    for (name, expected) in [
+        ("setup", "spec.output.outputMap[setup]: is an init container; init containers cannot be mapped"),
+        ("mian", "spec.output.outputMap[mian]: the template has no container of this name; it has main, other"),
+    ] {
+        let mut spec = with("/output/outputMap", json!({name: {"a": {"name": "a"}}}));
+        spec["template"]["spec"]["template"]["spec"]["initContainers"] = json!([{"name": "setup"}]);
+        assert_eq!(Spec::parse(&spec).expect_err("refused").to_string(), expected);
+    }
+}
+
+#[test]
 fn what_the_pod_template_must_not_have_names_its_field() {
     let pod = "/template/spec/template/spec";
     let mounts = |field: &str, paths: &str, path: &str| {
