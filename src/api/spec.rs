@@ -150,7 +150,6 @@ impl Spec {
             pod.check_room_for_sidecar()?;
             pod.check_mounts(output)?;
             pod.check_several_pods(output)?;
-            pod.check_versions(output)?;
         }
         Ok(Self {
             strategy,
@@ -318,19 +317,6 @@ impl<'a> PodTemplate<'a> {
         Ok(())
     }
 
-    /// No output may have the name of another one's version. In an Indexed Job the index comes before the version.
-    fn check_versions(&self, output: &Output) -> Result<(), SpecError> {
-        let mut versioned = BTreeSet::new();
-        versioned.extend(output.all().filter(|output| output.versioned && !output.fan_out).map(|output| output.name.clone()));
-        for FileOutput { name, .. } in output.all().filter(|output| !output.versioned && !output.fan_out) {
-            if let Some((base, _)) = split_version(name).filter(|(base, _)| self.longest_index().is_empty() && versioned.contains(*base)) {
-                let message = format!("{name:?} would be a version of the output {base:?}, which is versioned; use another name");
-                return Err(SpecError::new("spec.output", message));
-            }
-        }
-        Ok(())
-    }
-
     /// What follows the longest name of a pod's Secret at least: its index.
     fn longest_index(&self) -> String {
         if self.job_spec.get("completionMode").and_then(Value::as_str) != Some("Indexed") {
@@ -398,7 +384,27 @@ impl Output {
             }
         }
         let (labels, annotations) = (raw.secret_labels, raw.secret_annotations);
-        Ok(Self { files, write_on_failure: raw.write_on_failure, logs, keep_versions, labels, annotations })
+        let output = Self { files, write_on_failure: raw.write_on_failure, logs, keep_versions, labels, annotations };
+        // In an Indexed Job the index comes before the version.
+        if index.is_empty() {
+            output.check_versions(&names)?;
+        }
+        Ok(output)
+    }
+
+    /// No output may have the name of another one's version.
+    fn check_versions(&self, names: &BTreeSet<String>) -> Result<(), SpecError> {
+        for FileOutput { name, versioned, fan_out, .. } in self.all() {
+            if let Some((base, _)) = split_version(name)
+                && !versioned
+                && !fan_out
+                && names.contains(&versions_of(base))
+            {
+                let message = format!("{name:?} would be a version of the output {base:?}, which is versioned; use another name");
+                return Err(SpecError::new("spec.output", message));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -460,9 +466,17 @@ fn check_secret_name(output: &FileOutput, index: &str, names: &mut BTreeSet<Stri
     } else if !names.insert(name.clone()) {
         format!("{name:?} is the name of two outputs; each needs a Secret of its own")
     } else {
+        if *versioned && !fan_out {
+            names.insert(versions_of(name));
+        }
         return Ok(());
     };
     Err(SpecError::new(path, wrong))
+}
+
+/// Stands for all versions of a name among the names of outputs. It is no name itself.
+fn versions_of(name: &str) -> String {
+    format!("{name}/v")
 }
 
 /// The start of a text that is quoted in a message.

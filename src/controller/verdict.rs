@@ -168,14 +168,13 @@ impl Tally {
     /// How many Secrets hold the output: each counts once, where all are known by name or come from one pod.
     fn count(&self) -> String {
         let is_first = |(at, output): &(usize, &StoredOutput)| self.outputs[..*at].iter().all(|other| other.secret != output.secret);
-        match (self.is_cut, self.storers) {
-            (false, _) => match self.outputs.iter().enumerate().filter(is_first).count() {
-                1 => "1 Secret".to_owned(),
-                count => format!("{count} Secrets"),
-            },
-            (true, 1) => format!("{} Secrets", self.stored),
-            (true, _) => format!("up to {} Secrets", self.stored),
-        }
+        let (up_to, count) = if self.is_cut {
+            (if self.storers > 1 { "up to " } else { "" }, self.stored)
+        } else {
+            ("", self.outputs.iter().enumerate().filter(is_first).count() as u64)
+        };
+        let plural = if count == 1 { "" } else { "s" };
+        format!("{up_to}{count} Secret{plural}")
     }
 
     /// The verdict, when all pods have been taken into account.

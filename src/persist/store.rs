@@ -263,8 +263,9 @@ impl<A: Api> Store<A> {
         }
         self.api.find_versions(&mut found, all)?;
         for (name, step) in writes {
-            let numbers = found.remove(name).unwrap_or_default();
-            *step = Step::Above(Above { highest: numbers.highest, next: numbers.free(), all });
+            if let Some(numbers) = found.get(name) {
+                *step = Step::Above(Above { highest: numbers.highest, next: numbers.free(), all });
+            }
         }
         Ok(())
     }
