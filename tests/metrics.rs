@@ -307,3 +307,11 @@ fn a_wrong_log_format_is_named() {
     assert_eq!(output.status.code(), Some(2), "{error}");
     assert!(error.contains("LOG_FORMAT") && error.contains("xml") && error.lines().count() == 1, "{error}");
 }
+
+#[test]
+fn it_takes_all_open_files_that_it_may_have() {
+    let Scene { server, operator, folder } = scene("open-files");
+    let scene = Scene { server, operator: operator.after("ulimit -Sn 200; ulimit -Hn 300"), folder };
+    scene.operator.start();
+    wait_samples(&scene, "its limit", |samples| samples.value("process_max_fds") == 300.0);
+}

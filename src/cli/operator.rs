@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use log::{error, info, warn};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -98,6 +99,15 @@ fn with_one_heap() {
     }
 }
 
+/// Takes all open files that this process may have: each watch of ConfigMaps or Secrets is a connection, and the usual limit (1,024) is made
+/// for programs that use `select`, which this one does not.
+fn allow_open_files() {
+    let limits = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, ..limits }) {
+        warn!("limit on open files not raised limit={:?} error={error}", limits.current);
+    }
+}
+
 /// What ends the process.
 enum End {
     Signal,
@@ -112,6 +122,7 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
     let flags = Flags::parse(arguments, &|name| std::env::var_os(name))?;
     with_one_heap();
     crate::log::start(flags.log_level, flags.log_format);
+    allow_open_files();
     for flag in &flags.ignored {
         warn!("flag has no effect, runs start without delay flag=--{flag}");
     }

@@ -59,6 +59,14 @@ impl Operator {
         self
     }
 
+    /// Started by a shell that first does this.
+    pub fn after(mut self, command: &str) -> Operator {
+        let program = std::mem::replace(&mut self.program, "/bin/sh".into());
+        let first = ["-c".to_owned(), format!("{command}; exec \"$0\" \"$@\""), program.to_string_lossy().into_owned()];
+        self.args.splice(..0, first);
+        self
+    }
+
     pub fn kubeconfig(self, path: &Path) -> Operator {
         self.arg("--kubeconfig").arg(path.to_string_lossy())
     }
