@@ -350,6 +350,13 @@ fn labels_of_the_namespace_come_and_go() {
     label(json!("default"));
     scene.wait_settled("q", 1);
     label(json!("another-operator"));
+    // Namespaces come in order: when one that was made later is served, the operator knows of the label.
+    play::monitored_namespace(scene.server.api(), "later");
+    scene.server.api().create(&path("quarksjobs", "later", ""), play::quarks_job("sentinel", "manual"));
+    scene.operator.wait_for("the later namespace served", || {
+        let object = scene.server.api().get(&path("quarksjobs", "later", "sentinel"))?;
+        (object["status"]["observedGeneration"] == 1).then_some(())
+    });
     scene.patch("q", json!({"spec": {"trigger": {"strategy": "now"}}}));
     scene.server.api().patch(&path("quarksjobs", "other", "sentinel"), &json!({"spec": {"suspend": true}}));
     scene.operator.wait_for("the other namespace served again", || {
