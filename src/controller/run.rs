@@ -40,7 +40,7 @@ const CHANNEL: usize = 256;
 const RETRY: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(60) };
 /// What the API server refuses as invalid is tried again no sooner: only an edit or a new CRD helps.
 const INVALID_RETRY: Duration = Duration::from_secs(60);
-/// A key for which a busy API server took nothing comes back after this, if the server does not ask for another pause.
+/// A key for which a busy API server took nothing comes back after this, or later if the server asks for it.
 const BUSY_RETRY: Duration = Duration::from_secs(1);
 /// The controller shows at least this often that it moves.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -430,7 +430,7 @@ impl Controller {
             }
             // The server's load is not this key's fault.
             Next::Retry(error) if error.answer() == Answer::Busy => {
-                let pause = error.retry_after().unwrap_or(BUSY_RETRY).mul_f64(1.0 + jitter / 4.0);
+                let pause = error.retry_after().unwrap_or_default().max(BUSY_RETRY).mul_f64(1.0 + jitter / 4.0);
                 self.queue.done_until(key, now + pause, now);
                 log_failure(key, &error);
             }

@@ -24,12 +24,17 @@ impl<'a> StatusBuilder<'a> {
     pub fn new(view: &'a QuarksJobView, status: &QuarksJobStatus, now: &'a str) -> Self {
         let mut status = status.clone();
         status.runs = view.marker.runs;
-        status.settled = (!view.marker.is_blank()).then(|| view.marker.encode(&view.uid));
         Self { view, status, now }
+    }
+
+    /// With the copy of the marker. Only together with what it says: an end whose marker is in status has been told.
+    fn copy_marker(&mut self) {
+        self.status.settled = (!self.view.marker.is_blank()).then(|| self.view.marker.encode(&self.view.uid));
     }
 
     /// A run goes on. The generation is answered for: `Running` is true.
     pub fn running(mut self, active: ActiveRun, ready: (Readiness, String)) -> QuarksJobStatus {
+        self.copy_marker();
         self.status.observed_generation = self.view.generation;
         let message = format!("run {} goes on as Job {}", active.run, active.job_name);
         self.status.active = Some(active);
@@ -40,6 +45,7 @@ impl<'a> StatusBuilder<'a> {
 
     /// The newest run has ended.
     pub fn ended(mut self, run: LastRun, ready: (Readiness, String)) -> QuarksJobStatus {
+        self.copy_marker();
         self.observe();
         self.set_ended(run);
         self.set_ready(&ready);
@@ -73,6 +79,7 @@ impl<'a> StatusBuilder<'a> {
 
     /// Nothing runs; `readiness` says whether something could.
     pub fn idle(mut self, readiness: Readiness, message: &str) -> QuarksJobStatus {
+        self.copy_marker();
         let (is_ready, reason) = readiness.condition();
         self.idle_with(is_ready, reason, message);
         self.finish()
@@ -177,6 +184,7 @@ fn cut(message: &str) -> String {
 mod tests {
     use super::*;
     use crate::api::{QuarksJob, Trigger};
+    use crate::controller::record::Marker;
 
     fn view(strategy: &str, generation: i64) -> QuarksJobView {
         let object: QuarksJob = serde_json::from_value(json!({
@@ -249,6 +257,19 @@ mod tests {
         assert_eq!(observed("now", |b| b.refused("InvalidTemplate", "")), 5);
         assert_eq!(observed("now", |b| b.ended(ended(Outcome::Succeeded), ready())), 4);
         assert_eq!(observed("manual", |b| b.ended(ended(Outcome::Succeeded), ready())), 5);
+    }
+
+    #[test]
+    fn the_marker_is_copied_only_with_what_it_says() {
+        let view = QuarksJobView { marker: Marker { runs: 2, ..Marker::default() }, ..view("manual", 5) };
+        let old = QuarksJobStatus { settled: Some("of run 1".to_owned()), ..QuarksJobStatus::default() };
+        let copies = |build: fn(StatusBuilder<'_>) -> QuarksJobStatus| {
+            let settled = build(StatusBuilder::new(&view, &old, "t")).settled.expect("a marker");
+            (settled == view.marker.encode(&view.uid), settled == "of run 1")
+        };
+        assert_eq!(copies(|b| b.ended(ended(Outcome::Succeeded), ready())), (true, false));
+        assert_eq!(copies(|b| b.idle(Readiness::Ready, "")), (true, false));
+        assert_eq!(copies(|b| b.refused("NamespaceNotReady", "")), (false, true), "the end of run 2 has not been told");
     }
 
     #[test]

@@ -214,7 +214,9 @@ impl Client {
         let Inner { options, pause, .. } = &*self.inner;
         let deadline = Instant::now() + options.busy_wait;
         loop {
-            pause.wait(deadline);
+            if !self.is_shut_down() {
+                pause.wait(deadline);
+            }
             let result = self.exchange_now(request, limit);
             let asked = result.as_ref().err().filter(|_| !options.busy_wait.is_zero()).and_then(|error| pause_of(request, error));
             let Some(asked) = asked else { return result };
