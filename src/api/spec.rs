@@ -474,7 +474,7 @@ fn check_secret_name(output: &FileOutput, index: &str, names: &mut BTreeSet<Stri
     Err(SpecError::new(path, wrong))
 }
 
-/// Stands for all versions of a name among the names of outputs. It is no name itself.
+/// Stands for all versions of a name among the names of outputs. A slash is in no valid name, so no output can be called so.
 fn versions_of(name: &str) -> String {
     format!("{name}/v")
 }
