@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::play::{self, End, path};
+use support::probe::{Samples, listening};
 use support::scene::{NAMESPACE, Scene, condition};
 use support::{Fault, Gate, Operator, Request, When};
 
@@ -182,4 +183,26 @@ fn an_api_server_that_takes_so_many_requests_a_second_is_used_to_that_limit() {
     assert!(taken * 1.4 > allowed, "{taken} requests were taken in a time for {allowed}; {}", scene.operator.log());
     assert!(taken < 5.0 * CROWD as f64, "{taken} requests for {CROWD}: GET, POST, status and an Event each, and few more");
     assert_eq!(scene.created().len(), CROWD);
+}
+
+#[test]
+fn what_is_not_served_is_never_worked_on() {
+    let scene = listening(Scene::new("not-served"));
+    play::namespace(scene.server.api(), "foreign", &json!({}));
+    scene.server.api().create(&path("quarksjobs", "foreign", ""), play::quarks_job("q", "now"));
+    scene.operator.start();
+    wait_caches(&scene.operator);
+    scene.create("sign", "manual", |_| {});
+    scene.wait_quiet();
+    let adds = || Samples::scrape(&scene.operator).value("workqueue_adds_total{name=\"quarksjob\"}");
+    let before = adds();
+    for number in 0..300 {
+        scene.server.api().patch(&path("quarksjobs", "foreign", "q"), &json!({"metadata": {"labels": {"n": number.to_string()}}}));
+    }
+    // One that is served, after all of them: the watch has shown them.
+    scene.patch("sign", json!({"metadata": {"labels": {"n": "1"}}}));
+    scene.operator.wait_for("the served one", || (adds() != before).then_some(()));
+    scene.wait_quiet();
+    let more = adds() - before;
+    assert!(more < 50.0, "{more} turns for a few changes of what is served and 300 of what is not");
 }

@@ -254,10 +254,12 @@ impl Index {
                 }
                 changed.dirty.push(key);
             }
+            // One that is not there is not ours: it cost its decoding and costs no more.
             WatchEvent::Deleted(key) => {
-                self.remove_quarks_job(&key);
-                changed.renewed.push(key.clone());
-                changed.dirty.push(key);
+                if self.remove_quarks_job(&key) {
+                    changed.renewed.push(key.clone());
+                    changed.dirty.push(key);
+                }
             }
         }
         changed
@@ -280,10 +282,13 @@ impl Index {
         key
     }
 
-    fn remove_quarks_job(&mut self, key: &ObjectKey) {
-        if let Some(old) = self.quarks_jobs.remove(key) {
-            self.count_needs(&old, false);
+    /// False if it is not there.
+    fn remove_quarks_job(&mut self, key: &ObjectKey) -> bool {
+        let removed = self.quarks_jobs.remove(key);
+        if let Some(old) = &removed {
+            self.count_needs(old, false);
         }
+        removed.is_some()
     }
 
     fn count_needs(&mut self, view: &QuarksJobView, is_added: bool) {

@@ -139,6 +139,7 @@ fn a_key_that_stands_for_another_object_or_none_is_said_to() {
     assert_eq!(renewed(WatchEvent::Applied(with_uid("q", "1"))), "");
     assert_eq!(renewed(WatchEvent::Applied(with_uid("q", "2"))), "a/q", "in one event");
     assert_eq!(renewed(WatchEvent::Deleted(ObjectKey::new("a", "q"))), "a/q");
+    assert_eq!(renewed(WatchEvent::Deleted(ObjectKey::new("a", "q"))), "", "it is not ours any more");
     assert_eq!(renewed(WatchEvent::Applied(with_uid("q", "3"))), "", "said before");
     assert_eq!(renewed(WatchEvent::Replaced(vec![with_uid("p", "1"), with_uid("q", "4")])), "a/q a/r");
 }
