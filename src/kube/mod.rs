@@ -1,10 +1,11 @@
 //! Talking to the API server: where it is, who we are, one request and its answer.
 //!
-//! Not for lists that stay fresh (`watch`) and not for decisions. Only `transport.rs` names ureq, only it and `tls.rs` name rustls.
+//! Not for lists that stay fresh (`watch`) and not for decisions. Only `transport.rs` names ureq, only it, `tls.rs` and `crypto.rs` name rustls.
 
 mod answer;
 pub mod client;
 pub mod config;
+mod crypto;
 pub mod error;
 pub mod exec;
 pub(crate) mod headers;

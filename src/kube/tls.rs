@@ -7,13 +7,15 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls13_signature};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, StreamOwned};
 use ureq::unversioned::transport::time::Instant;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, Either, NextTimeout, Transport, TransportAdapter};
+
+use super::crypto;
 
 /// Most that is held of an answer before it is taken, and of a request before it is sent; also the longest head of both.
 const BUFFER: usize = 16 * 1024;
@@ -42,8 +44,7 @@ pub(crate) struct TlsConnector {
 impl TlsConnector {
     /// The error is one sentence.
     pub(crate) fn new(trust: Trust, identity: Option<Identity>) -> Result<Self, String> {
-        // Handed over explicitly: there is no process-wide default.
-        let provider = Arc::new(ring::default_provider());
+        let provider = Arc::new(crypto::provider());
         let anybody = Anybody(provider.signature_verification_algorithms);
         let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]).map_err(|error| error.to_string())?;
         let builder = match trust {
