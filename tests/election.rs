@@ -123,14 +123,14 @@ fn one_works_and_the_other_only_looks_at_the_lease() {
     assert_eq!(holder(&scene), "first");
 }
 
-/// So many triggers are about to be served when the leader is stopped.
+/// So many triggers are about to be served when the leader is stopped. One namespace has half of the workers.
 const RUNS: usize = 16;
 
 #[test]
 fn a_leader_stopped_past_its_lease_writes_nothing_when_it_goes_on() {
     let scene = Scene::new("stopped");
     // Its calls outlast the stop: what it has read before is good enough to act on.
-    let first = candidate(&scene, "first", SHORT).arg("--ctx-timeout=600").arg(format!("--max-workers={RUNS}"));
+    let first = candidate(&scene, "first", SHORT).arg("--ctx-timeout=600").arg(format!("--max-workers={}", 2 * RUNS));
     let second = candidate(&scene, "second", SHORT);
     let gate = Gate::default();
     let is_read = |request: &Request| {

@@ -34,6 +34,20 @@ fn runs(samples: &Samples) -> f64 {
     samples.moved(RUNS).values().sum()
 }
 
+/// A number of the queues of both controllers.
+fn of_both(samples: &Samples, name: &str) -> f64 {
+    ["errand", "job"].map(|queue| samples.value(&format!("{name}{{name=\"{queue}\"}}"))).iter().sum()
+}
+
+/// Turns of both controllers that failed.
+fn errors(samples: &Samples) -> f64 {
+    let of = |controller| {
+        let series = format!("controller_runtime_reconcile_total{{controller=\"{controller}\",result=\"error\"}}");
+        samples.value(&series)
+    };
+    of("errand") + of("job")
+}
+
 #[test]
 fn one_run_moves_what_it_should_and_nothing_else() {
     let scene = scene("one-run");
@@ -53,17 +67,17 @@ fn one_run_moves_what_it_should_and_nothing_else() {
     scene.wait_jobs(0);
     let idle = |samples: &Samples| {
         let turns: f64 = samples.moved("controller_runtime_reconcile_total").values().sum();
-        samples.value("workqueue_depth{name=\"quarksjob\"}") == 0.0
-            && samples.value("workqueue_adds_total{name=\"quarksjob\"}") == turns
-            && samples.value("workqueue_queue_duration_seconds_count{name=\"quarksjob\"}") == turns
-            && samples.value("workqueue_work_duration_seconds_count{name=\"quarksjob\"}") == turns
-            && turns >= 2.0
+        of_both(samples, "workqueue_depth") == 0.0
+            && of_both(samples, "workqueue_adds_total") == turns
+            && of_both(samples, "workqueue_queue_duration_seconds_count") == turns
+            && of_both(samples, "workqueue_work_duration_seconds_count") == turns
+            && turns >= 4.0
     };
     let after = wait_samples(&scene, "each key that came to wait was worked on once", idle);
     assert_eq!(after.moved(RUNS), BTreeMap::from([("{trigger=\"now\",outcome=\"Succeeded\"}", 1.0)]));
     assert_eq!(after.value(TO_JOB), 1.0);
     assert_eq!(after.value("quarksjob_trigger_to_job_seconds_bucket{le=\"+Inf\"}"), 1.0);
-    assert_eq!(after.value("controller_runtime_reconcile_total{controller=\"quarksjob\",result=\"error\"}"), 0.0);
+    assert_eq!(errors(&after), 0.0);
     assert_eq!(after.moved("quarksjob_watch_restarts_total"), BTreeMap::new());
     let asked = |code: &str, method: &str, resource: &str| {
         after.value(&format!("rest_client_requests_total{{code=\"{code}\",method=\"{method}\",resource=\"{resource}\"}}"))
@@ -128,8 +142,8 @@ fn failures_are_counted_and_no_run_twice() {
     assert_eq!(samples.value(TO_JOB), 2.0, "however often it was tried");
     // Two failures and a lost answer: at least two backoffs of 200 ms and more.
     assert!(samples.value("quarksjob_trigger_to_job_seconds_sum") >= 0.4, "it counts from the first sight of the trigger");
-    assert!(samples.value("controller_runtime_reconcile_total{controller=\"quarksjob\",result=\"error\"}") >= 4.0);
-    assert!(samples.value("workqueue_retries_total{name=\"quarksjob\"}") >= 4.0);
+    assert!(errors(&samples) >= 4.0);
+    assert!(of_both(&samples, "workqueue_retries_total") >= 4.0);
     assert_eq!(samples.value("rest_client_requests_total{code=\"<error>\",method=\"POST\",resource=\"jobs\"}"), 1.0);
     assert_eq!(samples.value("rest_client_requests_total{code=\"<error>\",method=\"PATCH\",resource=\"quarksjobs\"}"), 1.0);
 }
@@ -294,7 +308,7 @@ fn the_log_as_json_is_one_object_a_line_and_the_sidecar_is_told() {
     }
     let created = lines.iter().find(|line| line["msg"] == "job created").expect("the line");
     assert_eq!((&created["key"], &created["run"], &created["trigger"]), (&json!("team/q"), &json!("1"), &json!("now")));
-    assert_eq!((&created["level"], &created["target"]), (&json!("info"), &json!("controller::start")));
+    assert_eq!((&created["level"], &created["target"]), (&json!("info"), &json!("controller::errand::start")));
     let failed = lines.iter().find(|line| line["msg"] == "failed, will be tried again").expect("the line");
     assert_eq!(failed["level"], "warn");
     assert!(failed["error"].as_str().is_some_and(|error| error.contains("a \"quote\" level=x")), "{failed}");

@@ -185,16 +185,59 @@ fn an_api_server_that_takes_so_many_requests_a_second_is_used_to_that_limit() {
     assert_eq!(scene.created().len(), CROWD);
 }
 
+/// A QuarksJob in a namespace that is served, too.
+fn elsewhere(scene: &Scene, name: &str, namespace: &str, strategy: &str) {
+    scene.server.api().create(&path("quarksjobs", namespace, ""), play::quarks_job(name, strategy));
+}
+
+#[test]
+fn a_namespace_where_calls_hang_holds_up_no_other() {
+    let scene = Scene::new("hanging");
+    let (here, there) = (path("quarksjobs", "quiet", "q"), path("jobs", "quiet", ""));
+    play::monitored_namespace(scene.server.api(), "quiet");
+    elsewhere(&scene, "q", "quiet", "manual");
+    let run = |scene: &Scene, runs: u64| {
+        scene.server.api().patch(&here, &json!({"spec": {"trigger": {"strategy": "now"}}}));
+        let job = scene.operator.wait_for("its Job", || scene.server.api().list(&there).pop());
+        play::finish_job(scene.server.api(), "quiet", job["metadata"]["name"].as_str().expect("a name"), End::Complete);
+        scene.operator.wait_for("its end in status", || {
+            let object = scene.server.api().get(&here)?;
+            (object["status"]["lastRun"]["run"] == runs && scene.server.api().list(&there).is_empty()).then_some(())
+        });
+    };
+    // As behind an admission webhook that never answers: first all creates of Jobs, then all that ends runs.
+    let (creates, ends) = (Gate::default(), Gate::default());
+    let of_team = |request: &Request, method: &str, part: &str| {
+        request.method == method && request.path.contains(&format!("/namespaces/{NAMESPACE}/")) && request.path.contains(part)
+    };
+    let create = When::matching(move |request| of_team(request, "POST", "/jobs")).times(usize::MAX);
+    scene.server.fault(create, Fault::Hold(creates.clone()));
+    (0..40).for_each(|number| scene.create(&format!("q{number}"), "once", |_| {}));
+    scene.operator.start();
+    scene.operator.wait_for("creates that hang", || (creates.arrived() >= 2).then_some(()));
+    run(&scene, 1);
+    assert_eq!(scene.created().len(), 1, "all others hang");
+
+    let settle = When::matching(move |request| of_team(request, "PATCH", "/quarksjobs/")).times(usize::MAX);
+    scene.server.fault(settle, Fault::Hold(ends.clone()));
+    creates.open();
+    scene.operator.wait_for("writes that hang", || (ends.arrived() >= 2).then_some(()));
+    run(&scene, 2);
+    ends.open();
+    scene.wait_jobs(40);
+}
+
 #[test]
 fn what_is_not_served_is_never_worked_on() {
     let scene = listening(Scene::new("not-served"));
     play::namespace(scene.server.api(), "foreign", &json!({}));
-    scene.server.api().create(&path("quarksjobs", "foreign", ""), play::quarks_job("q", "now"));
+    elsewhere(&scene, "q", "foreign", "now");
     scene.operator.start();
     wait_caches(&scene.operator);
     scene.create("sign", "manual", |_| {});
     scene.wait_quiet();
-    let adds = || Samples::scrape(&scene.operator).value("workqueue_adds_total{name=\"quarksjob\"}");
+    let adds =
+        || ["errand", "job"].map(|queue| Samples::scrape(&scene.operator).value(&format!("workqueue_adds_total{{name=\"{queue}\"}}")));
     let before = adds();
     for number in 0..300 {
         scene.server.api().patch(&path("quarksjobs", "foreign", "q"), &json!({"metadata": {"labels": {"n": number.to_string()}}}));
@@ -203,6 +246,6 @@ fn what_is_not_served_is_never_worked_on() {
     scene.patch("sign", json!({"metadata": {"labels": {"n": "1"}}}));
     scene.operator.wait_for("the served one", || (adds() != before).then_some(()));
     scene.wait_quiet();
-    let more = adds() - before;
-    assert!(more < 50.0, "{more} turns for a few changes of what is served and 300 of what is not");
+    let more: f64 = adds().iter().zip(before).map(|(after, before)| after - before).sum();
+    assert!(more < 100.0, "{more} turns for a few changes of what is served and 300 of what is not");
 }

@@ -87,7 +87,7 @@ fn deleted_and_made_again(hides: Hides, policy: &str, on_change: bool, others: u
     assert_ne!(uid(&first), uid(&second));
     if hides == Hides::BusyWorker {
         // When one that was made later waits, both events are in.
-        let waiting = || Samples::scrape(&scene.operator).value("workqueue_depth{name=\"quarksjob\"}");
+        let waiting = || Samples::scrape(&scene.operator).value("workqueue_depth{name=\"errand\"}");
         let before = waiting();
         scene.create("later", "manual", |_| {});
         scene.operator.wait_for("a later one to wait", || (waiting() > before).then_some(()));

@@ -348,7 +348,8 @@ fn a_look_that_fails_after_a_restart_is_repeated() {
 
 #[test]
 fn starts_that_come_together_share_one_token() {
-    let scene = Scene::new("together");
+    // One namespace has half of the workers.
+    let scene = Scene::with("together", &["--max-workers=6"]);
     let gate = Gate::default();
     scene.server.fault(When::request("POST", "/serviceaccounts/sidecar/token"), Fault::Hold(gate.clone()));
     let names = ["a", "b", "c"];

@@ -176,6 +176,27 @@ fn a_missing_right_is_written_down_once() {
 }
 
 #[test]
+fn a_missing_right_to_clean_up_is_written_down_once_and_taken_back() {
+    let scene = Scene::new("missing-delete");
+    let _jobs = play::auto_complete(scene.server.api());
+    let rule = When::matching(|request| is_to(request, "DELETE", "jobs", true)).every();
+    let denied = scene.server.fault(rule, forbidden("delete", "jobs"));
+    scene.create("q", "once", |_| {});
+    scene.operator.start();
+    let is_said = || (ready(&scene, "q")?.0 == "False NamespaceNotReady").then_some(());
+    scene.operator.wait_for("the condition", is_said);
+    let writes = || scene.asked("PATCH", "/quarksjobs/q/status");
+    let before = writes();
+    scene.operator.wait_for("four tries", || (denied.hits() >= 4).then_some(()));
+    scene.wait_quiet();
+    assert_eq!((writes(), is_said()), (before, Some(())), "{}", scene.operator.log());
+    denied.cancel();
+    scene.wait_jobs(0);
+    scene.operator.wait_for("Ready=True", || (ready(&scene, "q")?.0 == "True Ready").then_some(()));
+    assert_eq!(scene.created().len(), 1);
+}
+
+#[test]
 fn where_the_status_may_not_be_written_either_the_log_tells() {
     let scene = Scene::new("missing-status");
     let is_object = |request: &Request| request.path.ends_with("/quarksjobs/q") && request.method == "GET";

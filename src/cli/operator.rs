@@ -47,7 +47,7 @@ Flags of the operator (variable in brackets, default in parentheses):
       --monitored-id ID               [MONITORED_ID] value of the namespace label quarks.cloudfoundry.org/monitored (default)
       --watch-namespaces A,B          [WATCH_NAMESPACES] these namespaces only, whatever their labels; needs Roles only
       --sidecar-service-account NAME  [SIDECAR_SERVICE_ACCOUNT] the sidecar's account in those (quarks-job-sidecar)
-      --max-workers N                 [MAX_WORKERS] QuarksJobs worked on at once, 1 to 64 (4)
+      --max-workers N                 [MAX_WORKERS] QuarksJobs each controller works on at once, 1 to 64 (4)
   -l, --log-level LEVEL               [LOG_LEVEL] error, warn, info, debug (info)
       --log-format FORMAT             [LOG_FORMAT] text, or json: one object a line (text)
       --apply-crd[=false]             [APPLY_CRD] create or update the CRD at start (false)
@@ -70,7 +70,7 @@ Flags of the operator (variable in brackets, default in parentheses):
 Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed or lost the Lease, 2 wrong usage.
 ";
 
-/// Idle connections beyond one a worker: Events and tokens.
+/// Idle connections beyond one a worker of each controller: Events and tokens.
 const SPARE_CONNECTIONS: usize = 2;
 
 /// So long a call waits when the API server is too busy to take it and asks everybody to wait. Then its key has to.
@@ -135,7 +135,7 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
     let options = ClientOptions {
         user_agent: format!("quarks-job/{}", env!("CARGO_PKG_VERSION")),
         call_timeout: flags.call_timeout,
-        max_connections: flags.max_workers + SPARE_CONNECTIONS,
+        max_connections: 2 * flags.max_workers + SPARE_CONNECTIONS,
         busy_wait: BUSY_WAIT,
         fence: fence.clone(),
         observer: Some(observer(&metrics)),

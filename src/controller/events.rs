@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
@@ -17,9 +16,9 @@ use crate::digest::short_hex;
 use crate::kube::{Client, Error};
 use crate::shutdown::Shutdown;
 
-use super::action::Action;
 use super::names::cut;
 use super::outbox::{Offered, Outbox};
+use super::shared::action::Action;
 
 /// Name of the controller in Events.
 const CONTROLLER: &str = "quarks.cloudfoundry.org/quarks-job";
@@ -39,10 +38,6 @@ const CALL_LIMIT: Duration = Duration::from_secs(5);
 const SHARE: u32 = 10;
 /// How often the thread looks up when nothing waits.
 const IDLE: Duration = Duration::from_secs(60);
-/// While many runs start an Event waits at most this long.
-const RUSH_LIMIT: Duration = Duration::from_secs(3);
-/// How often a waiting Event checks whether runs still start.
-const RUSH_TICK: Duration = Duration::from_millis(50);
 
 /// What an Event says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -96,7 +91,6 @@ impl EventSender {
 pub struct EventPoster {
     receiver: Receiver<Message>,
     instance: String,
-    rush: Arc<AtomicBool>,
     posted: HashMap<(Uid, Note), Posted>,
     outbox: Outbox<Message>,
     count: u64,
@@ -109,10 +103,10 @@ struct Posted {
     at: Instant,
 }
 
-/// A sender and the poster behind it. `instance` names this process in Events; while `rush` is set Events hold back.
-pub fn pair(instance: String, rush: Arc<AtomicBool>) -> (EventSender, EventPoster) {
+/// A sender and the poster behind it. `instance` names this process in Events.
+pub fn pair(instance: String) -> (EventSender, EventPoster) {
     let (sender, receiver) = bounded(QUEUE_MAX);
-    (EventSender(sender), EventPoster { receiver, instance, rush, posted: HashMap::new(), outbox: Outbox::default(), count: 0 })
+    (EventSender(sender), EventPoster { receiver, instance, posted: HashMap::new(), outbox: Outbox::default(), count: 0 })
 }
 
 impl EventPoster {
@@ -127,7 +121,7 @@ impl EventPoster {
                     Ok(message) => {
                         let namespace = Arc::clone(&message.key.namespace);
                         match self.outbox.offer(&namespace, message, Instant::now()) {
-                            Offered::PostNow(message) => self.post_when_calm(client, shutdown, message),
+                            Offered::PostNow(message) => self.post(client, message),
                             Offered::Waits => {}
                             Offered::Full(message) => log_full(&message),
                         }
@@ -137,22 +131,7 @@ impl EventPoster {
                 default(wait) => {}
             }
             if let Some(message) = self.outbox.take(Instant::now()) {
-                self.post_when_calm(client, shutdown, message);
-            }
-        }
-    }
-
-    fn post_when_calm(&mut self, client: &Client, shutdown: &Shutdown, message: Message) {
-        self.hold_back(shutdown);
-        self.post(client, message);
-    }
-
-    /// Lets triggers have the API server to themselves, for a while.
-    fn hold_back(&self, shutdown: &Shutdown) {
-        let started = Instant::now();
-        while self.rush.load(Ordering::Relaxed) && started.elapsed() < RUSH_LIMIT {
-            if shutdown.wait(RUSH_TICK) {
-                return;
+                self.post(client, message);
             }
         }
     }
@@ -286,7 +265,7 @@ mod tests {
     fn posted(notes: &[(&str, &str)], replies: impl IntoIterator<Item = Reply>, requests: usize) -> Vec<String> {
         let script = Script::new(replies);
         let client = Client::with_transport(Arc::new(script.clone()), &Auth::None, ClientOptions::default());
-        let (sender, poster) = pair("i".to_owned(), Arc::default());
+        let (sender, poster) = pair("i".to_owned());
         for (namespace, text) in notes {
             let note = Note::normal("Reason", "Action", (*text).to_owned());
             sender.send(&ObjectKey::new(*namespace, "q"), &Uid::from(*namespace), note);
@@ -335,7 +314,7 @@ mod tests {
         let exists = Reply::json(409, &json!({"kind": "Status", "apiVersion": "v1", "code": 409, "reason": "AlreadyExists"}));
         let script = Script::new([Reply::Fail(TransportErrorKind::Other), exists]);
         let client = Client::with_transport(Arc::new(script.clone()), &Auth::None, ClientOptions::default());
-        let (_, mut poster) = pair("i".to_owned(), Arc::default());
+        let (_, mut poster) = pair("i".to_owned());
         let note = Note::normal("Reason", "Action", String::new());
         poster.post(&client, Message { key: ObjectKey::new("a", "q"), uid: "u".into(), note, tries: 0, event: None });
         let later = poster.outbox.next_due().expect("it is put aside");
@@ -350,7 +329,7 @@ mod tests {
     fn an_event_is_given_up_after_some_tries() {
         let script = Script::new(vec![Reply::Fail(TransportErrorKind::Other); 5]);
         let client = Client::with_transport(Arc::new(script.clone()), &Auth::None, ClientOptions::default());
-        let (_, mut poster) = pair("i".to_owned(), Arc::default());
+        let (_, mut poster) = pair("i".to_owned());
         let note = Note::normal("Reason", "Action", String::new());
         let mut next = Some(Message { key: ObjectKey::new("a", "q"), uid: "u".into(), note, tries: 0, event: None });
         while let Some(message) = next {

@@ -22,8 +22,7 @@ const STUCK_WORKER: Duration = Duration::from_secs(900);
 /// What health checks ask. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Health {
-    pub(super) pulse: Pulse,
-    pub(super) workers: Arc<Vec<Pulse>>,
+    pub(super) controllers: [Pulses; 2],
     pub(super) watches: Arc<Vec<WatchHandle>>,
     pub(super) index: SharedIndex,
     /// Limit on one call to the API server.
@@ -31,16 +30,18 @@ pub struct Health {
 }
 
 impl Health {
-    /// `/healthz`: all threads live (another one that ends takes the process with it), and controller and workers move.
+    /// `/healthz`: all threads live (another one that ends takes the process with it), and controllers and workers move.
     pub fn alive_failures(&self) -> String {
         let mut failures = String::new();
-        let silence = self.pulse.silence();
-        if silence >= STUCK {
-            fail(&mut failures, format_args!("ctl-run: has not moved for {} s", silence.as_secs()));
-        }
         let limit = stuck_worker(self.call_timeout);
-        for busy in self.workers.iter().map(Pulse::silence).filter(|busy| *busy >= limit) {
-            fail(&mut failures, format_args!("worker: busy with one key for {} s", busy.as_secs()));
+        for Pulses { names: (name, worker), owner, workers } in &self.controllers {
+            let silence = owner.silence();
+            if silence >= STUCK {
+                fail(&mut failures, format_args!("{name}: has not moved for {} s", silence.as_secs()));
+            }
+            for busy in workers.iter().map(Pulse::silence).filter(|busy| *busy >= limit) {
+                fail(&mut failures, format_args!("{worker}: a worker has been busy with one key for {} s", busy.as_secs()));
+            }
         }
         for watch in self.watches.iter().filter(|watch| !watch.health().alive) {
             fail(&mut failures, format_args!("{}: has ended", Called(watch)));
@@ -92,6 +93,17 @@ fn stuck_worker(call_timeout: Duration) -> Duration {
     (call_timeout * STUCK_CALLS).max(STUCK_WORKER)
 }
 
+/// The pulses of a controller's threads.
+#[derive(Clone, Debug)]
+pub(super) struct Pulses {
+    /// Names of the thread that owns the queue, and of the workers.
+    pub(super) names: (&'static str, &'static str),
+    /// Of the owner of the queue.
+    pub(super) owner: Pulse,
+    /// Of the workers.
+    pub(super) workers: Arc<Vec<Pulse>>,
+}
+
 /// When a thread last moved.
 #[derive(Clone, Debug)]
 pub(super) struct Pulse {
@@ -138,7 +150,9 @@ mod tests {
 
     fn health(controller: Pulse, workers: Vec<Pulse>) -> Health {
         let (watches, index) = (Arc::new(Vec::new()), SharedIndex::new(Index::new("default".to_owned())));
-        Health { pulse: controller, workers: Arc::new(workers), watches, index, call_timeout: Duration::from_secs(30) }
+        let pulses = |names, owner, workers| Pulses { names, owner, workers: Arc::new(workers) };
+        let controllers = [pulses(("ctl-errand", "errand"), Pulse::new(), Vec::new()), pulses(("ctl-job", "job"), controller, workers)];
+        Health { controllers, watches, index, call_timeout: Duration::from_secs(30) }
     }
 
     fn still_for(seconds: u64) -> Pulse {
@@ -166,12 +180,12 @@ mod tests {
     #[test]
     fn a_stuck_controller_or_worker_is_named() {
         assert_eq!(health(Pulse::new(), vec![resting(), Pulse::new()]).alive_failures(), "");
-        assert!(health(still_for(61), vec![]).alive_failures().starts_with("ctl-run: has not moved for 6"));
+        assert!(health(still_for(61), vec![]).alive_failures().starts_with("ctl-job: has not moved for 6"));
         let call = |seconds| stuck_worker(Duration::from_secs(seconds));
         assert_eq!([call(1), call(30), call(60)], [900, 900, 1_800].map(Duration::from_secs));
-        let slow = Health { workers: Arc::new(vec![resting(), still_for(901)]), ..health(Pulse::new(), vec![]) };
+        let slow = health(Pulse::new(), vec![resting(), still_for(901)]);
         let failures = slow.alive_failures();
-        assert!(failures.starts_with("worker: busy with one key for 90") && failures.lines().count() == 1, "{failures}");
+        assert!(failures.starts_with("job: a worker has been busy with one key for 90") && failures.lines().count() == 1, "{failures}");
         assert!(slow.ready_failures().starts_with(&failures), "who is not alive is not ready");
     }
 

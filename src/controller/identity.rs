@@ -5,14 +5,15 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::api::{ActiveRun, LastRun, ObjectMeta, QuarksJobStatus, Strategy, Trigger};
+use crate::api::{ActiveRun, LastRun, ObjectKey, ObjectMeta, QuarksJobStatus, Strategy, Trigger};
 use crate::index::{JobView, QuarksJobView};
 
-use super::decide::{StartedRun, pending};
 use super::names::{job_name, run_of_job_name};
 use super::planted::{Defect, is_planted};
 use super::record::{Marker, RunRecord};
+use super::triggers::pending;
 
 /// The status, as far as it was written for the object with this metadata, and without run numbers that cannot be.
 pub fn own_status<'a>(metadata: &ObjectMeta, status: &'a QuarksJobStatus) -> Cow<'a, QuarksJobStatus> {
@@ -51,6 +52,17 @@ fn status_of<'a>(metadata: &ObjectMeta, status: &'a QuarksJobStatus) -> Cow<'a, 
 /// number, so it is more than a QuarksJob makes in its life.
 const RUNS_AHEAD: u64 = 1 << 20;
 
+/// A run that this process created a Job for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StartedRun {
+    /// Its Job.
+    pub job_name: String,
+    /// The Job's annotation.
+    pub record: RunRecord,
+    /// When the create was acknowledged, until the watch has shown the Job.
+    pub unseen_since: Option<Instant>,
+}
+
 /// A Job of a QuarksJob, and the run that it is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OwnJob {
@@ -80,6 +92,16 @@ pub fn run_of(job: &JobView, owner: &QuarksJobView, started: Option<&StartedRun>
     };
     // Everyone who may create Jobs can forge a number. A huge one would leave no valid number for the next run.
     (record.run <= owner.marker.runs.saturating_add(RUNS_AHEAD)).then_some(record)
+}
+
+/// The Jobs of the QuarksJob. First those that have the name of their run: of two that claim one run the other one is a copy.
+pub fn own_jobs(view: &QuarksJobView, jobs: &[Arc<JobView>], started: Option<&StartedRun>) -> Vec<OwnJob> {
+    let QuarksJobView { key: ObjectKey { name, .. }, uid, .. } = view;
+    let own = |job: &Arc<JobView>| run_of(job, view, started).map(|record| OwnJob { view: Arc::clone(job), record });
+    let is_named = |job: &OwnJob| *job.view.key.name == job_name(name, uid, job.record.run);
+    let (mut named, others): (Vec<_>, Vec<_>) = jobs.iter().filter_map(own).partition(is_named);
+    named.extend(others);
+    named
 }
 
 /// What this process or status has written down of a run, in full.

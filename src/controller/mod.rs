@@ -1,38 +1,30 @@
-//! The operator's own logic: from what the API server says to what we write.
+//! The operator's own logic: from what the API server says to what we write. Two controllers: `errand` starts runs, `job` ends them; `claims`
+//! says whose a QuarksJob is, so that one at a time writes it.
 //!
-//! Pure: `decide`, `identity`, `names`, `outbox`, `pace`, `record`, `references`, `sidecar`, `status`, `stick`, `template`, `verdict`, `versions`. `action`
-//! lists every write. `reconcile`, `start`, `settle`, `report` and `cleanup` carry decisions out, with the reads in `lookup`; `trouble` says
-//! what did not work; `run` gives keys to workers.
+//! Pure: `claims`, `identity`, `names`, `outbox`, `record`, `references`, `sidecar`, `template`, `triggers`, `verdict`, `versions`. `run` puts the
+//! threads together, `dispatch` gives keys to workers, `events` and `credential` have threads of their own.
 
-mod action;
-mod choices;
-mod cleanup;
-mod config;
+pub(crate) mod claims;
 mod credential;
-mod decide;
+mod dispatch;
+mod errand;
 mod events;
 mod health;
 pub(crate) mod identity;
-mod lookup;
-mod memory;
+mod job;
 #[cfg(test)]
 mod model_tests;
+
 pub mod names;
 mod outbox;
-mod pace;
 pub(crate) mod planted;
-mod reconcile;
 pub mod record;
 pub mod references;
-mod report;
 mod run;
-mod settle;
+mod shared;
 pub mod sidecar;
-mod start;
-mod status;
-mod stick;
 pub mod template;
-mod trouble;
+mod triggers;
 pub(crate) mod verdict;
 pub(crate) mod versions;
 

@@ -13,6 +13,8 @@ mod ledger;
 #[cfg(test)]
 mod patches;
 #[cfg(test)]
+mod steps;
+#[cfg(test)]
 mod world;
 
 use std::sync::Mutex;
@@ -23,6 +25,7 @@ use self::actor::Operator;
 use self::acts::{Act, key, sequence};
 use self::ledger::Seen;
 use self::world::{Faults, World};
+use super::claims::Controller;
 use super::planted::{Defect, plant};
 
 /// Sequences of the test.
@@ -39,7 +42,10 @@ fn perform(world: &mut World, operators: &mut [Operator], act: &Act) {
     match act {
         Act::Deliver { operator, is_job, events } => operators[at(operator)].deliver(world, *is_job, usize::from(*events)),
         Act::Relist { operator, is_job } => operators[at(operator)].relist(world, *is_job),
-        Act::Work { operator, key: of, steps } => _ = operators[at(operator)].work(world, &key(*of), u32::from(*steps)),
+        Act::Work { operator, is_job, key: of, steps } => {
+            let controller = if *is_job { Controller::Job } else { Controller::Errand };
+            operators[at(operator)].work(world, controller, &key(*of), u32::from(*steps));
+        }
         Act::Run(operator) => operators[at(operator)].run(world),
         Act::Restart(operator) => operators[at(operator)].restart(world),
         others => others.clone().act(world),
@@ -168,7 +174,7 @@ fn each_trigger_leads_to_one_run_and_everything_comes_to_its_end() {
 }
 
 /// Sequences until a planted defect is found, at most.
-const FOUND_WITHIN: u64 = 20_000;
+const FOUND_WITHIN: u64 = 40_000;
 
 fn finds(defect: Defect) {
     let (first, base) = (setting("QUARKS_MODEL_SEED", SEED), Instant::now());
@@ -203,4 +209,6 @@ planted_defects_are_found! {
     a_stray_that_does_not_come_first_is_found: StrayNotFirst,
     a_started_run_that_is_not_asked_is_found: StartedNotAsked,
     an_active_run_that_is_not_asked_is_found: ActiveNotAsked,
+    a_key_in_both_hands_at_once_is_found: TwoHands,
+    a_hand_over_that_is_lost_is_found: HandOverLost,
 }

@@ -27,6 +27,10 @@ pub(crate) enum Defect {
     StartedNotAsked,
     /// An active run in status does not count without its Job.
     ActiveNotAsked,
+    /// Both controllers have a key in hand at once.
+    TwoHands,
+    /// A controller that is through with a key does not tell the other.
+    HandOverLost,
     /// Token: the runs that need it do not count.
     UsesIgnored,
     /// Token: a run counts as abandoned at once.

@@ -36,8 +36,8 @@ const BUCKETS: [(u64, &str); 16] = [
     (300_000_000, "300"),
 ];
 
-/// Name of the one queue and the one controller.
-const NAME: &str = "quarksjob";
+/// The controllers, each with a queue of that name.
+const CONTROLLERS: [&str; 2] = ["errand", "job"];
 
 const TRIGGERS: [Trigger; 4] = [Trigger::Now, Trigger::Once, Trigger::Request, Trigger::Config];
 const OUTCOMES: [Outcome; 4] = [Outcome::Succeeded, Outcome::Failed, Outcome::Cancelled, Outcome::Unknown];
@@ -71,13 +71,28 @@ impl Reconciled {
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Registry>);
 
-#[derive(Debug)]
-struct Registry {
+/// The numbers of one controller and its queue. Clones share them.
+#[derive(Clone, Debug)]
+pub struct ControllerMetrics {
+    registry: Arc<Registry>,
+    /// Its place among the controllers.
+    at: usize,
+}
+
+/// A queue and its workers.
+#[derive(Debug, Default)]
+struct Queue {
     depth: AtomicU64,
     adds: AtomicU64,
     retries: AtomicU64,
     queue_time: Histogram,
     work_time: Histogram,
+}
+
+#[derive(Debug)]
+struct Registry {
+    /// One a controller.
+    queues: [Queue; CONTROLLERS.len()],
     trigger_to_job: Histogram,
     /// Code; method, resource.
     requests: Counters,
@@ -108,15 +123,11 @@ impl Metrics {
                 runs.add(0, [trigger.as_str(), outcome.as_str()], 0);
             }
         }
-        for result in RESULTS {
-            reconciles.add(0, [NAME, result.as_str()], 0);
+        for controller in CONTROLLERS {
+            RESULTS.iter().for_each(|result| reconciles.add(0, [controller, result.as_str()], 0));
         }
         Self(Arc::new(Registry {
-            depth: AtomicU64::new(0),
-            adds: AtomicU64::new(0),
-            retries: AtomicU64::new(0),
-            queue_time: Histogram::default(),
-            work_time: Histogram::default(),
+            queues: Default::default(),
             trigger_to_job: Histogram::default(),
             requests: Counters::default(),
             reconciles,
@@ -127,28 +138,14 @@ impl Metrics {
         }))
     }
 
-    /// The queue as its owner sees it: keys that wait, and all that ever came to wait.
-    pub fn queue(&self, depth: usize, adds: u64) {
-        self.0.depth.store(depth as u64, Ordering::Relaxed);
-        self.0.adds.store(adds, Ordering::Relaxed);
+    /// Of the controller `errand`.
+    pub fn errand(&self) -> ControllerMetrics {
+        ControllerMetrics { registry: Arc::clone(&self.0), at: 0 }
     }
 
-    /// A key waited this long for a worker.
-    pub fn waited(&self, time: Duration) {
-        self.0.queue_time.record(time);
-    }
-
-    /// A worker had a key for this long.
-    pub fn worked(&self, time: Duration) {
-        self.0.work_time.record(time);
-    }
-
-    /// A turn of work has ended. A key that comes back after a time counts as a retry, as in client-go.
-    pub fn reconciled(&self, result: Reconciled) {
-        self.0.reconciles.add(0, [NAME, result.as_str()], 1);
-        if matches!(result, Reconciled::Error | Reconciled::RequeueAfter) {
-            self.0.retries.fetch_add(1, Ordering::Relaxed);
-        }
+    /// Of the controller `job`.
+    pub fn job(&self) -> ControllerMetrics {
+        ControllerMetrics { registry: Arc::clone(&self.0), at: 1 }
     }
 
     /// A request was answered with `code`, or with nothing (0).
@@ -180,6 +177,36 @@ impl Metrics {
     /// All of it in Prometheus' text format 0.0.4.
     pub fn text(&self) -> String {
         text::write(&self.0)
+    }
+}
+
+impl ControllerMetrics {
+    fn own(&self) -> &Queue {
+        &self.registry.queues[self.at]
+    }
+
+    /// The queue as its owner sees it: keys that wait, and all that ever came to wait.
+    pub fn queue(&self, depth: usize, adds: u64) {
+        self.own().depth.store(depth as u64, Ordering::Relaxed);
+        self.own().adds.store(adds, Ordering::Relaxed);
+    }
+
+    /// A key waited this long for a worker.
+    pub fn waited(&self, time: Duration) {
+        self.own().queue_time.record(time);
+    }
+
+    /// A worker had a key for this long.
+    pub fn worked(&self, time: Duration) {
+        self.own().work_time.record(time);
+    }
+
+    /// A turn of work has ended. A key that comes back after a time counts as a retry, as in client-go.
+    pub fn reconciled(&self, result: Reconciled) {
+        self.registry.reconciles.add(0, [CONTROLLERS[self.at], result.as_str()], 1);
+        if matches!(result, Reconciled::Error | Reconciled::RequeueAfter) {
+            self.own().retries.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -241,7 +268,10 @@ mod tests {
         let metrics = Metrics::new();
         let text = metrics.text();
         assert_eq!(text.lines().filter(|line| line.starts_with("quarksjob_runs_total{")).count(), TRIGGERS.len() * OUTCOMES.len());
-        assert_eq!(text.lines().filter(|line| line.starts_with("controller_runtime_reconcile_total{")).count(), RESULTS.len());
+        assert_eq!(
+            text.lines().filter(|line| line.starts_with("controller_runtime_reconcile_total{")).count(),
+            CONTROLLERS.len() * RESULTS.len()
+        );
         for name in ["rest_client_requests_total", "quarksjob_watch_restarts_total", "leader_election_master_status"] {
             assert!(!text.contains(name), "{name} has no series, so it is not spoken of:\n{text}");
         }
@@ -255,11 +285,14 @@ mod tests {
         assert_eq!(sample(&metrics, r#"quarksjob_runs_total{trigger="config",outcome="Unknown"}"#).as_deref(), Some("2"));
         assert_eq!(sample(&metrics, r#"quarksjob_runs_total{trigger="now",outcome="Unknown"}"#).as_deref(), Some("0"));
         for result in RESULTS {
-            metrics.reconciled(result);
-            let series = format!(r#"controller_runtime_reconcile_total{{controller="quarksjob",result="{}"}}"#, result.as_str());
-            assert_eq!(sample(&metrics, &series).as_deref(), Some("1"));
+            metrics.errand().reconciled(result);
+            for (controller, count) in [("errand", "1"), ("job", "0")] {
+                let result = result.as_str();
+                let series = format!(r#"controller_runtime_reconcile_total{{controller="{controller}",result="{result}"}}"#);
+                assert_eq!(sample(&metrics, &series).as_deref(), Some(count));
+            }
         }
-        assert_eq!(sample(&metrics, r#"workqueue_retries_total{name="quarksjob"}"#).as_deref(), Some("2"), "error and requeue_after");
+        assert_eq!(sample(&metrics, r#"workqueue_retries_total{name="errand"}"#).as_deref(), Some("2"), "error and requeue_after");
     }
 
     #[test]
@@ -288,21 +321,21 @@ mod tests {
     fn a_histogram_is_cumulative_and_takes_any_duration() {
         let metrics = Metrics::new();
         for time in [Duration::ZERO, Duration::from_micros(1_000), Duration::from_micros(1_001), Duration::from_secs(301)] {
-            metrics.waited(time);
+            metrics.job().waited(time);
         }
         let bucket = |bound: &str| {
-            sample(&metrics, &format!(r#"workqueue_queue_duration_seconds_bucket{{name="quarksjob",le="{bound}"}}"#)).expect("a bucket")
+            sample(&metrics, &format!(r#"workqueue_queue_duration_seconds_bucket{{name="job",le="{bound}"}}"#)).expect("a bucket")
         };
         assert_eq!([bucket("0.001"), bucket("0.0025"), bucket("300"), bucket("+Inf")], ["2", "3", "3", "4"]);
-        assert_eq!(sample(&metrics, r#"workqueue_queue_duration_seconds_sum{name="quarksjob"}"#).as_deref(), Some("301.002001"));
-        assert_eq!(sample(&metrics, r#"workqueue_queue_duration_seconds_count{name="quarksjob"}"#).as_deref(), Some("4"));
+        assert_eq!(sample(&metrics, r#"workqueue_queue_duration_seconds_sum{name="job"}"#).as_deref(), Some("301.002001"));
+        assert_eq!(sample(&metrics, r#"workqueue_queue_duration_seconds_count{name="job"}"#).as_deref(), Some("4"));
         metrics.job_created(Duration::from_millis(1_500));
         assert_eq!(sample(&metrics, r#"quarksjob_trigger_to_job_seconds_bucket{le="1"}"#).as_deref(), Some("0"));
         assert_eq!(sample(&metrics, r#"quarksjob_trigger_to_job_seconds_bucket{le="2.5"}"#).as_deref(), Some("1"));
         assert_eq!(sample(&metrics, "quarksjob_trigger_to_job_seconds_sum").as_deref(), Some("1.500000"));
-        metrics.worked(Duration::from_secs(86_400));
-        metrics.worked(Duration::ZERO);
-        assert_eq!(sample(&metrics, r#"workqueue_work_duration_seconds_count{name="quarksjob"}"#).as_deref(), Some("2"));
+        metrics.job().worked(Duration::from_secs(86_400));
+        metrics.job().worked(Duration::ZERO);
+        assert_eq!(sample(&metrics, r#"workqueue_work_duration_seconds_count{name="job"}"#).as_deref(), Some("2"));
     }
 
     #[test]
@@ -319,11 +352,11 @@ mod tests {
     #[test]
     fn queue_numbers_are_its_owners() {
         let metrics = Metrics::new();
-        metrics.queue(3, 10);
-        metrics.queue(1, 11);
+        metrics.job().queue(3, 10);
+        metrics.job().queue(1, 11);
         metrics.on_restart()("jobs", "gone");
-        assert_eq!(sample(&metrics, r#"workqueue_depth{name="quarksjob"}"#).as_deref(), Some("1"));
-        assert_eq!(sample(&metrics, r#"workqueue_adds_total{name="quarksjob"}"#).as_deref(), Some("11"));
+        assert_eq!(sample(&metrics, r#"workqueue_depth{name="job"}"#).as_deref(), Some("1"));
+        assert_eq!(sample(&metrics, r#"workqueue_adds_total{name="job"}"#).as_deref(), Some("11"));
         assert_eq!(sample(&metrics, r#"quarksjob_watch_restarts_total{resource="jobs",reason="gone"}"#).as_deref(), Some("1"));
     }
 

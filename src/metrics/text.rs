@@ -1,37 +1,28 @@
 //! The registry in Prometheus' text format 0.0.4. Whole numbers only: it saves the code that writes floating point.
 
 use std::fmt::Write as _;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::process::Process;
-use super::{BUCKETS, Counters, Histogram, Registry, Row};
+use super::{BUCKETS, CONTROLLERS, Counters, Histogram, Queue, Registry, Row};
 
-/// Label of the one queue.
-const QUEUE: &str = "{name=\"quarksjob\"}";
 /// The one name with a code.
 const REQUESTS: &str = "rest_client_requests_total";
 /// A page; all of it is some 9 KB.
 const CAPACITY: usize = 12 * 1_024;
 
 pub(super) fn write(registry: &Registry) -> String {
-    let Registry { depth, adds, retries, queue_time, work_time, trigger_to_job, requests, reconciles, runs, restarts, leader, started } =
-        registry;
+    let Registry { queues, trigger_to_job, requests, reconciles, runs, restarts, leader, started } = registry;
     let mut page = Page(String::with_capacity(CAPACITY));
-
-    page.number("workqueue_depth", GAUGE, "QuarksJobs that wait for a worker.", QUEUE, depth.load(Ordering::Relaxed));
-    page.number("workqueue_adds_total", COUNTER, "QuarksJobs that came to wait for a worker.", QUEUE, adds.load(Ordering::Relaxed));
-    page.histogram("workqueue_queue_duration_seconds", "How long a QuarksJob waited for a worker.", QUEUE, queue_time);
-    page.histogram("workqueue_work_duration_seconds", "How long a worker was busy with a QuarksJob at a time.", QUEUE, work_time);
-    let help = "QuarksJobs that were put back to be looked at later.";
-    page.number("workqueue_retries_total", COUNTER, help, QUEUE, retries.load(Ordering::Relaxed));
-
+    page.queues(queues);
     let help = "Turns of work on a QuarksJob by how they ended.";
     page.counters("controller_runtime_reconcile_total", help, ["controller", "result"], reconciles);
     let help = "Requests to the API server by status code, method and resource.";
     page.counters(REQUESTS, help, ["method", "resource"], requests);
     page.counters("quarksjob_runs_total", "Settled runs by what started them and how they ended.", ["trigger", "outcome"], runs);
     let help = "From when the operator saw a trigger that may run to the answer to the create of its Job.";
-    page.histogram("quarksjob_trigger_to_job_seconds", help, "", trigger_to_job);
+    page.head("quarksjob_trigger_to_job_seconds", HISTOGRAM, help);
+    page.histogram("quarksjob_trigger_to_job_seconds", "", trigger_to_job);
     let help = "Watches that started again, by reason; the reason ended is their own time limit.";
     page.counters("quarksjob_watch_restarts_total", help, ["resource", "reason"], restarts);
 
@@ -52,6 +43,7 @@ pub(super) fn write(registry: &Registry) -> String {
 
 const COUNTER: &str = "counter";
 const GAUGE: &str = "gauge";
+const HISTOGRAM: &str = "histogram";
 
 struct Page(String);
 
@@ -100,10 +92,28 @@ impl Page {
         }
     }
 
-    /// The count is the sum of the buckets, so that they agree although others record meanwhile.
-    fn histogram(&mut self, name: &str, help: &str, labels: &str, histogram: &Histogram) {
+    /// A name has its head once, and a series for each controller.
+    fn queues(&mut self, queues: &[Queue]) {
+        let labels = CONTROLLERS.map(|name| format!("{{name=\"{name}\"}}"));
+        let each = || labels.iter().zip(queues);
+        let mut numbers = |name: &str, kind: &str, help: &str, of: fn(&Queue) -> &AtomicU64| {
+            self.head(name, kind, help);
+            each().for_each(|(labels, queue)| self.line(format_args!("{name}{labels} {}", of(queue).load(Ordering::Relaxed))));
+        };
+        numbers("workqueue_depth", GAUGE, "QuarksJobs that wait for a worker.", |queue| &queue.depth);
+        numbers("workqueue_adds_total", COUNTER, "QuarksJobs that came to wait for a worker.", |queue| &queue.adds);
+        numbers("workqueue_retries_total", COUNTER, "QuarksJobs that were put back to be looked at later.", |queue| &queue.retries);
+        let mut times = |name: &str, help: &str, of: fn(&Queue) -> &Histogram| {
+            self.head(name, HISTOGRAM, help);
+            each().for_each(|(labels, queue)| self.histogram(name, labels, of(queue)));
+        };
+        times("workqueue_queue_duration_seconds", "How long a QuarksJob waited for a worker.", |queue| &queue.queue_time);
+        times("workqueue_work_duration_seconds", "How long a worker was busy with a QuarksJob at a time.", |queue| &queue.work_time);
+    }
+
+    /// The series of a histogram. The count is the sum of the buckets, so that they agree although others record meanwhile.
+    fn histogram(&mut self, name: &str, labels: &str, histogram: &Histogram) {
         let Histogram { counts, sum } = histogram;
-        self.head(name, "histogram", help);
         let inner = labels.trim_matches(['{', '}']);
         let comma = if inner.is_empty() { "" } else { "," };
         let mut total: u64 = 0;

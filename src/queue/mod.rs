@@ -4,4 +4,4 @@ mod backoff;
 mod core;
 
 pub use backoff::Backoff;
-pub use core::{Lane, Queue};
+pub use core::Queue;

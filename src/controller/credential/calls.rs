@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::api::{ObjectKey, ObjectMeta, Resource, Secret, StringMap, TOKEN_SECRET};
-use crate::controller::action::Action;
-use crate::controller::trouble::remedy;
+use crate::controller::shared::action::Action;
+use crate::controller::shared::trouble::remedy;
 use crate::index::{JobView, SharedIndex};
 use crate::kube::{self, Client, Error, Request};
 use crate::watch::{Listed, list_all};

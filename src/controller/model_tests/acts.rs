@@ -113,6 +113,8 @@ pub enum Act {
     },
     Work {
         operator: u8,
+        /// Of `job`; else of `errand`.
+        is_job: bool,
         key: u8,
         steps: u8,
     },
@@ -160,7 +162,9 @@ impl fmt::Debug for Act {
             Self::Meanwhile(calls, act) => write!(f, "Meanwhile({calls} {act:?})"),
             Self::Deliver { operator, is_job, events } => write!(f, "Deliver(op{operator} job={is_job} {events})"),
             Self::Relist { operator, is_job } => write!(f, "Relist(op{operator} job={is_job})"),
-            Self::Work { operator, key, steps } => write!(f, "Work(op{operator} {key} {steps})"),
+            Self::Work { operator, is_job, key, steps } => {
+                write!(f, "Work(op{operator} {} {key} {steps})", if *is_job { "job" } else { "errand" })
+            }
             Self::Run(operator) => write!(f, "Run(op{operator})"),
             Self::Restart(operator) => write!(f, "Restart(op{operator})"),
         }
@@ -239,7 +243,7 @@ pub fn sequence(seed: u64) -> Vec<Act> {
             0..12 => acts.push(of_others(random, key)),
             12 => acts.extend([Act::Delete(key), create(random, key)]),
             13..21 => acts.push(Act::Run(operator)),
-            21..24 => acts.push(Act::Work { operator, key, steps: 1 + random.small(4) }),
+            21..24 => acts.push(Act::Work { operator, is_job: random.one_in(2), key, steps: 1 + random.small(4) }),
             24 | 25 => acts.push(Act::Deliver { operator, is_job: random.one_in(2), events: 1 + random.small(4) }),
             26 => acts.push(Act::Relist { operator, is_job: random.one_in(2) }),
             27 => acts.push(Act::Pass([3, 31, 61][random.below(3) as usize])),

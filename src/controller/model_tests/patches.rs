@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::ledger::Ledger;
 use crate::api::{ANNOTATION_SETTLED, QuarksJob};
-use crate::controller::action::Action;
+use crate::controller::shared::action::Action;
 
 fn as_json(object: &QuarksJob) -> Value {
     let status = serde_json::to_value(&object.status).expect("a status serializes");

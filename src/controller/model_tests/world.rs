@@ -14,10 +14,10 @@ use crate::api::{
     ANNOTATION_RUN, ANNOTATION_SETTLED, Job, JobEnd, KIND, ObjectKey, ObjectMeta, OwnerReference, QuarksJob, QuarksJobStatus,
     ResourceVersion, Strategy, Uid,
 };
-use crate::controller::action::Action;
 use crate::controller::identity::own_status;
-use crate::controller::memory::Known;
 use crate::controller::record::{Marker, RunRecord};
+use crate::controller::shared::action::Action;
+use crate::controller::shared::memory::Known;
 use crate::index::{JobView, QuarksJobView};
 
 /// The namespace that the operators serve.

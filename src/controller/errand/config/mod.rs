@@ -12,6 +12,6 @@ mod store;
 mod watches;
 
 pub use digest::{Compared, compare, is_of_template};
-pub use look::{LookError, Looked};
+pub use look::LookError;
 pub use store::ConfigStore;
 pub use watches::ConfigWatches;

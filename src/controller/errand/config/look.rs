@@ -6,10 +6,12 @@ use std::time::Instant;
 use serde::Deserialize;
 
 use crate::api::{ANNOTATION_WRITTEN_BY, ObjectKey, ObjectMeta, Resource, StringMap, null_as_default};
+use crate::controller::errand::ErrandController;
 use crate::controller::events::Note;
-use crate::controller::memory::Memory;
-use crate::controller::reconcile::{Context, Failed, Flow, Reconciler};
 use crate::controller::references::{Reference, ReferenceKind};
+use crate::controller::shared::decision::{Failed, Flow};
+use crate::controller::shared::memory::{Missing, Waiting};
+use crate::controller::shared::turn::Turn;
 use crate::controller::versions::{bases_of, resolve_references};
 use crate::digest::Digest;
 use crate::index::QuarksJobView;
@@ -58,14 +60,26 @@ struct Content {
     binary_data: StringMap,
 }
 
-impl Reconciler {
+impl Waiting {
+    /// Remembers what references of this generation say, and which were not there.
+    pub fn learn(&mut self, generation: i64, looked: &Looked) {
+        self.config.clone_from(&looked.config);
+        self.learn_missing(generation, looked);
+    }
+
+    /// Remembers which references of this generation were not there.
+    pub fn learn_missing(&mut self, generation: i64, looked: &Looked) {
+        let Looked { missing, own, missing_own, config: _ } = looked;
+        let is_known = |known: &Missing| known.is_said && known.generation == generation && known.names == *missing;
+        let is_said = self.missing.as_ref().is_some_and(is_known);
+        let missing = Missing { generation, names: missing.clone(), own: own.clone(), missing_own: missing_own.clone(), is_said };
+        self.missing = Some(missing).filter(|missing| !missing.names.is_empty());
+    }
+}
+
+impl ErrandController {
     /// Looks at `references`, whose versions are resolved. With `digest_for` (the template's) their content is read, too.
-    pub(in crate::controller) fn look(
-        &self,
-        quarks_job: &ObjectKey,
-        references: &[Reference],
-        digest_for: Option<&Digest>,
-    ) -> Result<Looked, LookError> {
+    pub fn look(&self, quarks_job: &ObjectKey, references: &[Reference], digest_for: Option<&Digest>) -> Result<Looked, LookError> {
         let key = digest_for.map(|template| Ok::<_, LookError>((self.config_key(&quarks_job.namespace)?, template))).transpose()?;
         let mut looked = Looked::default();
         let mut present = Vec::new();
@@ -94,7 +108,7 @@ impl Reconciler {
         if let Some(key) = self.config.key(namespace, now) {
             return Ok(key);
         }
-        let (key, version) = key::obtain(&self.client, namespace)?;
+        let (key, version) = key::obtain(&self.tools.client, namespace)?;
         self.config.remember_key(namespace, &key, version, now);
         Ok(key)
     }
@@ -111,7 +125,7 @@ impl Reconciler {
         };
         let request = Request::get(resource, &ObjectKey::new(Arc::clone(namespace), name.as_str()));
         let request = if key.is_some() { request } else { request.metadata_only() };
-        let seen = match self.client.call::<Content>(&request) {
+        let seen = match self.tools.client.call::<Content>(&request) {
             Ok(Content { mut metadata, data, binary_data }) => Some(Seen {
                 written_by: metadata.annotations.remove(ANNOTATION_WRITTEN_BY),
                 version: metadata.resource_version,
@@ -125,17 +139,16 @@ impl Reconciler {
     }
 
     /// Something may have changed: looks, and remembers what was found.
-    pub(in crate::controller) fn look_again(&self, context: &Context<'_>, memory: &mut Memory) -> Result<Flow, Failed> {
-        let view = context.view;
-        let due = self.config.due(context.key);
-        match self.look_at_view(view) {
+    pub fn look_again(&self, turn: &mut Turn<'_>) -> Result<Flow, Failed> {
+        let due = self.config.due(turn.key);
+        match self.look_at_view(&turn.view) {
             Ok(looked) => {
-                self.config.looked(context.key, due);
-                memory.config.clone_from(&looked.config);
-                memory.learn_missing(view.generation, &looked);
+                self.config.looked(turn.key, due);
+                let generation = turn.view.generation;
+                turn.memory().waiting.learn(generation, &looked);
                 Ok(Flow::Continue)
             }
-            Err(error) => self.cannot_look(context, memory, error),
+            Err(error) => self.cannot_look(turn, error),
         }
     }
 
@@ -143,14 +156,14 @@ impl Reconciler {
         let mut references = view.references.to_vec();
         let bases = bases_of(&references);
         if !bases.is_empty() {
-            let versions = self.versions(&view.key.namespace, &|_, version| bases.contains(&version.base))?;
+            let versions = self.tools.versions(&view.key.namespace, &|_, version| bases.contains(&version.base))?;
             references = resolve_references(references, &versions);
         }
         self.look(&view.key, &references, Some(&view.template_digest).filter(|_| view.acts_on_config()))
     }
 
     /// Says what stands in the way, if someone has to do something about it.
-    pub(in crate::controller) fn cannot_look(&self, context: &Context<'_>, memory: &mut Memory, error: LookError) -> Result<Flow, Failed> {
+    pub fn cannot_look(&self, turn: &mut Turn<'_>, error: LookError) -> Result<Flow, Failed> {
         let (reason, message) = match error {
             LookError::NotReady(message) => ("NamespaceNotReady", message),
             LookError::Api(error) if error.answer() == Answer::Refused => {
@@ -159,17 +172,17 @@ impl Reconciler {
             LookError::Api(error) => return Err(Failed::Api(error)),
         };
         // The status to write it into has to be known; the second time it is.
-        if memory.known().is_none() {
+        if !turn.is_known() {
             return Err(Failed::Stale);
         }
-        self.refuse(context, memory, reason, &message, None)
+        self.refuse(turn, reason, &message, None)
     }
 
     /// A QuarksJob's own output does not make it run again; who refers to it may not expect that.
-    pub(in crate::controller) fn warn_about_own(&self, context: &Context<'_>, own: &[String]) {
+    pub fn warn_about_own(&self, turn: &Turn<'_>, own: &[String]) {
         if !own.is_empty() {
             let text = format!("the template refers to Secrets that this QuarksJob writes ({}); they never make it run", own.join(", "));
-            self.tell(context, Note::warning("SelfReference", "LookAtReferences", text));
+            turn.tell(Note::warning("SelfReference", "LookAtReferences", text));
         }
     }
 }

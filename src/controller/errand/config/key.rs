@@ -6,7 +6,7 @@ use log::info;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::api::{CONFIG_KEY_SECRET, ObjectKey, ObjectMeta, Resource, ResourceVersion, Secret, StringMap};
-use crate::controller::action::Action;
+use crate::controller::shared::action::Action;
 use crate::kube::{Client, Request};
 
 use super::digest::ConfigKey;

@@ -8,13 +8,14 @@ use crate::kube::{Error, Request};
 use crate::persist::each_version;
 use crate::watch::{Listed, list_all};
 
+use crate::controller::references::{Reference, collect};
+use crate::controller::versions::{Version, referenced_bases, resolve};
+
 use super::choices::Choice;
-use super::reconcile::Reconciler;
-use super::references::{Reference, collect};
-use super::versions::{Version, referenced_bases, resolve};
+use super::turn::Tools;
 
 /// Objects in one page of a list: bounds memory.
-pub(super) const PAGE: u32 = 100;
+pub const PAGE: u32 = 100;
 
 /// A Job of anybody.
 #[derive(Deserialize)]
@@ -25,9 +26,9 @@ struct AnyJob {
     status: JobStatus,
 }
 
-impl Reconciler {
+impl Tools {
     /// Lets references to versioned Secrets mean the newest ones. The choice, if there was one, has to live until the Job is there.
-    pub(super) fn use_highest_versions(&self, namespace: &str, template: &mut Value) -> Result<Option<Choice<'_>>, Error> {
+    pub fn use_highest_versions(&self, namespace: &str, template: &mut Value) -> Result<Option<Choice<'_>>, Error> {
         let Some(job_spec) = template.get_mut("spec") else { return Ok(None) };
         let bases = referenced_bases(job_spec);
         if bases.is_empty() {
@@ -40,7 +41,7 @@ impl Reconciler {
     }
 
     /// The versioned Secrets of a namespace that `is_wanted`. No content comes over the wire.
-    pub(super) fn versions(&self, namespace: &str, is_wanted: &dyn Fn(&ObjectMeta, &Version) -> bool) -> Result<Vec<Version>, Error> {
+    pub fn versions(&self, namespace: &str, is_wanted: &dyn Fn(&ObjectMeta, &Version) -> bool) -> Result<Vec<Version>, Error> {
         let mut found = Vec::new();
         each_version(&self.client, namespace, &mut |metadata| match metadata {
             None => found.clear(),
@@ -50,7 +51,7 @@ impl Reconciler {
     }
 
     /// What Jobs that have not ended refer to, whoever made them.
-    pub(super) fn references_of_active_jobs(&self, namespace: &str) -> Result<Vec<Reference>, Error> {
+    pub fn references_of_active_jobs(&self, namespace: &str) -> Result<Vec<Reference>, Error> {
         let mut found = Vec::new();
         list_all(&self.client, Request::list(Resource::JOBS, namespace).limit(PAGE), &mut |listed| {
             match listed {

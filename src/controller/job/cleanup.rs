@@ -10,18 +10,20 @@ use std::time::{Duration, Instant};
 use log::{debug, info, warn};
 
 use crate::api::{ObjectKey, ObjectMeta, Outcome, OwnerReference, PodReport, Spec, Uid};
-use crate::index::JobView;
+use crate::controller::identity::OwnJob;
+use crate::controller::names::run_of_job_name;
+use crate::controller::shared::action::Action;
+use crate::controller::shared::decision::Failed;
+use crate::controller::shared::pace::Pause;
+use crate::controller::shared::turn::Tools;
+use crate::controller::versions::{Version, is_of_output, is_own, surplus};
+use crate::index::{JobView, QuarksJobView};
 use crate::kube::{Answer, Error, Propagation};
 use crate::queue::Backoff;
 
-use super::action::Action;
-use super::identity::OwnJob;
-use super::memory::Memory;
-use super::names::run_of_job_name;
-use super::pace::Pause;
-use super::reconcile::{Context, Failed, Flow, Reconciler};
-use super::settle::{is_pod_of, selector_of_quarks_job};
-use super::versions::{Version, is_of_output, is_own, surplus};
+use super::judge::{each_pod, is_pod_of, judge, selector_of_quarks_job};
+use super::leftovers::Leftovers;
+use super::tidy::Step;
 
 /// Pruning that did not work: how long until the next try.
 const PRUNE_BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), max: Duration::from_secs(300) };
@@ -34,32 +36,58 @@ enum Pruned {
     NotNow,
 }
 
-impl Reconciler {
-    /// A Job of an older run with output: it is cleaned up if the run succeeded, and kept as failed otherwise.
-    pub(super) fn judge_old(&self, context: &Context<'_>, job: &OwnJob, memory: &mut Memory) -> Result<Flow, Failed> {
-        if self.judge(context, job)?.outcome == Outcome::Succeeded {
-            return self.clean_up(context, job, memory);
+/// What clean-up works with: not the key's memory, since it may be in the other controller's hand.
+pub struct CleanUp<'a> {
+    /// To the API server.
+    pub tools: &'a Tools,
+    /// The QuarksJob, as it was last looked at.
+    pub view: &'a QuarksJobView,
+    /// What is remembered of what is left.
+    pub leftovers: &'a mut Leftovers,
+}
+
+impl CleanUp<'_> {
+    /// Takes one step.
+    pub fn execute(&mut self, step: &Step) -> Result<(), Failed> {
+        match step {
+            Step::CleanUp(job) => self.clean_up(job),
+            Step::JudgeOld(job) => self.judge_old(job),
+            Step::ReleaseTtl(job) => self.release_ttl(job),
+            Step::DeleteOldest(job) => self.delete_job(&job.view),
+            Step::Prune => {
+                self.prune_or_postpone();
+                Ok(())
+            }
         }
-        memory.kept.push(job.view.uid.clone());
-        Ok(Flow::Continue)
     }
 
-    pub(super) fn clean_up(&self, context: &Context<'_>, job: &OwnJob, memory: &mut Memory) -> Result<Flow, Failed> {
-        if context.view.prunes_versions {
-            self.prune_or_postpone(context, memory);
+    /// A Job of an older run with output: it is cleaned up if the run succeeded, and kept as failed otherwise.
+    fn judge_old(&mut self, job: &OwnJob) -> Result<(), Failed> {
+        if judge(&self.tools.client, &self.view.key, job)?.outcome == Outcome::Succeeded {
+            return self.clean_up(job);
+        }
+        self.leftovers.kept.push(job.view.uid.clone());
+        Ok(())
+    }
+
+    fn clean_up(&mut self, job: &OwnJob) -> Result<(), Failed> {
+        if self.view.prunes_versions {
+            self.prune_or_postpone();
         }
         if !job.record.delete_pods {
-            self.keep_pods(context, job)?;
+            self.keep_pods(job)?;
         }
         // Pods that have the QuarksJob as an owner stay, whatever becomes of the Job; what else hangs on the Job goes.
-        self.delete_job(&job.view, memory)
+        self.delete_job(&job.view)
     }
 
     /// Lets the pods of the run outlive their Job, and deletes those of older runs that are too many.
-    fn keep_pods(&self, context: &Context<'_>, job: &OwnJob) -> Result<(), Failed> {
-        let Context { key, view, .. } = context;
+    fn keep_pods(&self, job: &OwnJob) -> Result<(), Failed> {
+        let view = self.view;
+        let key = &view.key;
+        let client = &self.tools.client;
         let mut pods = Vec::new();
-        self.pods(key, &selector_of_quarks_job(key), &mut |listed| match listed {
+        each_pod(client, key, &selector_of_quarks_job(key), &mut |listed| match listed {
             None => pods.clear(),
             Some(pod) => pods.extend(RunPod::of(pod, &view.uid, job)),
         })?;
@@ -74,34 +102,35 @@ impl Reconciler {
         let Retained { new, beyond } = retained(&pods, job.record.run, view.pod_history_limit);
         for (RunPod { key, uid, .. }, owners) in new {
             let owners: Vec<OwnerReference> = owners.iter().cloned().chain([owner.clone()]).collect();
-            ignore_gone(self.client.call_unit(&Action::SetPodOwners { key, uid, owners: &owners }.request()))?;
+            ignore_gone(client.call_unit(&Action::SetPodOwners { key, uid, owners: &owners }.request()))?;
         }
         for RunPod { key, uid, .. } in beyond {
-            ignore_gone(self.client.call_unit(&Action::DeletePod { key, uid }.request()))?;
+            ignore_gone(client.call_unit(&Action::DeletePod { key, uid }.request()))?;
         }
         Ok(())
     }
 
     /// Prunes versions; if that does not work, not all of it or not now, it is tried again later.
-    pub(super) fn prune_or_postpone(&self, context: &Context<'_>, memory: &mut Memory) {
-        let failures = memory.prune.map_or(0, |retry| retry.failures).saturating_add(1);
-        memory.prune = match self.prune(context) {
+    fn prune_or_postpone(&mut self) {
+        let failures = self.leftovers.prune.map_or(0, |retry| retry.failures).saturating_add(1);
+        self.leftovers.prune = match self.prune() {
             Ok(Pruned::Done) => None,
             Ok(Pruned::NotNow) => Some(Pause { until: Instant::now() + PRUNE_BACKOFF.first, failures: failures - 1 }),
             Err(error) => {
                 let wait = PRUNE_BACKOFF.delay(failures, 0.0);
                 if !error.is_shutdown() {
-                    warn!("versions not pruned, will be tried again key={} error={error} retry_seconds={}", context.key, wait.as_secs());
+                    warn!("versions not pruned, will be tried again key={} error={error} retry_seconds={}", self.view.key, wait.as_secs());
                 }
                 Some(Pause { until: Instant::now() + wait, failures })
             }
         };
     }
 
-    fn prune(&self, context: &Context<'_>) -> Result<Pruned, Error> {
-        let Context { key, view, .. } = context;
+    fn prune(&self) -> Result<Pruned, Error> {
+        let Self { tools, view, .. } = self;
+        let key = &view.key;
         // The limit as it is now, and no deletion for a QuarksJob that is gone.
-        let Some(object) = self.read(key)?.filter(|object| object.metadata.uid == view.uid && !object.metadata.is_being_deleted()) else {
+        let Some(object) = tools.read(key)?.filter(|object| object.metadata.uid == view.uid && !object.metadata.is_being_deleted()) else {
             return Ok(Pruned::Done);
         };
         let Ok(spec) = Spec::parse(&object.spec) else { return Ok(Pruned::Done) };
@@ -111,18 +140,18 @@ impl Reconciler {
         let is_ours = |metadata: &ObjectMeta, version: &Version| {
             is_own(metadata, key, &view.uid) && is_of_output(output, spec.is_indexed(), &version.base)
         };
-        let versions = self.versions(&key.namespace, &is_ours)?;
+        let versions = tools.versions(&key.namespace, &is_ours)?;
         if surplus(&versions, keep, &[]).is_empty() {
             return Ok(Pruned::Done);
         }
         // In this order: a start that is not seen here chooses after the list above or has its Job in the list below.
-        if self.choices.is_any_in(&key.namespace) {
+        if tools.choices.is_any_in(&key.namespace) {
             return Ok(Pruned::NotNow);
         }
-        let referenced = self.references_of_active_jobs(&key.namespace)?;
+        let referenced = tools.references_of_active_jobs(&key.namespace)?;
         for version in surplus(&versions, keep, &referenced) {
             let secret = ObjectKey::new(key.namespace.clone(), version.name());
-            match self.client.call_unit(&Action::DeleteVersion { key: &secret, uid: &version.uid }.request()) {
+            match tools.client.call_unit(&Action::DeleteVersion { key: &secret, uid: &version.uid }.request()) {
                 Ok(()) => info!("version deleted key={key} secret={} keep={keep}", secret.name),
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
@@ -131,19 +160,19 @@ impl Reconciler {
         Ok(Pruned::Done)
     }
 
-    pub(super) fn delete_job(&self, job: &JobView, memory: &mut Memory) -> Result<Flow, Failed> {
+    fn delete_job(&mut self, job: &JobView) -> Result<(), Failed> {
         let action = Action::DeleteJob { key: &job.key, uid: &job.uid, version: None, propagation: Propagation::Background };
-        ignore_gone(self.client.call_unit(&action.request()))?;
-        memory.acted_on(job);
-        Ok(Flow::Continue)
+        ignore_gone(self.tools.client.call_unit(&action.request()))?;
+        self.leftovers.acted_on(job);
+        Ok(())
     }
 
-    pub(super) fn release_ttl(&self, OwnJob { view: job, record }: &OwnJob, memory: &mut Memory) -> Result<Flow, Failed> {
+    fn release_ttl(&mut self, OwnJob { view: job, record }: &OwnJob) -> Result<(), Failed> {
         if let Some(seconds) = record.ttl {
-            ignore_gone(self.client.call_unit(&Action::ReleaseTtl { key: &job.key, uid: &job.uid, seconds }.request()))?;
+            ignore_gone(self.tools.client.call_unit(&Action::ReleaseTtl { key: &job.key, uid: &job.uid, seconds }.request()))?;
         }
-        memory.acted_on(job);
-        Ok(Flow::Continue)
+        self.leftovers.acted_on(job);
+        Ok(())
     }
 }
 

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::api::{ANNOTATION_SETTLED, Event, ObjectKey, OwnerReference, QuarksJobStatus, Resource, ResourceVersion, Secret, Strategy, Uid};
 use crate::kube::{DeleteOptions, Propagation, Request};
 
-use super::record::Marker;
 use super::status::patch_body;
+use crate::controller::record::Marker;
 
 /// One write.
 #[derive(Debug)]

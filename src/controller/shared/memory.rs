@@ -1,21 +1,21 @@
-//! What this process remembers of one QuarksJob between two steps. Losing it costs a read, never correctness:
+//! What this process remembers of one QuarksJob between two turns. Losing it costs a read, never correctness:
 //! everything that must survive is in the API server.
+//!
+//! Promises: all of it belongs to one UID; one controller at a time has it in hand; whoever asks for it meanwhile is woken when it comes back.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::api::{ActiveRun, ObjectKey, QuarksJob, QuarksJobStatus, ResourceVersion, Uid};
-use crate::index::{JobView, QuarksJobView};
+use crate::controller::claims::Controller;
+use crate::controller::identity::{StartedRun, own_status};
+use crate::controller::planted::{Defect, is_planted};
+use crate::controller::record::RunRecord;
+use crate::controller::verdict::Verdict;
+use crate::index::{JobView, NamespaceView, QuarksJobView};
 
-use super::config::Looked;
-use super::decide::{Hold, Pauses, ReferencesSeen, StartedRun};
-use super::identity::own_status;
 use super::pace::{ConfigLoop, Pace, Pause};
-use super::planted::{Defect, is_planted};
-use super::record::RunRecord;
-use super::trouble::REFUSAL_BACKOFF;
-use super::verdict::Verdict;
 
 /// Versions remembered to tell "the watch is behind" from "someone else wrote". A run makes four.
 const VERSIONS_MAX: usize = 16;
@@ -29,11 +29,22 @@ pub struct Known {
     pub status: QuarksJobStatus,
 }
 
+/// A refused start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hold {
+    /// The generation that was refused; another one may be tried at once.
+    pub generation: i64,
+    /// The namespace as it was; other labels may mend it.
+    pub namespace: NamespaceView,
+    /// When to try again.
+    pub until: Instant,
+}
+
 /// What the template refers to and is not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
     /// The generation of the QuarksJob that this was found for.
-    generation: i64,
+    pub generation: i64,
     /// Kind and name of each.
     pub names: Vec<String>,
     /// Secrets that the QuarksJob itself writes, there or not.
@@ -44,7 +55,40 @@ pub struct Missing {
     pub is_said: bool,
 }
 
-/// The memory of one key. All of it belongs to one UID.
+/// What is remembered of one that waits for its next run.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    /// A refused start.
+    pub hold: Option<Hold>,
+    /// Refusals in a row.
+    pub refusals: u32,
+    /// What was missing when references were last looked at.
+    pub missing: Option<Missing>,
+    /// Digest of what references said when they were last looked at.
+    pub config: Option<String>,
+    /// Since when a trigger could have had its Job, as far as this process has seen.
+    pub trigger_seen: Option<Instant>,
+    /// Runs that config changes have started.
+    pub config_loop: ConfigLoop,
+}
+
+/// What is remembered of a run that ends.
+#[derive(Debug, Default)]
+pub struct Ending {
+    /// Number and verdict of the run that was settled but is not in status yet.
+    pub verdict: Option<(u64, Verdict)>,
+    /// Settling that was refused.
+    pub settle: Option<Pause>,
+    /// The run that it was refused for.
+    pub settle_run: u64,
+    /// Strays that were deleted, and the version at which: the watch has not shown it yet.
+    pub strays: Vec<Acted>,
+}
+
+/// A Job that was written to, at this version.
+pub type Acted = (Uid, ResourceVersion);
+
+/// The memory of one key.
 #[derive(Debug, Default)]
 pub struct Memory {
     uid: Uid,
@@ -53,29 +97,11 @@ pub struct Memory {
     versions: VecDeque<ResourceVersion>,
     /// The run that this process started.
     pub started: Option<StartedRun>,
-    /// A refused start.
-    pub hold: Option<Hold>,
-    /// Refusals in a row.
-    pub refusals: u32,
-    /// Number and verdict of the run that was settled but is not in status yet.
-    pub verdict: Option<(u64, Verdict)>,
-    /// What was missing when references were last looked at.
-    pub missing: Option<Missing>,
-    /// Digest of what references said when they were last looked at.
-    pub config: Option<String>,
-    /// Since when a trigger could have had its Job, as far as this process has seen.
-    pub trigger_seen: Option<Instant>,
-    /// Pruning of versions that did not work.
-    pub prune: Option<Pause>,
-    /// Settling that was refused.
-    pub settle: Option<Pause>,
-    /// The run that it was refused for.
-    pub settle_run: u64,
-    /// Clean-up that was refused.
-    pub clean_up: Option<Pause>,
-    /// UIDs of the Jobs that it was refused for.
-    refused: Vec<Uid>,
-    /// A right is missing for it.
+    /// Of the one that waits.
+    pub waiting: Waiting,
+    /// Of the run that ends.
+    pub ending: Ending,
+    /// A right to clean up is missing, and `Ready` says so.
     pub is_clean_up_denied: bool,
     /// Writes to the QuarksJob that were taken and did not stick.
     pub record: Option<Pause>,
@@ -83,12 +109,6 @@ pub struct Memory {
     pub trouble: u32,
     /// Counts writes that change nothing.
     pub pace: Pace,
-    /// Runs that config changes have started.
-    pub config_loop: ConfigLoop,
-    /// Ended Jobs of older runs that are kept as failed.
-    pub kept: Vec<Uid>,
-    /// Jobs that were written to, and the version at which: the watch has not shown the result yet.
-    acted: Vec<(Uid, ResourceVersion)>,
 }
 
 impl Memory {
@@ -126,12 +146,12 @@ impl Memory {
         }
         if !self.view(indexed).acts_on_config() {
             // It would be old when it acts on them again.
-            self.config = None;
-        }
-        if self.settle_run <= self.view(indexed).marker.runs {
-            self.settle = None;
+            self.waiting.config = None;
         }
         let settled = self.view(indexed).marker.runs;
+        if self.ending.settle_run <= settled {
+            self.ending.settle = None;
+        }
         let is_needed = |started: &StartedRun| {
             // Its Job does not say any more what is left to do for it.
             let has_lost = |job: &Arc<JobView>| *job.key.name == *started.job_name && job.record.as_deref() != Some(&started.record);
@@ -140,8 +160,7 @@ impl Memory {
         if self.started.as_ref().is_some_and(|started| !is_needed(started)) {
             self.started = None;
         }
-        self.kept.retain(|uid| jobs.iter().any(|job| job.uid == *uid));
-        self.acted.retain(|(uid, version)| jobs.iter().any(|job| job.uid == *uid && job.resource_version == *version));
+        self.ending.strays.retain(|acted| jobs.iter().any(|job| is_acted_on(job, acted)));
     }
 
     /// The newest extract of the two.
@@ -162,7 +181,7 @@ impl Memory {
     }
 
     /// The same, of an answer that is an extract already.
-    pub(super) fn learn_view(&mut self, before: &ResourceVersion, known: Known) {
+    pub fn learn_view(&mut self, before: &ResourceVersion, known: Known) {
         let view = &known.view;
         if self.uid.is_empty() {
             self.uid = view.uid.clone();
@@ -179,101 +198,16 @@ impl Memory {
         self.known = Some(known);
     }
 
-    /// There is nothing to do: nothing is held up any more. True if something was said about it that has to be taken back.
-    pub fn rest(&mut self) -> bool {
-        (self.clean_up, self.record) = (None, None);
-        self.refused.clear();
-        std::mem::take(&mut self.is_clean_up_denied)
-    }
-
-    /// Cleaning up this Job was refused, and the API server asks to wait so long at least. Gives the pause until it is tried again.
-    pub fn clean_up_refused(&mut self, job: Uid, now: Instant, wait: Duration) -> Pause {
-        let running = self.clean_up.filter(|pause| now < pause.until);
-        if running.is_none() {
-            self.refused.clear();
-        }
-        self.refused.push(job);
-        let mut pause = running.unwrap_or_else(|| Pause::after(self.clean_up, REFUSAL_BACKOFF, now));
-        pause.until = pause.until.max(now + wait);
-        self.clean_up = Some(pause);
-        pause
-    }
-
-    /// A Job was cleaned up.
-    pub fn cleaned_up(&mut self, now: Instant) {
-        if self.refused.is_empty() || self.clean_up.is_none_or(|pause| now >= pause.until) {
-            (self.clean_up, self.is_clean_up_denied) = (None, false);
-            self.refused.clear();
-        }
-    }
-
-    /// Remembers that a write to this Job was acknowledged.
-    pub fn acted_on(&mut self, job: &JobView) {
-        self.acted.push((job.uid.clone(), job.resource_version.clone()));
-    }
-
-    /// Remembers which references of this generation were not there.
-    pub fn learn_missing(&mut self, generation: i64, looked: &Looked) {
-        let Looked { missing, own, missing_own, config: _ } = looked;
-        let is_known = |known: &Missing| known.is_said && known.generation == generation && known.names == *missing;
-        let is_said = self.missing.as_ref().is_some_and(is_known);
-        let missing = Missing { generation, names: missing.clone(), own: own.clone(), missing_own: missing_own.clone(), is_said };
-        self.missing = Some(missing).filter(|missing| !missing.names.is_empty());
-    }
-
-    /// What is known of the references of `view`; they are `due` to be looked at.
-    pub fn references(&self, view: &QuarksJobView, due: Option<Instant>) -> ReferencesSeen<'_> {
-        let missing = self.missing.as_ref().filter(|missing| missing.generation == view.generation);
-        let is_missing_said = missing.is_none_or(|missing| missing.is_said);
-        ReferencesSeen { is_missing: missing.is_some(), is_missing_said, config: self.config.as_deref(), due }
-    }
-
-    /// What is left alone for now.
-    pub fn pauses(&self) -> Pauses<'_> {
-        let until = |pause: Option<Pause>| pause.map(|pause| pause.until);
-        Pauses {
-            settle: until(self.settle),
-            clean_up: until(self.clean_up),
-            refused: &self.refused,
-            is_clean_up_denied: self.is_clean_up_denied,
-            prune: until(self.prune),
-            config_run: self.config_loop.until(),
-            kept: &self.kept,
-        }
-    }
-
-    /// The Jobs whose extract says what is there now.
+    /// The Jobs of which the index shows what is there now.
     pub fn current_jobs(&self, jobs: Vec<Arc<JobView>>) -> Vec<Arc<JobView>> {
-        let is_acted_on = |job: &JobView| self.acted.iter().any(|(uid, version)| *uid == job.uid && *version == job.resource_version);
-        jobs.into_iter().filter(|job| !is_acted_on(job)).collect()
+        jobs.into_iter().filter(|job| !self.ending.strays.iter().any(|acted| is_acted_on(job, acted))).collect()
     }
 
-    /// True if forgetting all of it changes nothing: the index has caught up and no run goes on.
+    /// True if forgetting all of it changes nothing: the index has caught up and no run is active.
     fn is_idle(&self, indexed: Option<&QuarksJobView>) -> bool {
-        let Self {
-            uid: _,
-            known,
-            versions: _,
-            started,
-            hold,
-            refusals: _,
-            verdict,
-            missing,
-            config,
-            trigger_seen,
-            prune,
-            settle,
-            settle_run: _,
-            clean_up,
-            refused: _,
-            is_clean_up_denied: _,
-            record,
-            trouble,
-            pace,
-            config_loop,
-            kept,
-            acted,
-        } = self;
+        let Self { uid: _, known, versions: _, started, waiting, ending, is_clean_up_denied, record, trouble, pace } = self;
+        let Waiting { hold, refusals: _, missing, config, trigger_seen, config_loop } = waiting;
+        let Ending { verdict, settle, settle_run: _, strays } = ending;
         let is_caught_up = match (known, indexed) {
             (Some(known), Some(indexed)) => known.view.resource_version == indexed.resource_version,
             (None, _) | (Some(_), None) => true,
@@ -293,44 +227,107 @@ impl Memory {
             && verdict.is_none()
             && missing.is_none()
             && trigger_seen.is_none()
-            && [prune, settle, clean_up, record].into_iter().all(Option::is_none)
+            && [settle, record].into_iter().all(Option::is_none)
+            && !is_clean_up_denied
             && *trouble == 0
             && !pace.is_needed()
             && config_loop.is_empty()
-            && kept.is_empty()
-            && acted.is_empty()
+            && strays.is_empty()
     }
 }
 
-/// The memories of all keys. The queue gives a key to one worker at a time; that worker owns its memory.
+/// True if the index shows the Job as it was when it was written to.
+pub fn is_acted_on(job: &JobView, (uid, version): &Acted) -> bool {
+    job.uid == *uid && job.resource_version == *version
+}
+
+/// Wakes a controller for a key.
+pub type Wake = Box<dyn Fn(Controller, &ObjectKey) + Send + Sync>;
+
+/// The memories of all keys. Each is in one controller's hand at a time.
+pub struct Memories {
+    slots: Mutex<HashMap<ObjectKey, Slot>>,
+    wake: Wake,
+}
+
 #[derive(Debug, Default)]
-pub struct Memories(Mutex<HashMap<ObjectKey, Box<Memory>>>);
+struct Slot {
+    /// `None` while it is in hand.
+    memory: Option<Box<Memory>>,
+    hand: Option<Controller>,
+    /// The other controller has asked for it meanwhile.
+    is_wanted: bool,
+}
+
+/// A memory in the hand of a controller. Goes back when dropped; then it is forgotten, unless it was put back before.
+pub struct InHand {
+    memories: Arc<Memories>,
+    key: ObjectKey,
+    controller: Controller,
+    /// What is remembered.
+    pub memory: Box<Memory>,
+    /// Keep it.
+    is_kept: bool,
+    /// The other controller is to go on.
+    is_handed_over: bool,
+}
 
 impl Memories {
-    /// Takes the memory of `key` out.
-    pub fn take(&self, key: &ObjectKey) -> Box<Memory> {
-        self.lock().remove(key).unwrap_or_default()
+    /// None remembered. `wake` is called without a lock.
+    pub fn new(wake: Wake) -> Arc<Self> {
+        Arc::new(Self { slots: Mutex::default(), wake })
     }
 
-    /// Puts it back, unless it says nothing that the index does not.
-    pub fn put(&self, key: &ObjectKey, memory: Box<Memory>, indexed: Option<&QuarksJobView>) {
-        if !memory.is_idle(indexed) {
-            self.lock().insert(key.clone(), memory);
+    /// Takes the memory of `key` in hand; `None` if the other controller has it: that one is going to hand it over.
+    pub fn take(self: &Arc<Self>, key: &ObjectKey, controller: Controller) -> Option<InHand> {
+        let mut slots = self.lock();
+        let slot = slots.entry(key.clone()).or_default();
+        if slot.hand.is_some_and(|hand| hand != controller) && !is_planted(Defect::TwoHands) {
+            slot.is_wanted = true;
+            return None;
         }
+        slot.hand = Some(controller);
+        let memory = slot.memory.take().unwrap_or_default();
+        drop(slots);
+        Some(InHand { memories: Arc::clone(self), key: key.clone(), controller, memory, is_kept: false, is_handed_over: false })
     }
 
     /// Drops the memory of `key` if it says nothing that the index does not. In a burst a key waits long for its next turn, and
     /// thousands of memories would be most of what the process holds.
     pub fn tidy(&self, key: &ObjectKey, indexed: &QuarksJobView) {
-        let mut memories = self.lock();
-        if memories.get(key).is_some_and(|memory| memory.is_idle(Some(indexed))) {
-            memories.remove(key);
+        let mut slots = self.lock();
+        let is_idle = |slot: &Slot| slot.memory.as_ref().is_some_and(|memory| memory.is_idle(Some(indexed)));
+        if slots.get(key).is_some_and(is_idle) {
+            slots.remove(key);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, Box<Memory>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, Slot>> {
         // Taken out and put in whole: a panic elsewhere does not spoil them.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl InHand {
+    /// Puts the memory back, unless it says nothing that the index does not. With `hands_over` the other controller goes on with the key.
+    pub fn put(mut self, indexed: Option<&QuarksJobView>, hands_over: bool) {
+        self.is_kept = !self.memory.is_idle(indexed);
+        self.is_handed_over = hands_over;
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        let mut slots = self.memories.lock();
+        let slot = slots.remove(&self.key).unwrap_or_default();
+        if self.is_kept {
+            let memory = Some(std::mem::take(&mut self.memory));
+            slots.insert(self.key.clone(), Slot { memory, hand: None, is_wanted: false });
+        }
+        drop(slots);
+        if (slot.is_wanted || self.is_handed_over) && !is_planted(Defect::HandOverLost) {
+            (self.memories.wake)(self.controller.other(), &self.key);
+        }
     }
 }
 
@@ -374,14 +371,49 @@ mod tests {
 
     #[test]
     fn a_memory_goes_when_the_index_has_caught_up_and_not_before() {
-        let (memories, key) = (Memories::default(), ObjectKey::new("n", "q"));
-        let mut memory = memories.take(&key);
-        memory.learn(&"4".into(), &object("5", "u"));
-        memories.put(&key, memory, Some(&indexed("4")));
+        let (memories, key) = (Memories::new(Box::new(|_, _| {})), ObjectKey::new("n", "q"));
+        let mut hand = memories.take(&key, Controller::Job).expect("nobody has it");
+        hand.memory.learn(&"4".into(), &object("5", "u"));
+        hand.put(Some(&indexed("4")), false);
         for (version, left) in [("4", 1), ("5", 0), ("6", 0)] {
             memories.tidy(&key, &indexed(version));
             assert_eq!(memories.lock().len(), left, "{version}");
         }
+    }
+
+    #[test]
+    fn a_key_is_in_one_hand_at_a_time_and_whoever_wants_it_is_woken() {
+        let woken = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&woken);
+        let memories = Memories::new(Box::new(move |controller, key| told.lock().expect("no panic").push((controller, key.clone()))));
+        let woken = || std::mem::take(&mut *woken.lock().expect("no panic"));
+        let (key, other) = (ObjectKey::new("n", "q"), ObjectKey::new("n", "other"));
+        let take = |key: &ObjectKey, controller| memories.take(key, controller);
+        let (errand, job) = (Controller::Errand, Controller::Job);
+
+        let hand = take(&key, errand).expect("nobody has it");
+        assert!(take(&key, job).is_none() && take(&other, job).is_some());
+        assert_eq!(woken(), []);
+        hand.put(None, false);
+        assert_eq!(woken(), [(job, key.clone())], "it was asked for");
+        take(&key, job).expect("nobody has it").put(None, true);
+        assert_eq!(woken(), [(errand, key.clone())], "it is the other's now");
+        take(&key, job).expect("nobody has it").put(None, false);
+        assert_eq!(woken(), []);
+
+        // A worker that panics lets go of it and forgets.
+        let mut hand = take(&key, errand).expect("nobody has it");
+        hand.memory.waiting.refusals = 3;
+        assert!(take(&key, job).is_none());
+        assert!(
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+                let _hand = hand;
+                panic!("in the middle of a turn");
+            }))
+            .is_err()
+        );
+        assert_eq!(woken(), [(job, key.clone())]);
+        assert_eq!(take(&key, job).map(|hand| hand.memory.waiting.refusals), Some(0));
     }
 
     #[test]
@@ -453,7 +485,7 @@ mod tests {
     fn busy() -> Memory {
         let mut memory = Memory::default();
         memory.learn(&"4".into(), &object("5", "u"));
-        memory.refusals = 3;
+        memory.waiting.refusals = 3;
         memory.started = Some(StartedRun { job_name: "j".into(), record: RunRecord::of_run(1, Trigger::Once), unseen_since: None });
         memory
     }
@@ -468,10 +500,10 @@ mod tests {
             Arc::new(QuarksJobView::from(&object))
         };
         for (runs, is_left) in [(2, true), (3, false), (4, false)] {
-            let mut memory = Memory { uid: "u".into(), settle: Some(pause), settle_run: 3, kept: vec!["gone".into()], ..Memory::default() };
+            let mut memory =
+                Memory { uid: "u".into(), ending: Ending { settle: Some(pause), settle_run: 3, ..Ending::default() }, ..Memory::default() };
             memory.observe(&of_settled(runs), &[], false);
-            assert_eq!(memory.settle.is_some(), is_left, "{runs}");
-            assert_eq!(memory.kept, [""; 0].map(Uid::from), "its Job is gone");
+            assert_eq!(memory.ending.settle.is_some(), is_left, "{runs}");
         }
     }
 
@@ -480,17 +512,17 @@ mod tests {
         // The read shows it first.
         let mut memory = busy();
         memory.learn(&"5".into(), &object("8", "v"));
-        assert_eq!((memory.refusals, memory.started.is_none()), (0, true));
+        assert_eq!((memory.waiting.refusals, memory.started.is_none()), (0, true));
         assert_eq!(memory.known().map(|known| known.view.uid.as_str().to_owned()).as_deref(), Some("v"));
         // The index is still at the old object: it is behind, and the new one's memory stays.
-        memory.refusals = 1;
+        memory.waiting.refusals = 1;
         memory.observe(&indexed("5"), &[], false);
-        assert_eq!((memory.refusals, memory.view(&indexed("5")).uid.as_str()), (1, "v"));
+        assert_eq!((memory.waiting.refusals, memory.view(&indexed("5")).uid.as_str()), (1, "v"));
         // The index shows it first.
         let mut memory = busy();
         let other = Arc::new(QuarksJobView::from(&object("8", "v")));
         memory.observe(&other, &[], false);
-        assert_eq!((memory.refusals, memory.started.is_none(), memory.known().is_none()), (0, true, true));
+        assert_eq!((memory.waiting.refusals, memory.started.is_none(), memory.known().is_none()), (0, true, true));
         assert_eq!(memory.view(&other).uid.as_str(), "v");
         // One that was never read or written.
         let mut memory = Memory { started: busy().started, uid: "u".into(), ..Memory::default() };

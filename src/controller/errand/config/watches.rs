@@ -12,9 +12,9 @@ use log::{debug, error};
 use serde::Deserialize;
 
 use crate::api::{CONFIG_KEY_SECRET, Resource, ResourceVersion};
+use crate::controller::dispatch::KeySender;
 use crate::controller::references::ReferenceKind;
-use crate::controller::run::DirtySender;
-use crate::controller::trouble::remedy;
+use crate::controller::shared::trouble::remedy;
 use crate::index::{ConfigNeed, SharedIndex};
 use crate::kube::Client;
 use crate::metrics::Metrics;
@@ -31,7 +31,7 @@ pub struct ConfigWatches {
     client: Client,
     index: SharedIndex,
     store: Arc<ConfigStore>,
-    dirty: DirtySender,
+    dirty: KeySender,
     metrics: Metrics,
     running: HashMap<ConfigNeed, WatchHandle>,
     unneeded: Unneeded,
@@ -83,7 +83,7 @@ struct Metadata {
 
 impl ConfigWatches {
     /// None yet.
-    pub fn new(client: Client, index: SharedIndex, store: Arc<ConfigStore>, dirty: DirtySender, metrics: Metrics) -> Self {
+    pub fn new(client: Client, index: SharedIndex, store: Arc<ConfigStore>, dirty: KeySender, metrics: Metrics) -> Self {
         let (running, unneeded, has_ended) = (HashMap::new(), Unneeded::default(), Arc::default());
         Self { client, index, store, dirty, metrics, running, unneeded, has_ended }
     }
@@ -166,7 +166,7 @@ impl ConfigWatches {
                 }
                 WatchEvent::Deleted(key) => changed(&index, &store, &namespace, kind, &key.name, None, now),
             };
-            match dirty.send(&index, users) {
+            match dirty.changed(users) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
             }

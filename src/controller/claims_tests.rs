@@ -1,10 +1,23 @@
-//! Tables: one question a test.
+//! What the two controllers decide, each for what `claims` gives it. Tables: one question a test.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::*;
-use crate::api::{ActiveRun, Job, JobEnd, ObjectKey, QuarksJob, ResourceVersion};
-use crate::controller::record::Marker;
+use crate::api::{ActiveRun, Job, JobEnd, ObjectKey, QuarksJob, ResourceVersion, Strategy, Trigger, Uid};
+use crate::controller::errand::decide::{self as errand, ReferencesSeen, Step as E};
+use crate::controller::identity::own_jobs;
+use crate::controller::job::decide::{self as job_controller, JOB_UNSEEN_LIMIT, Step as J};
+use crate::controller::job::tidy::{self, Step as T};
+use crate::controller::record::{Marker, RunRecord};
+use crate::controller::shared::decision::Decision as Decided;
+use crate::controller::shared::memory::Hold;
+use crate::controller::shared::ready::Readiness;
+use crate::controller::triggers::Pending;
+use crate::digest;
+use crate::index::JobView;
 
 const UID: &str = "u1";
 
@@ -68,6 +81,76 @@ fn namespace() -> NamespaceView {
     NamespaceView { name: "ns".into(), monitored: Some("default".into()), ..NamespaceView::default() }
 }
 
+/// All that decisions of both rest on.
+struct Snapshot<'a> {
+    view: &'a QuarksJobView,
+    jobs: &'a [Arc<JobView>],
+    namespace: Option<&'a NamespaceView>,
+    started: Option<&'a StartedRun>,
+    hold: Option<&'a Hold>,
+    references: ReferencesSeen<'a>,
+    pauses: Pauses<'a>,
+}
+
+/// What is left alone for now by either.
+#[derive(Clone, Copy, Default)]
+struct Pauses<'a> {
+    settle: Option<Instant>,
+    clean_up: Option<Instant>,
+    refused: &'a [Uid],
+    prune: Option<Instant>,
+    config_run: Option<Instant>,
+    kept: &'a [Uid],
+    is_clean_up_denied: bool,
+}
+
+/// What is done first, and by whom.
+#[derive(Clone, Debug, PartialEq)]
+enum Decision {
+    Nothing,
+    Wait(Duration),
+    Errand(E),
+    Job(J),
+    Tidy(T),
+}
+
+impl Decision {
+    fn of<Step>(decided: Decided<Step>, step: fn(Step) -> Self) -> Self {
+        match decided {
+            Decided::Nothing => Self::Nothing,
+            Decided::Wait(duration) => Self::Wait(duration),
+            Decided::Do(decided) => step(decided),
+        }
+    }
+}
+
+/// Whose the QuarksJob is has the first word; then `job` tidies up, whoever has it.
+fn decide(all: &Snapshot<'_>, now: Instant) -> Decision {
+    let Snapshot { view, jobs, namespace, started, hold, references, pauses } = *all;
+    let Pauses { settle, clean_up, refused, prune, config_run, kept, is_clean_up_denied } = pauses;
+    let jobs = own_jobs(view, jobs, started);
+    let snapshot = super::Snapshot { view, jobs: &jobs, namespace, started };
+    let stage = Stage::of(&snapshot);
+    let first = match stage.controller() {
+        _ if snapshot.served().is_none() => Decision::Nothing,
+        Controller::Errand => {
+            let known = errand::Known { hold, references, config_run, is_clean_up_denied };
+            Decision::of(errand::decide(&snapshot, &known, now), Decision::Errand)
+        }
+        Controller::Job => Decision::of(job_controller::decide(view, stage, settle, now), Decision::Job),
+    };
+    let wait = match first {
+        Decision::Nothing => None,
+        Decision::Wait(duration) => Some(duration),
+        step => return step,
+    };
+    match (wait, Decision::of(tidy::decide(&snapshot, &tidy::Pauses { clean_up, refused, prune, kept }, now), Decision::Tidy)) {
+        (Some(wait), Decision::Nothing) => Decision::Wait(wait),
+        (Some(wait), Decision::Wait(other)) => Decision::Wait(wait.min(other)),
+        (_, decision) => decision,
+    }
+}
+
 /// Nothing but the QuarksJob and its namespace.
 fn snapshot<'a>(view: &'a QuarksJobView, namespace: &'a NamespaceView) -> Snapshot<'a> {
     let (references, pauses) = (ReferencesSeen::default(), Pauses::default());
@@ -80,7 +163,7 @@ fn next(view: &QuarksJobView, jobs: &[Arc<JobView>]) -> Decision {
 
 fn starts(view: &QuarksJobView) -> Option<(Trigger, Option<Strategy>, Option<String>)> {
     match next(view, &[]) {
-        Decision::Do(Step::Start(pending)) => Some((pending.trigger, pending.strategy, pending.request)),
+        Decision::Errand(E::Start(pending)) => Some((pending.trigger, pending.strategy, pending.request)),
         _ => None,
     }
 }
@@ -141,10 +224,10 @@ fn a_job_whose_run_is_settled_is_a_stray_only_while_it_runs() {
     merged["spec"] = json!({"trigger": {"strategy": "now"}});
     let view = view(merged);
     let stray = job(2, UID, None);
-    assert_eq!(next(&view, std::slice::from_ref(&stray)), Decision::Do(Step::DeleteStray(own(&stray))));
-    assert!(!matches!(next(&view, &[job(2, UID, Some("Failed"))]), Decision::Do(Step::DeleteStray(_))));
+    assert_eq!(next(&view, std::slice::from_ref(&stray)), Decision::Job(J::DeleteStray(own(&stray))));
+    assert!(!matches!(next(&view, &[job(2, UID, Some("Failed"))]), Decision::Job(J::DeleteStray(_))));
     // Jobs of an earlier QuarksJob of the same name are not ours.
-    assert!(matches!(next(&view, &[job(2, "u0", None)]), Decision::Do(Step::Start(_))));
+    assert!(matches!(next(&view, &[job(2, "u0", None)]), Decision::Errand(E::Start(_))));
 }
 
 #[test]
@@ -153,11 +236,11 @@ fn an_active_job_is_waited_for_whatever_triggers_wait() {
         json!({"spec": {"trigger": {"strategy": "now"}}, "status": {"active": {"run": 1, "jobName": "q-1", "trigger": "now", "uid": UID}}});
     assert_eq!(next(&view(now.clone()), &[job(1, UID, None)]), Decision::Nothing);
     let ended = job(1, UID, Some("Complete"));
-    assert_eq!(next(&view(now), std::slice::from_ref(&ended)), Decision::Do(Step::Settle(own(&ended))));
+    assert_eq!(next(&view(now), std::slice::from_ref(&ended)), Decision::Job(J::Settle(own(&ended))));
     let unrecorded = job(1, UID, None);
-    assert_eq!(next(&view(json!({})), std::slice::from_ref(&unrecorded)), Decision::Do(Step::RecordStart(own(&unrecorded))));
+    assert_eq!(next(&view(json!({})), std::slice::from_ref(&unrecorded)), Decision::Job(J::RecordStart(own(&unrecorded))));
     for half_way in ["SuccessCriteriaMet", "FailureTarget", "Suspended"] {
-        assert!(matches!(next(&view(json!({})), &[job(1, UID, Some(half_way))]), Decision::Do(Step::RecordStart(_))), "{half_way}");
+        assert!(matches!(next(&view(json!({})), &[job(1, UID, Some(half_way))]), Decision::Job(J::RecordStart(_))), "{half_way}");
     }
 }
 
@@ -168,14 +251,14 @@ fn a_vanished_job_is_settled_and_not_run_again() {
         "status": {"active": {"run": 1, "jobName": "q-1", "trigger": "now", "uid": UID}}
     }));
     assert_eq!(active.active.as_deref().map(|active: &ActiveRun| active.run), Some(1));
-    let expected = |record| Decision::Do(Step::SettleVanished { job_name: "q-1".into(), record });
+    let expected = |record| Decision::Job(J::SettleVanished { job_name: "q-1".into(), record });
     let template = Some(active.template_digest.to_string());
     let record = RunRecord { strategy: Some(Strategy::Now), template, ..RunRecord::of_run(1, Trigger::Now) };
     assert_eq!(next(&active, &[]), expected(record));
     // Status says how it ended, and the run could not be settled before its Job went.
     let mut unsettled = settled(1, None, None);
     unsettled["status"]["lastRun"]["run"] = json!(2);
-    assert!(matches!(next(&view(unsettled), &[]), Decision::Do(Step::SettleVanished { record, .. }) if record.run == 2));
+    assert!(matches!(next(&view(unsettled), &[]), Decision::Job(J::SettleVanished { record, .. }) if record.run == 2));
 }
 
 #[test]
@@ -187,9 +270,9 @@ fn a_job_that_the_watch_has_not_shown_yet_is_waited_for() {
     let ask = |started: &StartedRun, now| decide(&Snapshot { started: Some(started), ..snapshot(&view, &namespace()) }, now);
     assert_eq!(ask(&started, at), Decision::Wait(JOB_UNSEEN_LIMIT));
     assert_eq!(ask(&started, at + Duration::from_secs(1)), Decision::Wait(JOB_UNSEEN_LIMIT - Duration::from_secs(1)));
-    assert!(matches!(ask(&started, at + JOB_UNSEEN_LIMIT), Decision::Do(Step::SettleVanished { .. })));
+    assert!(matches!(ask(&started, at + JOB_UNSEEN_LIMIT), Decision::Job(J::SettleVanished { .. })));
     started.unseen_since = None;
-    assert!(matches!(ask(&started, at), Decision::Do(Step::SettleVanished { .. })));
+    assert!(matches!(ask(&started, at), Decision::Job(J::SettleVanished { .. })));
 }
 
 #[test]
@@ -198,8 +281,8 @@ fn a_settled_run_is_recorded_before_anything_new_starts() {
     behind["spec"] = json!({"trigger": {"strategy": "now"}});
     behind["status"]["lastRun"]["run"] = json!(1);
     let job2 = job(2, UID, Some("Complete"));
-    assert_eq!(next(&view(behind.clone()), std::slice::from_ref(&job2)), Decision::Do(Step::RecordEnd(Some(own(&job2)))));
-    assert_eq!(next(&view(behind), &[]), Decision::Do(Step::RecordEnd(None)));
+    assert_eq!(next(&view(behind.clone()), std::slice::from_ref(&job2)), Decision::Job(J::RecordEnd(Some(own(&job2)))));
+    assert_eq!(next(&view(behind), &[]), Decision::Job(J::RecordEnd(None)));
 }
 
 #[test]
@@ -207,7 +290,7 @@ fn what_is_left_of_a_settled_run_neither_counts_as_a_run_nor_stays() {
     let mut recorded = settled(2, None, None);
     recorded["spec"] = json!({"trigger": {"strategy": "now"}});
     let recorded = view(recorded);
-    let starts = |decision: &Decision| matches!(decision, Decision::Do(Step::Start(_)));
+    let starts = |decision: &Decision| matches!(decision, Decision::Errand(E::Start(_)));
     assert!(starts(&next(&recorded, &[])));
     for (run, is_settled) in [(1, true), (2, true), (3, false)] {
         let record = RunRecord::of_run(run, Trigger::Once);
@@ -216,11 +299,11 @@ fn what_is_left_of_a_settled_run_neither_counts_as_a_run_nor_stays() {
         assert_eq!(starts(&decision), is_settled, "started {run}");
         let active = Some(Box::new(record.active(&UID.into(), "j", None)));
         let decision = next(&QuarksJobView { active, ..recorded.clone() }, &[]);
-        let vanished = Decision::Do(Step::SettleVanished { job_name: "j".into(), record });
-        assert_eq!(decision, if is_settled { Decision::Do(Step::RecordEnd(None)) } else { vanished }, "active {run}");
+        let vanished = Decision::Job(J::SettleVanished { job_name: "j".into(), record });
+        assert_eq!(decision, if is_settled { Decision::Job(J::RecordEnd(None)) } else { vanished }, "active {run}");
     }
     let uncopied = QuarksJobView { is_marker_copied: false, ..recorded };
-    assert_eq!(next(&uncopied, &[]), Decision::Do(Step::RecordEnd(None)), "status has no copy of the marker");
+    assert_eq!(next(&uncopied, &[]), Decision::Job(J::RecordEnd(None)), "status has no copy of the marker");
 }
 
 #[test]
@@ -233,15 +316,15 @@ fn cleaning_up() {
     };
     let (old, older) = (job(2, UID, Some("Failed")), job(1, UID, Some("Failed")));
     let last = job(3, UID, Some("Complete"));
-    assert_eq!(next(&recorded("Succeeded", 10), &[old.clone(), last.clone()]), Decision::Do(Step::CleanUp(own(&last))));
+    assert_eq!(next(&recorded("Succeeded", 10), &[old.clone(), last.clone()]), Decision::Tidy(T::CleanUp(own(&last))));
     assert_eq!(next(&recorded("Failed", 10), &[old.clone(), last.clone()]), Decision::Nothing);
-    assert_eq!(next(&recorded("Unknown", 2), &[last.clone(), old.clone(), older.clone()]), Decision::Do(Step::DeleteOldest(own(&older))));
-    assert_eq!(next(&recorded("Failed", 0), std::slice::from_ref(&last)), Decision::Do(Step::DeleteOldest(own(&last))));
+    assert_eq!(next(&recorded("Unknown", 2), &[last.clone(), old.clone(), older.clone()]), Decision::Tidy(T::DeleteOldest(own(&older))));
+    assert_eq!(next(&recorded("Failed", 0), std::slice::from_ref(&last)), Decision::Tidy(T::DeleteOldest(own(&last))));
 
     let mut held = (*last).clone();
     held.record.as_mut().expect("has a record").ttl = Some(60);
     let held = Arc::new(held);
-    assert_eq!(next(&recorded("Failed", 10), std::slice::from_ref(&held)), Decision::Do(Step::ReleaseTtl(own(&held))));
+    assert_eq!(next(&recorded("Failed", 10), std::slice::from_ref(&held)), Decision::Tidy(T::ReleaseTtl(own(&held))));
     let released = Arc::new(JobView { has_ttl: true, ..(*held).clone() });
     assert_eq!(next(&recorded("Failed", 10), &[Arc::clone(&released)]), Decision::Nothing);
     // The next run ended before it could be released.
@@ -249,7 +332,7 @@ fn cleaning_up() {
     held.record.as_mut().expect("has a record").ttl = Some(60);
     let held = Arc::new(held);
     for outcome in ["Failed", "Succeeded"] {
-        assert_eq!(next(&recorded(outcome, 10), &[Arc::clone(&held)]), Decision::Do(Step::ReleaseTtl(own(&held))), "{outcome}");
+        assert_eq!(next(&recorded(outcome, 10), &[Arc::clone(&held)]), Decision::Tidy(T::ReleaseTtl(own(&held))), "{outcome}");
     }
 }
 
@@ -262,7 +345,7 @@ fn only_jobs_that_have_ended_and_stay_count_as_failed_ones() {
     let (view, running, last) = (view(value), job(4, UID, None), job(3, UID, Some("Failed")));
     let goes = |job: Arc<JobView>| Arc::new(JobView { is_being_deleted: true, ..(*job).clone() });
     let older = job(2, UID, Some("Failed"));
-    let delete = Decision::Do(Step::DeleteOldest(own(&older)));
+    let delete = Decision::Tidy(T::DeleteOldest(own(&older)));
     for (name, others, expected) in [
         ("too many", vec![Arc::clone(&older)], delete),
         ("the one that runs is none", vec![], Decision::Nothing),
@@ -290,7 +373,7 @@ fn a_copy_of_a_job_is_no_other_run() {
     }
     let ended = named(1, Some("Failed"));
     for jobs in [[Arc::clone(&copy), Arc::clone(&ended)], [Arc::clone(&ended), Arc::clone(&copy)]] {
-        assert_eq!(next(&active, &jobs), Decision::Do(Step::Settle(own(&ended))));
+        assert_eq!(next(&active, &jobs), Decision::Job(J::Settle(own(&ended))));
     }
 }
 
@@ -307,16 +390,16 @@ fn a_job_that_may_not_be_cleaned_up_holds_up_no_other() {
         decide(&Snapshot { pauses, jobs, ..snapshot(&view, &namespace) }, now)
     };
     let (wait, uids) = (Duration::from_secs(5), jobs.iter().map(|job| job.uid.clone()).collect::<Vec<_>>());
-    assert_eq!(ask(&jobs, &uids[..1], now + wait), Decision::Do(Step::DeleteOldest(own(&jobs[1]))));
-    assert_eq!(ask(&jobs, &uids[..2], now + wait), Decision::Do(Step::DeleteOldest(own(&jobs[2]))));
+    assert_eq!(ask(&jobs, &uids[..1], now + wait), Decision::Tidy(T::DeleteOldest(own(&jobs[1]))));
+    assert_eq!(ask(&jobs, &uids[..2], now + wait), Decision::Tidy(T::DeleteOldest(own(&jobs[2]))));
     assert_eq!(ask(&jobs, &uids[..3], now + wait), Decision::Wait(wait), "perhaps it is refused for all");
     assert_eq!(ask(&[Arc::clone(&jobs[0]), Arc::clone(&jobs[4])], &uids[..1], now + wait), Decision::Wait(wait), "the newest stays");
-    assert_eq!(ask(&jobs, &uids[..3], now), Decision::Do(Step::DeleteOldest(own(&jobs[0]))), "tried again");
+    assert_eq!(ask(&jobs, &uids[..3], now), Decision::Tidy(T::DeleteOldest(own(&jobs[0]))), "tried again");
 }
 
 #[test]
 fn first_seen_as_done_takes_a_baseline() {
-    assert_eq!(next(&view(json!({"spec": {"trigger": {"strategy": "done"}}})), &[]), Decision::Do(Step::TakeBaseline));
+    assert_eq!(next(&view(json!({"spec": {"trigger": {"strategy": "done"}}})), &[]), Decision::Errand(E::TakeBaseline));
 }
 
 #[test]
@@ -332,7 +415,7 @@ fn what_cannot_run_is_reported_once() {
     ];
     for (change, readiness) in cases {
         let mut said = change.clone();
-        assert_eq!(next(&view(change), &[]), Decision::Do(Step::Report(readiness)));
+        assert_eq!(next(&view(change), &[]), Decision::Errand(E::Report(readiness)));
         let (is_true, reason) = readiness.condition();
         merge(
             &mut said,
@@ -342,7 +425,7 @@ fn what_cannot_run_is_reported_once() {
     }
     let mut again = settled(1, Some(&digest), None);
     merge(&mut again, json!({"spec": {"trigger": {"strategy": "once"}}, "status": {"observedGeneration": 2}}));
-    assert_eq!(next(&view(again), &[]), Decision::Do(Step::Report(Readiness::AlreadyRan)));
+    assert_eq!(next(&view(again), &[]), Decision::Errand(E::Report(Readiness::AlreadyRan)));
 }
 
 #[test]
@@ -356,7 +439,7 @@ fn that_a_right_is_missing_for_the_clean_up_is_said_until_it_is_back() {
         let view = view(json!({"status": {"conditions": [{"type": "Ready", "status": is_true, "reason": reason}]}}));
         let pauses = Pauses { is_clean_up_denied: is_denied, ..Pauses::default() };
         let decision = decide(&Snapshot { pauses, ..snapshot(&view, &namespace()) }, Instant::now());
-        let expected = if is_left { Decision::Nothing } else { Decision::Do(Step::Report(Readiness::Ready)) };
+        let expected = if is_left { Decision::Nothing } else { Decision::Errand(E::Report(Readiness::Ready)) };
         assert_eq!(decision, expected, "{reason} {is_denied}");
     }
 }
@@ -372,38 +455,48 @@ fn a_refused_start_is_left_alone_for_its_generation() {
     let relabelled = NamespaceView { service_account: Some("a".into()), ..namespace() };
     let hold = Hold { generation: 3, namespace: namespace(), until: now + Duration::from_secs(5) };
     let snapshot = Snapshot { hold: Some(&hold), ..snapshot(&view, &relabelled) };
-    assert!(matches!(decide(&snapshot, now), Decision::Do(Step::Start(_))), "other labels may mend it");
+    assert!(matches!(decide(&snapshot, now), Decision::Errand(E::Start(_))), "other labels may mend it");
     let later = now + Duration::from_secs(5);
     assert_eq!(ask(3, later), Decision::Wait(Duration::from_secs(5)));
-    assert!(matches!(ask(2, later), Decision::Do(Step::Start(_))));
-    assert!(matches!(ask(3, now), Decision::Do(Step::Start(_))));
+    assert!(matches!(ask(2, later), Decision::Errand(E::Start(_))));
+    assert!(matches!(ask(3, now), Decision::Errand(E::Start(_))));
 }
 
 #[test]
 fn steps_say_their_names_and_of_which_kind_they_are() {
     let ended = job(1, UID, Some("Complete"));
     let (one, record) = (|| own(&ended), RunRecord::of_run(1, Trigger::Now));
+    let is_called = |said: String, name: &str| {
+        assert_eq!(said.split(|letter: char| !letter.is_alphanumeric()).next(), Some(name));
+    };
     let pending = Pending { trigger: Trigger::Now, strategy: None, request: None };
-    // Does it tidy up after a Job? Does it only write the QuarksJob?
-    for (step, tidies, is_record) in [
-        (Step::DeleteStray(one()), false, false),
-        (Step::Start(pending), false, false),
-        (Step::RecordStart(one()), false, true),
-        (Step::Settle(one()), false, false),
-        (Step::SettleVanished { job_name: "q-1".into(), record }, false, false),
-        (Step::RecordEnd(Some(one())), false, true),
-        (Step::CleanUp(one()), true, false),
-        (Step::JudgeOld(one()), true, false),
-        (Step::ReleaseTtl(one()), true, false),
-        (Step::Prune, false, false),
-        (Step::DeleteOldest(one()), true, false),
-        (Step::LookAtReferences, false, false),
-        (Step::TakeBaseline, false, true),
-        (Step::Report(Readiness::Ready), false, true),
+    // Does it only write the QuarksJob?
+    for (step, is_record) in
+        [(E::Start(pending), false), (E::LookAtReferences, false), (E::TakeBaseline, true), (E::Report(Readiness::Ready), true)]
+    {
+        is_called(format!("{step:?}"), step.name());
+        assert_eq!(step.is_record(), is_record, "{step:?}");
+    }
+    for (step, is_record) in [
+        (J::DeleteStray(one()), false),
+        (J::RecordStart(one()), true),
+        (J::Settle(one()), false),
+        (J::SettleVanished { job_name: "q-1".into(), record }, false),
+        (J::RecordEnd(Some(one())), true),
     ] {
-        let said = format!("{step:?}");
-        assert_eq!(said.split(|letter: char| !letter.is_alphanumeric()).next(), Some(step.name()));
-        assert_eq!((step.cleaned(), step.is_record()), (tidies.then_some(&*ended), is_record), "{said}");
+        is_called(format!("{step:?}"), step.name());
+        assert_eq!(step.is_record(), is_record, "{step:?}");
+    }
+    // Is it about a Job?
+    for (step, has_job) in [
+        (T::CleanUp(one()), true),
+        (T::JudgeOld(one()), true),
+        (T::ReleaseTtl(one()), true),
+        (T::Prune, false),
+        (T::DeleteOldest(one()), true),
+    ] {
+        is_called(format!("{step:?}"), step.name());
+        assert_eq!(step.job(), has_job.then_some(&*ended), "{step:?}");
     }
 }
 
@@ -426,99 +519,15 @@ fn pruning_again_waits_for_its_time_and_for_everything_else() {
     };
     let (idle, triggered) = (view(json!({})), view(json!({"spec": {"trigger": {"strategy": "now"}}})));
     let here = namespace();
-    assert_eq!(ask(&idle, now, Some(&here), None), Decision::Do(Step::Prune));
+    assert_eq!(ask(&idle, now, Some(&here), None), Decision::Tidy(T::Prune));
     assert_eq!(ask(&idle, later, Some(&here), None), Decision::Wait(Duration::from_secs(7)));
     assert_eq!(ask(&idle, now, None, None), Decision::Nothing);
     assert_eq!(ask(&view(json!({"metadata": {"deletionTimestamp": "2020-01-01T00:00:00Z"}})), now, Some(&here), None), Decision::Nothing);
-    assert!(matches!(ask(&triggered, now, Some(&here), None), Decision::Do(Step::Start(_))));
+    assert!(matches!(ask(&triggered, now, Some(&here), None), Decision::Errand(E::Start(_))));
     for (until, at, expected) in [(3, later, 3), (9, later, 7)] {
         let hold = Hold { generation: 3, namespace: namespace(), until: now + Duration::from_secs(until) };
         assert_eq!(ask(&triggered, at, Some(&here), Some(&hold)), Decision::Wait(Duration::from_secs(expected)));
     }
-}
-
-const CONTENT_A: &str = "aaaa";
-const CONTENT_B: &str = "bbbb";
-
-/// A one-off that uses ConfigMap `c`, with `strategy` and what its last run used.
-fn uses_config(strategy: &str, updates: bool, stored: Option<&str>) -> QuarksJobView {
-    let template = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "envFrom": [{"configMapRef": {"name": "c"}}]}]}}}});
-    let digest = digest::Digest::of_template(&template);
-    let marker =
-        Marker { runs: 1, once: Some(digest.to_string()), config: stored.map(|content| config(&digest, content)), ..Marker::default() };
-    let text = marker.encode(&UID.into());
-    view(json!({
-        "metadata": {"annotations": {"quarks.cloudfoundry.org/settled": text}},
-        "spec": {"trigger": {"strategy": strategy}, "updateOnConfigChange": updates, "template": template},
-        "status": {"settled": text, "lastRun": {"run": 1, "jobName": "j", "outcome": "Succeeded"}}
-    }))
-}
-
-fn config(template: &digest::Digest, content: &str) -> String {
-    format!("hmac-sha256:key1:{}:{content}", template.hex())
-}
-
-#[test]
-fn config_changes() {
-    let run = Decision::Do(Step::Start(Pending { trigger: Trigger::Config, strategy: None, request: None }));
-    let (look, baseline) = (Decision::Do(Step::LookAtReferences), Decision::Do(Step::TakeBaseline));
-    let (a, b) = (Some(CONTENT_A), Some(CONTENT_B));
-    // Strategy, updateOnConfigChange, what the last run used, what was seen, is it due.
-    let cases = [
-        ("nothing has happened", "done", true, a, None, false, Decision::Nothing),
-        ("something has", "done", true, a, None, true, look.clone()),
-        ("it looked, and nothing has changed", "done", true, a, a, false, Decision::Nothing),
-        ("it has changed", "done", true, a, b, false, run.clone()),
-        ("a one-off that still says once", "once", true, a, b, false, run),
-        ("there is no baseline", "done", true, None, None, false, look.clone()),
-        ("a new baseline", "done", true, None, a, false, baseline.clone()),
-        ("errands never run by themselves", "manual", true, None, b, true, Decision::Nothing),
-        ("switched off", "done", false, None, b, true, Decision::Nothing),
-        ("switched off, and the baseline goes", "done", false, a, b, true, baseline.clone()),
-        ("an errand needs none", "manual", true, a, b, true, baseline),
-        ("changed again since it looked", "done", true, a, b, true, look),
-    ];
-    let now = Instant::now();
-    for (name, strategy, updates, stored, seen, is_due, expected) in cases {
-        let view = uses_config(strategy, updates, stored);
-        let seen = seen.map(|content| config(&view.template_digest, content));
-        let references = ReferencesSeen { config: seen.as_deref(), due: is_due.then_some(now), ..ReferencesSeen::default() };
-        assert_eq!(decide(&Snapshot { references, ..snapshot(&view, &namespace()) }, now), expected, "{name}");
-    }
-}
-
-#[test]
-fn a_digest_of_another_template_or_key_is_a_new_baseline_and_no_run() {
-    let now = Instant::now();
-    let other = digest::Digest::of_template(&json!("other"));
-    let mut view = uses_config("done", true, Some(CONTENT_A));
-    let seen = config(&view.template_digest, CONTENT_B);
-    let ask = |view: &QuarksJobView, config: Option<&str>| {
-        let references = ReferencesSeen { config, ..ReferencesSeen::default() };
-        decide(&Snapshot { references, ..snapshot(view, &namespace()) }, now)
-    };
-    for stored in [config(&other, CONTENT_A), seen.replace("key1", "key2"), "md5:1".to_owned()] {
-        view.marker.config = Some(stored.clone());
-        assert_eq!(ask(&view, Some(&seen)), Decision::Do(Step::TakeBaseline), "{stored}");
-    }
-    view.marker.config = Some(config(&other, CONTENT_A));
-    assert_eq!(ask(&view, None), Decision::Do(Step::LookAtReferences));
-    assert_eq!(ask(&view, Some(&config(&other, CONTENT_B))), Decision::Do(Step::LookAtReferences), "seen before the template changed");
-}
-
-#[test]
-fn a_burst_is_waited_out_but_holds_up_no_other_trigger() {
-    let now = Instant::now();
-    let later = now + Duration::from_secs(1);
-    let references = ReferencesSeen { due: Some(later), ..ReferencesSeen::default() };
-    let view = uses_config("done", true, Some(CONTENT_A));
-    let at = |view: &QuarksJobView, now| decide(&Snapshot { references, ..snapshot(view, &namespace()) }, now);
-    assert_eq!(at(&view, now), Decision::Wait(Duration::from_secs(1)));
-    assert_eq!(at(&view, later), Decision::Do(Step::LookAtReferences));
-    let suspended = QuarksJobView { is_suspended: true, ..view.clone() };
-    assert_eq!(at(&suspended, later), Decision::Do(Step::Report(Readiness::Suspended)));
-    let asked = QuarksJobView { request: Some("r".into()), ..view };
-    assert!(matches!(at(&asked, now), Decision::Do(Step::Start(Pending { trigger: Trigger::Request, .. }))));
 }
 
 #[test]
@@ -535,7 +544,7 @@ fn a_run_waits_for_what_is_missing_and_looks_as_soon_as_it_may_be_there() {
         change["spec"] = json!({"trigger": {"strategy": strategy}});
         view(change)
     };
-    let report = Decision::Do(Step::Report(Readiness::MissingReference));
+    let report = Decision::Errand(E::Report(Readiness::MissingReference));
     assert_eq!(ask(&view(json!({"spec": {"trigger": {"strategy": "now"}}})), None), report);
     assert_eq!(ask(&view(json!({})), None), report);
     assert_eq!(ask(&waits("now"), None), Decision::Nothing);
@@ -546,10 +555,10 @@ fn a_run_waits_for_what_is_missing_and_looks_as_soon_as_it_may_be_there() {
         report,
         "something else is missing"
     );
-    assert!(matches!(ask(&waits("now"), later), Decision::Do(Step::Start(_))));
-    assert_eq!(ask(&waits("manual"), later), Decision::Do(Step::LookAtReferences));
-    assert_eq!(ask(&waits("done"), None), Decision::Do(Step::TakeBaseline), "the one-off counts as having run all the same");
-    assert_eq!(next(&waits("manual"), &[]), Decision::Do(Step::Report(Readiness::Ready)), "after a restart it is looked again");
+    assert!(matches!(ask(&waits("now"), later), Decision::Errand(E::Start(_))));
+    assert_eq!(ask(&waits("manual"), later), Decision::Errand(E::LookAtReferences));
+    assert_eq!(ask(&waits("done"), None), Decision::Errand(E::TakeBaseline), "the one-off counts as having run all the same");
+    assert_eq!(next(&waits("manual"), &[]), Decision::Errand(E::Report(Readiness::Ready)), "after a restart it is looked again");
 }
 
 #[test]
@@ -557,7 +566,7 @@ fn a_digest_of_templates_as_they_were_written_is_replaced_and_runs_nothing() {
     for strategy in ["once", "done"] {
         let mut upgraded = settled(1, Some("sha256:x"), None);
         upgraded["spec"] = json!({"trigger": {"strategy": strategy}});
-        assert_eq!(next(&view(upgraded), &[]), Decision::Do(Step::TakeBaseline), "{strategy}");
+        assert_eq!(next(&view(upgraded), &[]), Decision::Errand(E::TakeBaseline), "{strategy}");
     }
 }
 
@@ -572,13 +581,13 @@ fn a_refused_settle_holds_up_its_own_run_and_no_longer_than_it_has_to() {
     };
     let later = now + Duration::from_secs(9);
     assert_eq!(ask(later, std::slice::from_ref(&ended), &view), Decision::Wait(Duration::from_secs(9)), "no second Job, no clean-up");
-    assert_eq!(ask(now, std::slice::from_ref(&ended), &view), Decision::Do(Step::Settle(own(&ended))));
-    assert!(matches!(ask(later, &[job(1, UID, None)], &view), Decision::Do(Step::RecordStart(_))), "it runs again");
+    assert_eq!(ask(now, std::slice::from_ref(&ended), &view), Decision::Job(J::Settle(own(&ended))));
+    assert!(matches!(ask(later, &[job(1, UID, None)], &view), Decision::Job(J::RecordStart(_))), "it runs again");
     let mut unsettled = settled(1, None, None);
     unsettled["status"]["lastRun"]["run"] = json!(2);
     let unsettled = self::view(unsettled);
     assert_eq!(ask(later, &[], &unsettled), Decision::Wait(Duration::from_secs(9)), "its Job is gone");
-    assert!(matches!(ask(now, &[], &unsettled), Decision::Do(Step::SettleVanished { .. })));
+    assert!(matches!(ask(now, &[], &unsettled), Decision::Job(J::SettleVanished { .. })));
 }
 
 #[test]
@@ -593,13 +602,13 @@ fn clean_up_holds_up_nothing() {
     let ask = |view: &QuarksJobView, jobs: &[Arc<JobView>], pauses: Pauses<'_>| {
         decide(&Snapshot { pauses, jobs, ..snapshot(view, &namespace) }, now)
     };
-    let clean_up = Decision::Do(Step::CleanUp(own(&last)));
+    let clean_up = Decision::Tidy(T::CleanUp(own(&last)));
     let jobs = [Arc::clone(&last)];
-    assert!(matches!(ask(&recorded("now"), &jobs, Pauses::default()), Decision::Do(Step::Start(_))), "what starts goes first");
+    assert!(matches!(ask(&recorded("now"), &jobs, Pauses::default()), Decision::Errand(E::Start(_))), "what starts goes first");
     assert_eq!(ask(&recorded("manual"), &jobs, Pauses::default()), clean_up);
     let refused = [last.uid.clone()];
     let paused = Pauses { clean_up: Some(now + Duration::from_secs(5)), refused: &refused, ..Pauses::default() };
-    assert!(matches!(ask(&recorded("now"), &jobs, paused), Decision::Do(Step::Start(_))));
+    assert!(matches!(ask(&recorded("now"), &jobs, paused), Decision::Errand(E::Start(_))));
     assert_eq!(ask(&recorded("manual"), &jobs, paused), Decision::Wait(Duration::from_secs(5)));
     assert_eq!(ask(&recorded("manual"), &[], paused), Decision::Nothing, "there is nothing to clean up");
 
@@ -627,13 +636,13 @@ fn a_clean_up_that_was_overtaken_is_made_up_for() {
         decide(&Snapshot { pauses, jobs, ..snapshot(&view, &namespace) }, now)
     };
     let old = job(1, UID, Some("Complete"));
-    assert_eq!(ask(std::slice::from_ref(&old), &[]), Decision::Do(Step::CleanUp(own(&old))));
+    assert_eq!(ask(std::slice::from_ref(&old), &[]), Decision::Tidy(T::CleanUp(own(&old))));
     let mut with_output = (*old).clone();
     with_output.record.as_mut().expect("has a record").output = true;
     let with_output = Arc::new(with_output);
     assert_eq!(
         ask(std::slice::from_ref(&with_output), &[]),
-        Decision::Do(Step::JudgeOld(own(&with_output))),
+        Decision::Tidy(T::JudgeOld(own(&with_output))),
         "perhaps its output is invalid"
     );
     assert_eq!(ask(std::slice::from_ref(&with_output), std::slice::from_ref(&with_output.uid)), Decision::Nothing, "it is");
@@ -643,27 +652,12 @@ fn a_clean_up_that_was_overtaken_is_made_up_for() {
 #[test]
 fn a_request_that_is_too_long_is_said_and_holds_up_nothing_else() {
     let request = |length: usize| json!({"metadata": {"annotations": {"quarks.cloudfoundry.org/run-requested": "r".repeat(length)}}});
-    assert!(matches!(next(&view(request(1_024)), &[]), Decision::Do(Step::Start(Pending { trigger: Trigger::Request, .. }))));
+    assert!(matches!(next(&view(request(1_024)), &[]), Decision::Errand(E::Start(Pending { trigger: Trigger::Request, .. }))));
     let mut long = request(1_025);
-    assert_eq!(next(&view(long.clone()), &[]), Decision::Do(Step::Report(Readiness::InvalidRequest)));
+    assert_eq!(next(&view(long.clone()), &[]), Decision::Errand(E::Report(Readiness::InvalidRequest)));
     long["spec"] = json!({"trigger": {"strategy": "now"}});
-    let Decision::Do(Step::Start(Pending { trigger, request, .. })) = next(&view(long), &[]) else { panic!("now works on") };
+    let Decision::Errand(E::Start(Pending { trigger, request, .. })) = next(&view(long), &[]) else { panic!("now works on") };
     assert_eq!((trigger, request), (Trigger::Now, None));
-}
-
-#[test]
-fn a_config_loop_waits_and_other_triggers_do_not() {
-    let now = Instant::now();
-    let until = now + Duration::from_secs(20);
-    let pauses = Pauses { config_run: Some(until), ..Pauses::default() };
-    let mut view = uses_config("done", true, Some(CONTENT_A));
-    let seen = config(&view.template_digest, CONTENT_B);
-    let references = ReferencesSeen { config: Some(&seen), ..ReferencesSeen::default() };
-    let ask = |view: &QuarksJobView, at| decide(&Snapshot { references, pauses, ..snapshot(view, &namespace()) }, at);
-    assert_eq!(ask(&view, now), Decision::Wait(Duration::from_secs(20)));
-    assert!(matches!(ask(&view, until), Decision::Do(Step::Start(_))));
-    view.request = Some("r".into());
-    assert!(matches!(ask(&view, now), Decision::Do(Step::Start(_))));
 }
 
 #[test]
@@ -673,7 +667,11 @@ fn what_was_in_the_way_is_not_said_for_as_long_as_a_run_takes() {
         let ready = json!([{"type": "Ready", "status": "False", "reason": reason}]);
         let running = job(1, UID, None);
         let decision = next(&view(json!({"status": {"active": active, "conditions": ready}})), std::slice::from_ref(&running));
-        let expected = if is_rewritten { Decision::Do(Step::RecordStart(own(&running))) } else { Decision::Nothing };
+        let expected = if is_rewritten { Decision::Job(J::RecordStart(own(&running))) } else { Decision::Nothing };
         assert_eq!(decision, expected, "{reason}");
     }
 }
+
+#[cfg(test)]
+#[path = "claims_config_tests.rs"]
+mod config;

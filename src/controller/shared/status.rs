@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 use crate::api::{ActiveRun, Condition, LastRun, Outcome, QuarksJobStatus, ResourceVersion};
 use crate::index::QuarksJobView;
 
-use super::decide::{Readiness, pending};
-use super::names;
+use crate::controller::names;
+use crate::controller::triggers::pending;
+
+use super::ready::Readiness;
 
 /// Longest message of a condition or of `lastRun` that we write; the API's own limit for conditions is 32,768.
 const MESSAGE_MAX: usize = 1024;

@@ -1,0 +1,205 @@
+//! The start of a run: everything up to the answer to the Job's create, and what is said if there is no Job.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log::{debug, info, warn};
+use serde_json::Value;
+
+use crate::api::{Job, ObjectKey, QuarksJob, Spec, Trigger};
+use crate::controller::credential::{CredentialError, Run};
+use crate::controller::events::Note;
+use crate::controller::identity::{StartedRun, run_of};
+use crate::controller::names::job_name;
+use crate::controller::record::RunRecord;
+use crate::controller::references;
+use crate::controller::shared::action::Action;
+use crate::controller::shared::decision::{Failed, Flow};
+use crate::controller::shared::lookup::may_not_list_message;
+use crate::controller::shared::memory::Hold;
+use crate::controller::shared::trouble::{REFUSAL_BACKOFF, TERMINATING_RETRY, remedy};
+use crate::controller::shared::turn::Turn;
+use crate::controller::template::{build_job, has_delete_pod_label, ignored_fields, ttl_seconds};
+use crate::controller::triggers::Pending;
+use crate::kube::{Answer, Error};
+
+use super::ErrandController;
+use super::config::{Compared, compare};
+
+/// A template that the API server refuses is tried again after this long, besides on every change of the spec.
+const INVALID_TEMPLATE_RETRY: Duration = Duration::from_secs(600);
+
+impl ErrandController {
+    pub fn start(&self, turn: &mut Turn<'_>, object: Option<&QuarksJob>, pending: Pending) -> Result<Flow, Failed> {
+        let (key, view) = (turn.key, Arc::clone(&turn.view));
+        let object = object.ok_or(Failed::Stale)?;
+        let mut spec = Spec::parse(&object.spec).map_err(|_| Failed::Stale)?;
+        let _choice = match self.tools.use_highest_versions(&key.namespace, &mut spec.template) {
+            Ok(choice) => choice,
+            Err(error) if error.is_forbidden() => {
+                let message = may_not_list_message(&remedy(&self.tools.index, &key.namespace), &error);
+                return self.refuse(turn, "NamespaceNotReady", &message, None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let due = self.config.due(key);
+        let looked = match self.look(key, &references::of_spec(&spec), Some(&view.template_digest).filter(|_| view.acts_on_config())) {
+            Ok(looked) => looked,
+            Err(error) => return self.cannot_look(turn, error),
+        };
+        self.config.looked(key, due);
+        turn.memory().waiting.learn(view.generation, &looked);
+        let is_unchanged = |config: &String| compare(view.marker.config.as_deref(), config) != Compared::Changed;
+        if turn.memory().waiting.missing.is_some()
+            || (pending.trigger == Trigger::Config && looked.config.as_ref().is_none_or(is_unchanged))
+        {
+            // Decided anew on what was found: nothing can start, or what had changed is as it was.
+            return Ok(Flow::Continue);
+        }
+        self.warn_about_own(turn, &looked.own);
+        let record = RunRecord {
+            run: view.marker.runs + 1,
+            trigger: pending.trigger,
+            strategy: pending.strategy,
+            template: Some(view.template_digest.to_string()),
+            config: looked.config,
+            request: pending.request,
+            ttl: ttl_seconds(&spec.template),
+            output: spec.has_output(),
+            delete_pods: has_delete_pod_label(&spec.template),
+        };
+        let name = job_name(&key.name, &view.uid, record.run);
+        let run = Run { quarks_job: key.clone(), owner: view.uid.clone(), number: record.run, job: name.clone() };
+        if record.output
+            && let Some(account) = turn.namespace.as_ref().and_then(|namespace| namespace.service_account.clone())
+            && let Err(error) = self.credentials.ensure(&self.tools.client, &self.tools.index, &run, &account)
+        {
+            return match error {
+                CredentialError::Api(error) if error.answer() == Answer::Refused => {
+                    let message = format!("the sidecar's token cannot be stored: {}", error.message());
+                    self.refuse(turn, "JobRefused", &message, None)
+                }
+                CredentialError::Api(error) => Err(Failed::Api(error)),
+                CredentialError::NotReady(message) => self.refuse(turn, "NamespaceNotReady", &message, None),
+            };
+        }
+        let assigns_users = turn.namespace.as_ref().is_some_and(|namespace| namespace.assigns_users);
+        let job = build_job(key, &view.uid, &name, &spec, &record, &self.sidecar, assigns_users);
+        let action = Action::CreateJob { namespace: &key.namespace, job: &job };
+        match self.tools.client.call_with_warnings::<Job>(&action.request()) {
+            Ok((_, warnings)) => {
+                info!("job created key={key} job={name} run={} trigger={}", record.run, record.trigger.as_str());
+                turn.tell(Note::normal(
+                    "JobCreated",
+                    "CreateJob",
+                    format!("run {}: created Job {name} (trigger: {})", record.run, record.trigger.as_str()),
+                ));
+                warn_about_template(turn, &spec.template, &warnings);
+                if record.trigger == Trigger::Config {
+                    watch_for_loop(turn);
+                }
+                remember_start(turn, name, record);
+                Ok(Flow::Continue)
+            }
+            Err(error) => self.not_created(turn, &name, record.run, error),
+        }
+    }
+
+    /// No Job was created, or its answer did not come: what now?
+    fn not_created(&self, turn: &mut Turn<'_>, name: &str, run: u64, error: Error) -> Result<Flow, Failed> {
+        let refused = || format!("the API server refuses the Job for now: {}", error.message());
+        match error.answer() {
+            Answer::Exists => self.take_over(turn, name, run),
+            Answer::FieldError => {
+                let message = format!("the API server refuses the Job of this template: {}", error.message());
+                self.refuse(turn, "InvalidTemplate", &message, Some(INVALID_TEMPLATE_RETRY))
+            }
+            Answer::Refused => self.refuse(turn, "JobRefused", &refused(), None),
+            Answer::WebhookFailed | Answer::TimedOut if turn.memory().is_trouble_to_tell() => {
+                self.refuse(turn, "JobRefused", &refused(), None)
+            }
+            Answer::Terminating => {
+                debug!("no run started, the namespace is being deleted key={}", turn.key);
+                Ok(Flow::Wait(TERMINATING_RETRY))
+            }
+            // A quota that is being counted answers with a conflict.
+            Answer::Conflict
+            | Answer::OtherObject
+            | Answer::WebhookFailed
+            | Answer::TimedOut
+            | Answer::MissingRight
+            | Answer::Gone
+            | Answer::Expired
+            | Answer::Busy
+            | Answer::OnTheWay
+            | Answer::Unavailable
+            | Answer::Unreadable
+            | Answer::Unauthorized
+            | Answer::Shutdown => Err(Failed::Api(error)),
+        }
+    }
+
+    /// The name is taken: by an earlier try of ours, then the run goes on with what that Job says; or by someone else.
+    fn take_over(&self, turn: &mut Turn<'_>, name: &str, run: u64) -> Result<Flow, Failed> {
+        let job_key = ObjectKey::new(turn.key.namespace.clone(), name);
+        let Some(job) = self.tools.read_job(&job_key)? else { return Err(Failed::Stale) };
+        match run_of(&job, &turn.view, None).filter(|record| record.run == run) {
+            Some(record) => {
+                debug!("job of an earlier try found key={} job={name}", turn.key);
+                remember_start(turn, name.to_owned(), record);
+                Ok(Flow::Continue)
+            }
+            None => {
+                let message = format!("a Job named {name} exists and is not of this QuarksJob; delete or rename it");
+                self.refuse(turn, "NameConflict", &message, None)
+            }
+        }
+    }
+
+    /// Says why nothing starts, and when it is tried again. `retry` of `None` backs off.
+    pub fn refuse(&self, turn: &mut Turn<'_>, reason: &'static str, message: &str, retry: Option<Duration>) -> Result<Flow, Failed> {
+        let (generation, namespace) = (turn.view.generation, turn.namespace.clone().unwrap_or_default());
+        let waiting = &mut turn.memory().waiting;
+        waiting.refusals = waiting.refusals.saturating_add(1);
+        let wait = retry.unwrap_or_else(|| REFUSAL_BACKOFF.delay(waiting.refusals, 0.0));
+        waiting.hold = Some(Hold { generation, namespace, until: Instant::now() + wait });
+        warn!("no run started key={} reason={reason} retry_seconds={} message={message:?}", turn.key, wait.as_secs());
+        let status = turn.known()?.status;
+        let new = turn.status(&status, &turn.now()).refused(reason, message);
+        if new != status {
+            turn.tell(Note::warning(reason, "CreateJob", message.to_owned()));
+        }
+        turn.write_status(&status, &new)?;
+        Ok(Flow::Wait(wait))
+    }
+}
+
+fn remember_start(turn: &mut Turn<'_>, job_name: String, record: RunRecord) {
+    turn.trigger_served();
+    let memory = turn.memory();
+    memory.waiting.hold = None;
+    memory.waiting.refusals = 0;
+    memory.trouble = 0;
+    memory.started = Some(StartedRun { job_name, record, unseen_since: Some(Instant::now()) });
+}
+
+/// One-offs that feed each other would run for ever.
+fn watch_for_loop(turn: &mut Turn<'_>) {
+    if let Some(pause) = turn.memory().waiting.config_loop.started(Instant::now()) {
+        let text = format!(
+            "config changes make this run again and again, so the next ones wait for {} s; does a run write a ConfigMap or Secret that it \
+             or another QuarksJob refers to?",
+            pause.as_secs()
+        );
+        warn!("config loop key={} pause_seconds={}", turn.key, pause.as_secs());
+        turn.tell(Note::warning("ConfigLoop", "CreateJob", text));
+    }
+}
+
+fn warn_about_template(turn: &Turn<'_>, template: &Value, warnings: &[String]) {
+    let mut sentences: Vec<String> = ignored_fields(template).into_iter().collect();
+    sentences.extend(warnings.iter().cloned());
+    if !sentences.is_empty() {
+        turn.tell(Note::warning("TemplateWarning", "CreateJob", sentences.join("; ")));
+    }
+}

@@ -1,0 +1,222 @@
+//! The end of a run: the verdict and the commit point. And strays, whose run has ended long ago.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log::{debug, info, warn};
+
+use crate::api::{ObjectKey, QuarksJob, Strategy};
+use crate::clock;
+use crate::controller::events::Note;
+use crate::controller::identity::{OwnJob, run_of};
+use crate::controller::record::{Marker, RunRecord};
+use crate::controller::shared::action::Action;
+use crate::controller::shared::decision::{Failed, Flow};
+use crate::controller::shared::memory::Known;
+use crate::controller::shared::pace::Pause;
+use crate::controller::shared::ready::ready_of;
+use crate::controller::shared::trouble::REFUSAL_BACKOFF;
+use crate::controller::shared::turn::Turn;
+use crate::controller::verdict::Verdict;
+use crate::digest;
+use crate::index::{JobView, QuarksJobView};
+use crate::kube::{Answer, Error, Propagation};
+
+use super::judge::judge;
+use super::record::{RunTimes, last_run, tell_end};
+
+/// A Job that the index does not show but the API server does: how long until the next look.
+const UNSEEN_JOB_RETRY: Duration = Duration::from_secs(5);
+/// Why a settle that was answered with success did not settle.
+const NOT_KEPT: &str = "the API server took the write of annotation quarks.cloudfoundry.org/settled and did not keep it; does a mutating webhook change quarksjobs?";
+
+/// A run that is over, and how it ended.
+struct Ended<'a> {
+    record: &'a RunRecord,
+    /// Its Job, if it is still there.
+    job: Option<&'a JobView>,
+    verdict: Verdict,
+}
+
+/// The Job has ended.
+pub fn settle_ended(turn: &mut Turn<'_>, job: &OwnJob) -> Result<Flow, Failed> {
+    // As for `record_start`, which a short run never sees.
+    turn.trigger_served();
+    let verdict = judge(&turn.tools.client, turn.key, job)?;
+    settle(turn, Ended { record: &job.record, job: Some(&job.view), verdict })
+}
+
+/// No Job is shown: is there really none?
+pub fn settle_vanished(turn: &mut Turn<'_>, job_name: &str, record: &RunRecord) -> Result<Flow, Failed> {
+    let job_key = ObjectKey::new(turn.key.namespace.clone(), job_name);
+    let job = turn.tools.read_job(&job_key)?;
+    let is_there = job.is_some();
+    let view = Arc::clone(&turn.view);
+    if job.is_some_and(|job| run_of(&job, &view, turn.memory().started.as_ref()).is_some()) {
+        debug!("job exists, the watch is behind key={} job={job_name}", turn.key);
+        return Ok(Flow::Wait(UNSEEN_JOB_RETRY));
+    }
+    let verdict = match view.last_run {
+        // It had ended before its Job went, and could not be settled.
+        Some((run, _)) if run == record.run => turn.known()?.status.last_run.map(Verdict::of_last_run).ok_or(Failed::Stale)?,
+        Some(_) | None if is_there => Verdict::taken(job_name),
+        Some(_) | None => Verdict::cancelled(job_name),
+    };
+    settle(turn, Ended { record, job: None, verdict })
+}
+
+/// The commit point: marker and strategy in one write.
+fn settle(turn: &mut Turn<'_>, ended: Ended<'_>) -> Result<Flow, Failed> {
+    let Ended { record, job, verdict } = &ended;
+    let view = Arc::clone(&turn.view);
+    let RunTimes { start_time, completion_time } = RunTimes::of(record.run, view.active.as_deref(), *job, &view.marker);
+    let marker = Marker { start_time, completion_time, ..view.marker.after(record, verdict.outcome, &verdict.reason) };
+    let strategy = strategy_after(&view, record, &marker);
+    let action = Action::Settle { key: turn.key, version: &view.resource_version, uid: &view.uid, marker: &marker, strategy };
+    let refusal = match turn.tools.client.call::<QuarksJob>(&action.request()) {
+        Ok(object) => {
+            turn.memory().learn(&view.resource_version, &object);
+            let is_kept = turn.memory().known().is_some_and(|known| known.view.marker.runs >= marker.runs);
+            (!is_kept).then(|| ("SettleRefused", NOT_KEPT.to_owned()))
+        }
+        Err(error) => Some(settle_refusal(turn, error)?),
+    };
+    if let Some((reason, why)) = refusal {
+        return settle_later(turn, ended, reason, &why);
+    }
+    info!("run settled key={} run={} outcome={} reason={}", turn.key, record.run, verdict.outcome.as_str(), verdict.reason);
+    turn.tools.metrics.settled(record.trigger, verdict.outcome);
+    let memory = turn.memory();
+    memory.trouble = 0;
+    memory.ending.settle = None;
+    memory.ending.verdict = Some((record.run, ended.verdict));
+    Ok(Flow::Continue)
+}
+
+/// Reason and sentence, if somebody has to do something before the run can be settled.
+fn settle_refusal(turn: &mut Turn<'_>, error: Error) -> Result<(&'static str, String), Failed> {
+    match error.answer() {
+        Answer::MissingRight => Ok(("NamespaceNotReady", turn.tools.missing_right_message(turn.key, &error))),
+        Answer::Refused | Answer::FieldError | Answer::Exists => Ok(("SettleRefused", error.message())),
+        Answer::WebhookFailed | Answer::TimedOut if turn.memory().is_trouble_to_tell() => Ok(("SettleRefused", error.message())),
+        Answer::WebhookFailed
+        | Answer::TimedOut
+        | Answer::Gone
+        | Answer::Conflict
+        | Answer::OtherObject
+        | Answer::Expired
+        | Answer::Terminating
+        | Answer::Busy
+        | Answer::OnTheWay
+        | Answer::Unavailable
+        | Answer::Unreadable
+        | Answer::Unauthorized
+        | Answer::Shutdown => Err(error.into()),
+    }
+}
+
+/// The run has ended and cannot be settled: says so, and how it ended. Nothing that can remove its Job happens, and no run starts.
+fn settle_later(turn: &mut Turn<'_>, ended: Ended<'_>, reason: &'static str, why: &str) -> Result<Flow, Failed> {
+    let Ended { record, job, verdict } = ended;
+    // The status to write it into has to be known; the second time it is.
+    let Known { status, view } = turn.known()?;
+    let at = Instant::now();
+    let ending = &mut turn.memory().ending;
+    let pause = Pause::after(ending.settle, REFUSAL_BACKOFF, at);
+    (ending.settle, ending.settle_run) = (Some(pause), record.run);
+    let message = format!("run {} has ended and cannot be settled; no run starts until it is: {why}", record.run);
+    warn!("run not settled key={} reason={reason} retry_seconds={} message={message:?}", turn.key, (pause.until - at).as_secs());
+    let is_news = status.last_run.as_ref().is_none_or(|last| last.run != record.run);
+    let last = last_run(&view, record.run, Some(record.trigger), job, verdict, &status);
+    let active = record.active(&view.uid, &last.job_name, last.start_time.clone());
+    turn.view = view;
+    let new = turn.status(&status, &clock::now_seconds()).ended_unsettled(last.clone(), active, reason, &message);
+    let is_said = ready_of(&status) == ready_of(&new);
+    turn.write_status(&status, &new)?;
+    let is_kept = turn.memory().record.is_none();
+    if is_news && is_kept {
+        tell_end(turn, &last);
+    }
+    if !is_said && is_kept {
+        turn.tell(Note::warning(reason, "SettleRun", message));
+    }
+    Ok(Flow::Wait(pause.until - at))
+}
+
+/// A Job whose run is settled already, and that still runs: a create that arrived late.
+pub fn delete_stray(turn: &mut Turn<'_>, OwnJob { view: job, .. }: &OwnJob) -> Result<Flow, Failed> {
+    // The index may be behind: only a Job that runs now is a stray.
+    match turn.tools.read_job(&job.key)? {
+        Some(fresh) if fresh.uid == job.uid && fresh.end.is_none() && !fresh.is_being_deleted => {
+            warn!("stray job deleted key={} job={}", turn.key, job.key.name);
+            let action = Action::DeleteJob {
+                key: &job.key,
+                uid: &fresh.uid,
+                version: Some(&fresh.resource_version),
+                propagation: Propagation::Background,
+            };
+            turn.tools.client.call_unit(&action.request())?;
+        }
+        _ => debug!("stray job has ended or is gone key={} job={}", turn.key, job.key.name),
+    }
+    turn.memory().ending.strays.push((job.uid.clone(), job.resource_version.clone()));
+    Ok(Flow::Continue)
+}
+
+/// The strategy to write when `record`'s run is over, if it changes: only what the run consumed is cleared.
+pub fn strategy_after(view: &QuarksJobView, record: &RunRecord, marker: &Marker) -> Option<Strategy> {
+    match (record.strategy?, view.strategy?) {
+        (Strategy::Now, Strategy::Now) => Some(if marker.once.is_some() { Strategy::Done } else { Strategy::Manual }),
+        // Another template since: `once` means that one too.
+        (Strategy::Once, Strategy::Once) if record.template.as_ref().is_some_and(|template| is_of_template(view, template)) => {
+            Some(Strategy::Done)
+        }
+        _ => None,
+    }
+}
+
+/// A digest by another algorithm cannot be compared: the run was started before an upgrade.
+fn is_of_template(view: &QuarksJobView, stored: &str) -> bool {
+    view.template_digest.is(stored) || !digest::is_current(stored)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{QuarksJob, Trigger};
+    use serde_json::json;
+
+    fn view(strategy: &str) -> QuarksJobView {
+        let object: QuarksJob = serde_json::from_value(json!({
+            "metadata": {"name": "q", "namespace": "n", "uid": "u"},
+            "spec": {"trigger": {"strategy": strategy}, "template": {}}
+        }))
+        .expect("decodes");
+        QuarksJobView::from(&object)
+    }
+
+    #[test]
+    fn only_what_a_run_consumed_is_cleared() {
+        let template = view("once").template_digest.to_string();
+        let after = |current: &str, consumed: Option<Strategy>, digest: &str, once_ran: bool| {
+            let record = RunRecord { strategy: consumed, template: Some(digest.to_owned()), ..RunRecord::of_run(1, Trigger::Now) };
+            let marker = Marker { once: once_ran.then(|| "t".to_owned()), ..Marker::default() };
+            strategy_after(&view(current), &record, &marker)
+        };
+        let cases = [
+            ("now", Some(Strategy::Now), &*template, false, Some(Strategy::Manual)),
+            ("now", Some(Strategy::Now), &template, true, Some(Strategy::Done)),
+            ("now", Some(Strategy::Once), &template, true, None),
+            ("now", None, &template, false, None),
+            ("once", Some(Strategy::Once), &template, true, Some(Strategy::Done)),
+            ("once", Some(Strategy::Once), "sha256-canonical:older", true, None),
+            ("once", Some(Strategy::Once), "sha256:by-another-algorithm", true, Some(Strategy::Done)),
+            ("once", None, &template, true, None),
+            ("manual", Some(Strategy::Now), &template, false, None),
+            ("bogus", Some(Strategy::Now), &template, false, None),
+        ];
+        for (current, consumed, digest, once_ran, expected) in cases {
+            assert_eq!(after(current, consumed, digest, once_ran), expected, "{current} {consumed:?} {digest} {once_ran}");
+        }
+    }
+}

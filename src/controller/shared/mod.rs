@@ -1,0 +1,15 @@
+//! What both controllers share: a turn with a key, what is remembered of it, every write, and what is said in `Ready` and status.
+//!
+//! Pure: `decision`, `pace`, `ready`, `status`, `stick`. Knows neither `errand` nor `job`.
+
+pub mod action;
+pub mod choices;
+pub mod decision;
+pub mod lookup;
+pub mod memory;
+pub mod pace;
+pub mod ready;
+pub mod status;
+pub mod stick;
+pub mod trouble;
+pub mod turn;

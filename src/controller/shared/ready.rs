@@ -1,0 +1,108 @@
+//! What condition `Ready` says. Pure.
+
+use crate::api::{Condition, QuarksJobStatus, Strategy};
+use crate::controller::record::REQUEST_MAX;
+use crate::controller::shared::memory::Missing;
+use crate::index::{MISSING_REFERENCE, NamespaceView, QuarksJobView};
+
+/// Reason of condition `Ready` while answers are not the API server's, or come too late.
+pub const API_UNAVAILABLE: &str = "APIUnavailable";
+/// Reason of `Ready=False`: annotation `run-requested` is too long.
+pub const INVALID_REQUEST: &str = "InvalidRequest";
+
+/// What condition `Ready` says of a QuarksJob with nothing to run, or that must not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// It could run now.
+    Ready,
+    /// `spec.suspend`.
+    Suspended,
+    /// `once` applied again over a run with the same template.
+    AlreadyRan,
+    /// The spec breaks a rule.
+    InvalidSpec,
+    /// Output needs an account for the sidecar, and the namespace names none.
+    NamespaceNotReady,
+    /// Something that the template refers to is not there.
+    MissingReference,
+    /// Annotation `run-requested` is no request; all other triggers work.
+    InvalidRequest,
+}
+
+impl Readiness {
+    /// True if a trigger leads to a run, or to a look whether what is missing has come.
+    pub fn could_run(self) -> bool {
+        match self {
+            Self::Ready | Self::AlreadyRan | Self::MissingReference | Self::InvalidRequest => true,
+            Self::Suspended | Self::InvalidSpec | Self::NamespaceNotReady => false,
+        }
+    }
+
+    /// Status and reason of condition `Ready`.
+    pub fn condition(self) -> (bool, &'static str) {
+        match self {
+            Self::Ready | Self::AlreadyRan => (true, "Ready"),
+            Self::Suspended => (true, "Suspended"),
+            Self::InvalidSpec => (false, "InvalidSpec"),
+            Self::NamespaceNotReady => (false, "NamespaceNotReady"),
+            Self::MissingReference => (false, MISSING_REFERENCE),
+            Self::InvalidRequest => (false, INVALID_REQUEST),
+        }
+    }
+}
+
+/// Whether the QuarksJob could run now.
+pub fn readiness(view: &QuarksJobView, namespace: &NamespaceView, has_trigger: bool, is_missing: bool) -> Readiness {
+    if view.spec_error.is_some() {
+        Readiness::InvalidSpec
+    } else if view.is_suspended {
+        Readiness::Suspended
+    } else if view.has_output && namespace.service_account.is_none() {
+        Readiness::NamespaceNotReady
+    } else if is_missing {
+        Readiness::MissingReference
+    } else if view.is_request_too_long {
+        Readiness::InvalidRequest
+    } else if view.strategy == Some(Strategy::Once) && !has_trigger {
+        Readiness::AlreadyRan
+    } else {
+        Readiness::Ready
+    }
+}
+
+/// Status and reason of the condition.
+pub fn ready_of(status: &QuarksJobStatus) -> Option<(&str, &str)> {
+    status.condition("Ready").map(|Condition { status, reason, .. }| (status.as_str(), reason.as_str()))
+}
+
+/// Its message.
+pub fn ready_message(readiness: Readiness, view: &QuarksJobView, missing: Option<&Missing>) -> String {
+    match readiness {
+        Readiness::Ready => "can run".to_owned(),
+        Readiness::AlreadyRan => "has run once for this template".to_owned(),
+        Readiness::Suspended => "spec.suspend is true: no run starts; triggers wait".to_owned(),
+        Readiness::InvalidSpec => view.spec_error.as_ref().map(ToString::to_string).unwrap_or_default(),
+        Readiness::MissingReference => missing.map(missing_message).unwrap_or_default(),
+        Readiness::NamespaceNotReady => no_account_message(&view.key.namespace),
+        Readiness::InvalidRequest => format!(
+            "annotation {} is longer than {REQUEST_MAX} bytes, so it does not count as a request; set a shorter value; all other triggers work",
+            crate::api::ANNOTATION_RUN_REQUESTED
+        ),
+    }
+}
+
+fn missing_message(missing: &Missing) -> String {
+    let text = format!("missing: {}; a run that waits starts when the last of them appears", missing.names.join(", "));
+    if missing.missing_own.is_empty() {
+        return text;
+    }
+    let own = missing.missing_own.join(", ");
+    format!("{text}; Secret {own} is output of this QuarksJob, which can never start by itself: make the reference optional, or create it")
+}
+
+fn no_account_message(namespace: &str) -> String {
+    format!(
+        "spec.output needs an account for the sidecar; run: kubectl apply -n {namespace} -f manifests/monitored-namespace.yaml && \
+         kubectl label namespace {namespace} quarks.cloudfoundry.org/qjob-service-account=quarks-job-sidecar"
+    )
+}

@@ -1,0 +1,143 @@
+//! What did not work: what is said, where, what helps, and when it is tried again.
+//!
+//! The operator may list QuarksJobs and write their status in the whole cluster; all else takes a binding in each namespace. So it
+//! can say on the QuarksJob itself that the binding, or a rule of it, is missing. Where even the status may not be written only the
+//! log tells. It is tried again with backoff: nothing tells us of a new binding, or of a policy that is gone.
+
+use std::time::Duration;
+
+use log::{debug, warn};
+
+use crate::api::{ObjectKey, QuarksJob, Resource};
+use crate::controller::events::Note;
+use crate::index::SharedIndex;
+use crate::kube::{Answer, Error, Request};
+use crate::queue::Backoff;
+use crate::watch::{Listed, list_all};
+
+use super::decision::{Failed, Outcome};
+use super::memory::{Known, Memory};
+use super::ready::{API_UNAVAILABLE, ready_of};
+use super::turn::{Tools, Turn};
+
+/// Time until the next try in a namespace that is being deleted. Usually its QuarksJobs are gone by then.
+pub const TERMINATING_RETRY: Duration = Duration::from_secs(60);
+/// What somebody else refuses (quota, admission, rights): how long until the next try.
+pub const REFUSAL_BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), max: Duration::from_secs(60) };
+/// Failures in a row that may pass by themselves, until somebody is told.
+const TROUBLE_TRIES: u32 = 3;
+
+/// The command that gives the operator its rights: in a namespace, or, without one, in the cluster.
+pub fn remedy(index: &SharedIndex, namespace: &str) -> String {
+    if namespace.is_empty() {
+        return "kubectl apply -f manifests/operator.yaml".to_owned();
+    }
+    let manifest = if index.read().is_fixed() { "fixed-namespaces/namespace.yaml" } else { "monitored-namespace.yaml" };
+    format!("kubectl apply -n {namespace} -f manifests/{manifest}")
+}
+
+impl Memory {
+    /// True if the failure that just came is one too many to be silent about.
+    pub fn is_trouble_to_tell(&self) -> bool {
+        self.trouble + 1 >= TROUBLE_TRIES
+    }
+}
+
+impl Tools {
+    /// What is missing, and the command that helps.
+    pub fn missing_right_message(&self, key: &ObjectKey, error: &Error) -> String {
+        let right = error.unnamed_right().map(|right| format!(" ({right})")).unwrap_or_default();
+        format!("{}{right}; run: {}", error.message(), remedy(&self.index, &key.namespace))
+    }
+}
+
+impl Turn<'_> {
+    /// A call failed, and it was not about something that a policy may refuse: that is said where it is asked for.
+    pub fn trouble(&mut self, error: Error) -> Outcome {
+        let is_served = self.tools.index.read().monitored(&self.key.namespace).is_some();
+        match error.answer() {
+            Answer::Terminating => return self.leave_alone(&error),
+            Answer::MissingRight | Answer::Refused if !is_served => return self.leave_alone(&error),
+            Answer::MissingRight => {
+                let message = self.tools.missing_right_message(self.key, &error);
+                warn!("not allowed, will be tried again key={} error={message:?}", self.key);
+                self.say("NamespaceNotReady", &message);
+            }
+            Answer::Refused => self.refused(&error),
+            Answer::OnTheWay | Answer::TimedOut | Answer::WebhookFailed | Answer::Unreadable => {
+                if self.memory().is_trouble_to_tell() {
+                    let message = format!("the API server, or what is on the way to it, does not answer as it should: {}", error.message());
+                    self.say(API_UNAVAILABLE, &message);
+                }
+                let trouble = &mut self.memory().trouble;
+                *trouble = trouble.saturating_add(1);
+            }
+            Answer::Gone
+            | Answer::Exists
+            | Answer::Conflict
+            | Answer::FieldError
+            | Answer::OtherObject
+            | Answer::Expired
+            | Answer::Busy
+            | Answer::Unavailable
+            | Answer::Unauthorized
+            | Answer::Shutdown => {}
+        }
+        Outcome::Retry(error)
+    }
+
+    /// A policy refuses what is next. If that is the status itself, an Event has to do.
+    fn refused(&mut self, error: &Error) {
+        let is_status = error.resource() == Some(Resource::QUARKS_JOB_STATUS);
+        let what = if is_status { "the status of this QuarksJob" } else { "what is next for this QuarksJob" };
+        let message = format!("{what} cannot be written, and no run starts until it can: {}", error.message());
+        if !is_status {
+            return self.say("SettleRefused", &message);
+        }
+        self.tell(Note::warning("SettleRefused", "Observe", message));
+    }
+
+    fn leave_alone(&self, error: &Error) -> Outcome {
+        debug!("left alone in a namespace that goes key={} error={error}", self.key);
+        Outcome::RequeueAfter(TERMINATING_RETRY)
+    }
+
+    /// Says in condition `Ready` why nothing moves. What cannot be said is in the log already.
+    pub fn say(&mut self, reason: &'static str, message: &str) {
+        match self.try_to_say(reason, message) {
+            Err(Failed::Api(error)) if !error.is_shutdown() => {
+                warn!("condition not written key={} reason={reason} error={error}", self.key);
+            }
+            // Somebody was faster, which makes the key dirty again.
+            Ok(()) | Err(_) => {}
+        }
+    }
+
+    fn try_to_say(&mut self, reason: &'static str, message: &str) -> Result<(), Failed> {
+        if !self.is_known() {
+            self.find()?;
+        }
+        let Ok(Known { view, status }) = self.known() else { return Ok(()) };
+        self.view = view;
+        let new = self.status(&status, &self.now()).refused(reason, message);
+        self.write_status(&status, &new)?;
+        if ready_of(&status) != ready_of(&new) {
+            self.tell(Note::warning(reason, "Observe", message.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Reads the QuarksJob with the right to list, which does not take a binding in its namespace.
+    fn find(&mut self) -> Result<(), Error> {
+        let key = self.key;
+        let Some(before) = self.tools.index.read().quarks_job(key).map(|view| view.resource_version.clone()) else { return Ok(()) };
+        let selector = format!("metadata.name={}", key.name);
+        let request = Request::list(Resource::QUARKS_JOBS, &key.namespace).field_selector(&selector);
+        list_all(&self.tools.client, request, &mut |listed| {
+            if let Listed::Object(json) = listed {
+                self.memory().learn(&before, &crate::json::from_slice::<QuarksJob>(json)?);
+            }
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,378 @@
+//! A turn: one controller has one key in hand. It looks, decides, takes one step, and looks again.
+//!
+//! What both controllers do in a turn is here: look at index and memory, read the QuarksJob, write its status, tell Events. What they
+//! decide and do is in `errand` and `job`.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log::warn;
+
+use crate::api::{Job, ObjectKey, QuarksJob, QuarksJobStatus, Resource, ResourceVersion};
+use crate::clock;
+use crate::controller::claims::{Controller, Snapshot, Stage};
+use crate::controller::events::{EventSender, Note};
+use crate::controller::identity::{OwnJob, own_jobs};
+use crate::controller::triggers::pending;
+use crate::index::{Index, JobView, NamespaceView, QuarksJobView, SharedIndex};
+use crate::kube::{Client, Error, Request};
+use crate::metrics::Metrics;
+
+use super::action::Action;
+use super::choices::Choices;
+use super::decision::{Failed, Flow, Outcome};
+use super::memory::{InHand, Known, Memories, Memory, Waiting};
+use super::pace::Pause;
+use super::ready::{INVALID_REQUEST, Readiness, readiness, ready_message, ready_of};
+use super::status::StatusBuilder;
+use super::stick::lost_field;
+use super::trouble::REFUSAL_BACKOFF;
+
+/// Steps for one key before others get their turn. A whole run takes fewer.
+pub const STEPS_MAX: usize = 16;
+/// Writes that fail in one turn though the object has not changed since it was read, until it waits.
+const IN_VAIN_MAX: u32 = 3;
+
+/// What both controllers work with. Shared by all workers; it holds no state of its own but memories.
+pub struct Tools {
+    /// To the API server.
+    pub client: Client,
+    /// What the watches say.
+    pub index: SharedIndex,
+    /// Where Events go.
+    pub events: EventSender,
+    /// What was learned between two turns.
+    pub memories: Arc<Memories>,
+    /// Starts that are about to name versions.
+    pub choices: Choices,
+    /// Where runs are counted.
+    pub metrics: Metrics,
+}
+
+impl Tools {
+    /// Reads the QuarksJob; `None` if it is gone.
+    pub fn read(&self, key: &ObjectKey) -> Result<Option<QuarksJob>, Error> {
+        match self.client.call::<QuarksJob>(&Request::get(Resource::QUARKS_JOBS, key)) {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads a Job; `None` if it is gone.
+    pub fn read_job(&self, key: &ObjectKey) -> Result<Option<JobView>, Error> {
+        match self.client.call::<Job>(&Request::get(Resource::JOBS, key)) {
+            Ok(job) => Ok(Some(JobView::from(job))),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Counts writes of a turn that were refused as stale though they were not.
+#[derive(Debug, Default)]
+pub struct InVain {
+    failed_at: Option<ResourceVersion>,
+    failures: u32,
+}
+
+impl InVain {
+    /// The object was read again.
+    pub fn read(&mut self, version: &ResourceVersion) {
+        if self.failed_at.as_ref() != Some(version) {
+            *self = Self::default();
+        }
+    }
+
+    /// A write to the object at this version failed. True if that was once too often.
+    pub fn failed(&mut self, version: &ResourceVersion) -> bool {
+        self.failed_at = Some(version.clone());
+        self.failures += 1;
+        self.failures > IN_VAIN_MAX
+    }
+}
+
+impl Memory {
+    /// Until when a step has to wait: what it writes does not stick, or was written too often. `is_record` says that it writes the
+    /// QuarksJob and nothing starts or ends by it.
+    pub fn hold_back(&mut self, is_record: bool, grounds: u64, now: Instant) -> Option<Instant> {
+        let paused = self.record.map(|pause| pause.until).filter(|until| is_record && now < *until);
+        paused.or_else(|| self.pace.until(grounds, now))
+    }
+}
+
+/// What index and memory show of a key.
+#[derive(Debug)]
+pub struct Seen {
+    /// The QuarksJob.
+    pub view: Arc<QuarksJobView>,
+    /// Its Jobs.
+    pub jobs: Vec<OwnJob>,
+    /// Its namespace, if it is served.
+    pub namespace: Option<NamespaceView>,
+}
+
+impl Seen {
+    /// What decisions rest on.
+    pub fn snapshot<'s>(&'s self, memory: &'s Memory) -> Snapshot<'s> {
+        let Self { view, jobs, namespace } = self;
+        Snapshot { view, jobs, namespace: namespace.as_ref(), started: memory.started.as_ref() }
+    }
+}
+
+/// A key in hand.
+pub struct Turn<'a> {
+    /// What both controllers work with.
+    pub tools: &'a Tools,
+    /// Whose turn it is.
+    pub key: &'a ObjectKey,
+    hand: InHand,
+    /// As it was last looked at.
+    pub view: Arc<QuarksJobView>,
+    /// The same of its namespace, if it is served.
+    pub namespace: Option<NamespaceView>,
+    /// The whole object, if it was read for the next step.
+    pub object: Option<QuarksJob>,
+    /// It is to be read before the next look.
+    pub must_read: bool,
+    in_vain: InVain,
+    /// A step was taken: the other controller may have to go on.
+    pub has_acted: bool,
+}
+
+impl<'a> Turn<'a> {
+    /// Takes the key in hand. `None` if there is no such QuarksJob; `Err` if the other controller has it.
+    pub fn begin(tools: &'a Tools, key: &'a ObjectKey, controller: Controller) -> Result<Option<Self>, InOtherHand> {
+        let hand = tools.memories.take(key, controller).ok_or(InOtherHand)?;
+        let indexed = tools.index.read().quarks_job(key);
+        Ok(indexed.map(|view| Self {
+            tools,
+            key,
+            hand,
+            view,
+            namespace: None,
+            object: None,
+            must_read: false,
+            in_vain: InVain::default(),
+            has_acted: false,
+        }))
+    }
+
+    /// Puts it back. The other controller goes on if this one took a step that made it the other's.
+    pub fn end(self, controller: Controller, outcome: &Outcome) {
+        let Self { tools, key, mut hand, has_acted, .. } = self;
+        let index = tools.index.read();
+        let Some(indexed) = index.quarks_job(key) else { return };
+        let is_own = claimed_by(&index, &indexed, &hand.memory) == controller;
+        drop(index);
+        let memory = &mut hand.memory;
+        let is_held = memory.waiting.hold.is_some() || memory.ending.settle.is_some();
+        // A look at what is the other's says nothing of what that one fails at.
+        if (is_own || has_acted) && !is_held && !matches!(outcome, Outcome::Retry(_)) {
+            memory.trouble = 0;
+        }
+        hand.put(Some(&indexed), has_acted && !is_own);
+    }
+
+    /// What is remembered of the key.
+    pub fn memory(&mut self) -> &mut Memory {
+        &mut self.hand.memory
+    }
+
+    /// What the last answer showed of the QuarksJob.
+    pub fn known(&self) -> Result<Known, Failed> {
+        self.hand.memory.known().cloned().ok_or(Failed::Stale)
+    }
+
+    /// True if the last answer is known.
+    pub fn is_known(&self) -> bool {
+        self.hand.memory.known().is_some()
+    }
+
+    /// Reads the QuarksJob if it has to be, and looks at index and memory. `Err` says how the turn ends.
+    pub fn observe(&mut self) -> Result<Seen, Outcome> {
+        if self.must_read {
+            match self.read_again() {
+                Ok(true) => {}
+                Ok(false) => return Err(Outcome::Done),
+                Err(error) => return Err(self.trouble(error)),
+            }
+        }
+        self.look().ok_or(Outcome::Done)
+    }
+
+    /// What follows from what came of a step. `is_write` says that it was to write something.
+    pub fn follow(&mut self, result: Result<Flow, Failed>, is_write: bool, now: Instant) -> ControlFlow<Outcome> {
+        match result {
+            Ok(Flow::Wait(duration)) => ControlFlow::Break(Outcome::RequeueAfter(duration)),
+            Ok(Flow::Continue) => {
+                self.has_acted = true;
+                if is_write {
+                    self.memory().pace.wrote(now);
+                }
+                ControlFlow::Continue(())
+            }
+            Err(Failed::Stale) => match self.went_stale(now) {
+                Some(wait) => ControlFlow::Break(Outcome::RequeueAfter(wait)),
+                None => ControlFlow::Continue(()),
+            },
+            Err(Failed::Api(error)) => {
+                // A write that was refused is one, too.
+                if error.is_answered_write() {
+                    self.memory().pace.wrote(now);
+                }
+                ControlFlow::Break(self.trouble(error))
+            }
+        }
+    }
+
+    /// Looks at index and memory. `None` if the QuarksJob is not there any more.
+    fn look(&mut self) -> Option<Seen> {
+        let Self { tools, key, hand: InHand { memory, .. }, .. } = self;
+        let is_fresh = self.object.is_some();
+        let index = tools.index.read();
+        let indexed = index.quarks_job(key)?;
+        memory.identify(&indexed, is_fresh);
+        let jobs = index.jobs_of(&key.namespace, &memory.view(&indexed).uid);
+        memory.observe(&indexed, &jobs, is_fresh);
+        let namespace = index.monitored(&key.namespace).cloned();
+        let view = memory.view(&indexed);
+        let jobs = own_jobs(&view, &memory.current_jobs(jobs), memory.started.as_ref());
+        self.view = Arc::clone(&view);
+        self.namespace.clone_from(&namespace);
+        Some(Seen { view, jobs, namespace })
+    }
+
+    /// Reads the QuarksJob. False if it is gone: the watch will say so too; nothing is done for an object that is gone.
+    fn read_again(&mut self) -> Result<bool, Error> {
+        let before = self.tools.index.read().quarks_job(self.key).map(|view| view.resource_version.clone());
+        let Some(before) = before else { return Ok(false) };
+        let Some(read) = self.tools.read(self.key)? else { return Ok(false) };
+        self.memory().learn(&before, &read);
+        self.in_vain.read(&read.metadata.resource_version);
+        (self.object, self.must_read) = (Some(read), false);
+        Ok(true)
+    }
+
+    /// What a step wrote rested on an object that has changed, or so it was said: it is read again. If that happens again and again
+    /// though nothing has changed, it waits for this long.
+    fn went_stale(&mut self, now: Instant) -> Option<Duration> {
+        self.must_read = true;
+        let version = self.view.resource_version.clone();
+        if !self.in_vain.failed(&version) {
+            return None;
+        }
+        let pause = Pause::after(self.memory().record, REFUSAL_BACKOFF, now);
+        let wait = pause.until - now;
+        warn!("a write fails again and again though nothing has changed key={} retry_seconds={}", self.key, wait.as_secs());
+        self.memory().record = Some(pause);
+        Some(wait)
+    }
+
+    /// What condition `Ready` says beside a run.
+    pub fn ready(&self) -> (Readiness, String) {
+        ready_beside_run(&self.view, self.namespace.as_ref())
+    }
+
+    /// A builder of the status that follows `status`.
+    pub fn status<'b>(&'b self, status: &QuarksJobStatus, now: &'b str) -> StatusBuilder<'b> {
+        StatusBuilder::new(&self.view, status, now)
+    }
+
+    /// Writes the status, if it differs from `old`.
+    pub fn write_status(&mut self, old: &QuarksJobStatus, status: &QuarksJobStatus) -> Result<(), Failed> {
+        if status == old {
+            return Ok(());
+        }
+        let version = self.view.resource_version.clone();
+        let action = Action::WriteStatus { key: self.key, version: &version, status };
+        let lost = match self.tools.client.call::<QuarksJob>(&action.request()) {
+            Ok(object) => {
+                self.memory().learn(&version, &object);
+                self.hand.memory.known().and_then(|known| lost_field(status, &known.status))
+            }
+            // Either it is gone, or its status is no resource of its own.
+            Err(error) if error.is_not_found() => match self.tools.read(self.key)? {
+                Some(object) if object.metadata.resource_version == version => Some("all of it"),
+                Some(_) | None => return Err(Failed::Stale),
+            },
+            Err(error) => return Err(error.into()),
+        };
+        let Some(field) = lost else {
+            self.memory().record = None;
+            self.tell_invalid_request(old, status);
+            return Ok(());
+        };
+        let now = Instant::now();
+        let pause = Pause::after(self.memory().record, REFUSAL_BACKOFF, now);
+        self.memory().record = Some(pause);
+        warn!(
+            "status written and not kept, will be tried again: is the CRD older than the operator (kubectl apply -f manifests/crd.yaml), or does a \
+             mutating webhook change it? key={} field=status:{field:?} retry_seconds={}",
+            self.key,
+            (pause.until - now).as_secs()
+        );
+        Ok(())
+    }
+
+    /// Whatever the status is written for, it may be the first to say that the request is none.
+    fn tell_invalid_request(&self, old: &QuarksJobStatus, status: &QuarksJobStatus) {
+        let is_said = |status: &QuarksJobStatus| ready_of(status).is_some_and(|(_, reason)| reason == INVALID_REQUEST);
+        if let Some(ready) = status.condition("Ready").filter(|_| is_said(status) && !is_said(old)) {
+            self.tell(Note::warning(INVALID_REQUEST, "Observe", ready.message.clone()));
+        }
+    }
+
+    /// The Job of the trigger that waited is there.
+    pub fn trigger_served(&mut self) {
+        if let Some(seen) = self.memory().waiting.trigger_seen.take() {
+            self.tools.metrics.job_created(seen.elapsed());
+        }
+    }
+
+    /// Leaves an Event on the QuarksJob.
+    pub fn tell(&self, note: Note) {
+        self.tools.events.send(self.key, &self.view.uid, note);
+    }
+
+    /// The time for a status.
+    pub fn now(&self) -> String {
+        clock::now_seconds()
+    }
+}
+
+/// Who may write the QuarksJob now, as index and memory show it.
+pub fn claimed_by(index: &Index, indexed: &Arc<QuarksJobView>, memory: &Memory) -> Controller {
+    let (view, started) = (memory.view(indexed), memory.started.as_ref());
+    let jobs = memory.current_jobs(index.jobs_of(&view.key.namespace, &view.uid));
+    let jobs = own_jobs(&view, &jobs, started);
+    Stage::of(&Snapshot { view: &view, jobs: &jobs, namespace: None, started }).controller()
+}
+
+/// The other controller has the key; it is going to hand it over.
+#[derive(Debug)]
+pub struct InOtherHand;
+
+/// What condition `Ready` says beside a run.
+pub fn ready_beside_run(view: &QuarksJobView, namespace: Option<&NamespaceView>) -> (Readiness, String) {
+    // Something that goes missing during a run is found by the next look.
+    let of = |namespace| readiness(view, namespace, pending(view).is_some(), false);
+    let readiness = namespace.map_or(Readiness::Ready, of);
+    (readiness, ready_message(readiness, view, None))
+}
+
+/// All that decisions rest on and that others can change, as a hash: while it stays the same, nothing has changed.
+pub fn grounds(snapshot: &Snapshot<'_>, waiting: &Waiting, due: Option<Instant>) -> u64 {
+    let Snapshot { view, jobs, namespace, started } = snapshot;
+    let mut hasher = DefaultHasher::new();
+    (view.generation, &view.request, view.marker.runs, &view.marker.once, &view.marker.config, started.is_some()).hash(&mut hasher);
+    for OwnJob { view: job, .. } in *jobs {
+        (job.uid.as_str(), job.end.is_some(), job.is_being_deleted, job.has_ttl).hash(&mut hasher);
+    }
+    (namespace.map(|namespace| (&namespace.service_account, namespace.assigns_users)), waiting.hold.as_ref().map(|hold| hold.until))
+        .hash(&mut hasher);
+    (waiting.missing.is_some(), &waiting.config, due).hash(&mut hasher);
+    hasher.finish()
+}
