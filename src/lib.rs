@@ -6,6 +6,9 @@
 
 pub mod api;
 pub mod kube;
+pub mod contract;
+pub mod rules;
+pub mod views;
 pub mod watch;
 pub mod index;
 pub mod queue;
@@ -21,6 +24,7 @@ pub mod digest;
 pub mod json;
 pub mod log;
 pub mod moment;
+mod planted;
 pub mod shutdown;
 pub mod threads;
 pub mod until;

@@ -5,7 +5,7 @@
 mod support;
 
 use quarks_job::api::Uid;
-use quarks_job::controller::names::job_name;
+use quarks_job::rules::names::job_name;
 use serde_json::{Value, json};
 use support::play::{self, End, path};
 use support::probe::{Samples, listening};

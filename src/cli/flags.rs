@@ -10,10 +10,10 @@ use log::LevelFilter;
 use super::CliError;
 use crate::api::is_subdomain;
 use crate::canonical::thousandths;
-use crate::controller::sidecar::{SidecarUser, resources, volume};
-use crate::controller::template::SidecarSettings;
 use crate::election::Timing;
 use crate::log::Format;
+use crate::rules::sidecar::{SidecarUser, resources, volume};
+use crate::rules::template::SidecarSettings;
 
 /// Everything that can be set. Names are those of the original where it had them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -252,7 +252,7 @@ impl Flags {
             }
         }
         let monitored_id = value("monitored-id").unwrap_or_else(|| "default".to_owned());
-        if monitored_id.len() > 63 || crate::controller::names::label_value(&monitored_id) != monitored_id {
+        if monitored_id.len() > 63 || crate::rules::names::label_value(&monitored_id) != monitored_id {
             return Err(bad(find("monitored-id"), "is no label value: at most 63 letters, digits, dashes, dots and underscores"));
         }
         let seconds = |name: &str, default: usize| {

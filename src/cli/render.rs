@@ -9,11 +9,11 @@ use super::flags::{Given, Row, SIDECAR};
 use super::manifest::{Object, objects};
 use super::{CliError, print, remark};
 use crate::api::{API_VERSION, KIND, ObjectKey, Spec, Strategy, Trigger, Uid};
-use crate::controller::names::job_name;
-use crate::controller::record::RunRecord;
-use crate::controller::template::{SidecarSettings, build_job, has_delete_pod_label, ignored_fields, ttl_seconds};
+use crate::contract::record::RunRecord;
 use crate::digest::Digest;
 use crate::log::Format;
+use crate::rules::names::job_name;
+use crate::rules::template::{SidecarSettings, build_job, has_delete_pod_label, ignored_fields, ttl_seconds};
 use crate::yaml;
 
 /// `render --help`.

@@ -14,10 +14,10 @@ use super::flags::{CONTEXT, Given, KUBECONFIG, Row, bad, boolean};
 use super::{CliError, print, remark};
 use crate::api::{ANNOTATION_RUN_REQUESTED, LastRun, ObjectKey, Outcome, QuarksJob, Resource, Uid, is_subdomain};
 use crate::clock;
-use crate::controller::identity::own_status;
-use crate::controller::record::{Marker, REQUEST_MAX, RunRecord};
+use crate::contract::record::{Marker, REQUEST_MAX, RunRecord};
 use crate::kube::error::one_line;
 use crate::kube::{Client, ClientOptions, Config, Error, Request};
+use crate::views::identity::own_status;
 use crate::watch::{Jitter, WatchEvent, WatchSpec, spawn};
 
 /// `trigger --help`.

@@ -6,12 +6,12 @@
 
 use std::time::Instant;
 
-use crate::index::{NamespaceView, QuarksJobView};
+use crate::views::{NamespaceView, QuarksJobView};
 
-use super::identity::{OwnJob, StartedRun, remembered_record};
-use super::names::job_name;
-use super::planted::{Defect, is_planted};
-use super::record::RunRecord;
+use crate::contract::record::RunRecord;
+use crate::planted::{Defect, is_planted};
+use crate::rules::names::job_name;
+use crate::views::identity::{OwnJob, StartedRun, remembered_record};
 
 /// One of the two controllers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,17 +7,17 @@ use serde_json::json;
 
 use super::*;
 use crate::api::{ActiveRun, Job, JobEnd, ObjectKey, QuarksJob, ResourceVersion, Strategy, Trigger, Uid};
+use crate::contract::record::{Marker, RunRecord};
 use crate::controller::errand::decide::{self as errand, ReferencesSeen, Step as E};
-use crate::controller::identity::own_jobs;
 use crate::controller::job::decide::{self as job_controller, JOB_UNSEEN_LIMIT, Step as J};
 use crate::controller::job::tidy::{self, Step as T};
-use crate::controller::record::{Marker, RunRecord};
 use crate::controller::shared::decision::Decision as Decided;
 use crate::controller::shared::memory::Hold;
 use crate::controller::shared::ready::Readiness;
-use crate::controller::triggers::Pending;
 use crate::digest;
-use crate::index::JobView;
+use crate::views::JobView;
+use crate::views::identity::own_jobs;
+use crate::views::triggers::Pending;
 
 const UID: &str = "u1";
 

@@ -16,9 +16,9 @@ use crate::digest::short_hex;
 use crate::kube::{Client, Error};
 use crate::shutdown::Shutdown;
 
-use super::names::cut;
 use super::outbox::{Offered, Outbox};
 use super::shared::action::Action;
+use crate::rules::names::cut;
 
 /// Name of the controller in Events.
 const CONTROLLER: &str = "quarks.cloudfoundry.org/quarks-job";

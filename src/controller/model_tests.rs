@@ -26,7 +26,7 @@ use self::acts::{Act, key, sequence};
 use self::ledger::Seen;
 use self::world::{Faults, World};
 use super::claims::Controller;
-use super::planted::{Defect, plant};
+use crate::planted::{Defect, plant};
 
 /// Sequences of the test.
 const SEQUENCES: u64 = 100_000;

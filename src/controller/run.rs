@@ -28,7 +28,7 @@ use super::shared::choices::Choices;
 use super::shared::memory::Memories;
 use super::shared::trouble::remedy;
 use super::shared::turn::Tools;
-use super::template::SidecarSettings;
+use crate::rules::template::SidecarSettings;
 
 /// How the operator runs.
 #[derive(Clone, Debug)]

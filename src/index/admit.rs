@@ -12,8 +12,8 @@ use std::sync::{Mutex, PoisonError};
 use serde::Deserialize;
 
 use super::store::{Index, SharedIndex};
-use super::{JobView, NamespaceView, QuarksJobView};
 use crate::api::{KIND, ObjectKey, is_our_group};
+use crate::views::{JobView, NamespaceView, QuarksJobView};
 
 /// Owners of Jobs that are remembered as not known. More than appear in the moment between an owner and its Job.
 const PASSED_OVER: usize = 1_024;

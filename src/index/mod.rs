@@ -4,8 +4,6 @@
 //! object itself is read, or the write carries the resourceVersion it was decided on.
 
 mod admit;
-mod extract;
 mod store;
 
-pub use extract::{JobView, MISSING_REFERENCE, NamespaceView, QuarksJobView, ReadyView};
 pub use store::{Change, Changed, ConfigNeed, Index, SharedIndex};

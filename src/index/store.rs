@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::admit::PassedOver;
-use super::{JobView, NamespaceView, QuarksJobView};
 use crate::api::{ObjectKey, Uid};
-use crate::controller::identity::run_of;
-use crate::controller::planted::{Defect, is_planted};
-use crate::controller::references::{Reference, ReferenceKind};
-use crate::controller::versions::may_be_version_of;
+use crate::planted::{Defect, is_planted};
+use crate::rules::references::{Reference, ReferenceKind};
+use crate::rules::versions::may_be_version_of;
+use crate::views::identity::run_of;
+use crate::views::{JobView, NamespaceView, QuarksJobView};
 use crate::watch::WatchEvent;
 
 /// One event of one watch.

@@ -3,7 +3,7 @@
 use super::document::DocumentError;
 use super::expect::Seen;
 use super::files::FileError;
-use super::report::OutputErrorReason;
+use crate::contract::report::OutputErrorReason;
 
 /// What to do about one container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

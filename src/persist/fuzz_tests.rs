@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use super::data::Data;
 use super::document::{DocumentError, is_secret_key, parse, parse_fan_out};
-use super::report::{OutputError, OutputErrorReason, REPORT_LIMIT, Report, ReportError, StoredSecret};
 use crate::api::{JobEnd, Outcome, PodReport};
-use crate::controller::verdict::verdict;
+use crate::contract::report::{OutputError, OutputErrorReason, REPORT_LIMIT, Report, ReportError, StoredSecret};
+use crate::rules::verdict::verdict;
 
 /// Seeds that found something once, and two more. 1: a report that counts errors and names none was a success to the operator.
 const KEPT: [u64; 3] = [1, 2, 0x5eed];

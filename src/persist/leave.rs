@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use super::api::Api;
-use super::plan::Plan;
-use super::report::OutputErrorReason;
 use crate::api::QuarksJobHead;
-use crate::controller::record::Marker;
+use crate::contract::plan::Plan;
+use crate::contract::record::Marker;
+use crate::contract::report::OutputErrorReason;
 use crate::kube::Error;
 use crate::moment::Moment;
 

@@ -13,11 +13,9 @@ mod files;
 mod fuzz_tests;
 mod inotify;
 mod leave;
-mod plan;
 mod pod_watch;
 mod progress;
 mod read;
-mod report;
 mod retry;
 mod rules;
 mod run;
@@ -29,6 +27,4 @@ pub(crate) mod versions;
 mod write;
 
 pub(crate) use api::each_version;
-pub use plan::*;
-pub use report::*;
 pub use run::main;

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use super::decide::{Verdict, decide};
 use super::expect::{count_containers, observe};
-use super::plan::Plan;
-use super::report::{OutputError, OutputErrorReason, Report};
 use super::store::{Ended, Outcome};
 use crate::api::{Pod, Uid};
+use crate::contract::plan::Plan;
+use crate::contract::report::{OutputError, OutputErrorReason, Report};
 
 /// Mapped containers on their way.
 #[derive(Debug)]
@@ -112,8 +112,8 @@ fn error(reason: OutputErrorReason, container: &str, message: String) -> OutputE
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::report::StoredSecret;
     use super::*;
+    use crate::contract::report::StoredSecret;
 
     fn plan(write_on_failure: bool) -> Plan {
         serde_json::from_value(json!({

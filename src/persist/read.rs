@@ -7,8 +7,8 @@ use super::data::Data;
 use super::decide::Fault;
 use super::document;
 use super::files;
-use super::plan::Plan;
 use super::secrets::{Desired, Marks, Source, base_name, check_free};
+use crate::contract::plan::Plan;
 
 /// Reads and checks one file. Any error means that nothing of the file is stored.
 pub fn read_file(

@@ -14,10 +14,10 @@ use super::environment::{Environment, termination_log};
 use super::files;
 use super::inotify::FileWatch;
 use super::progress::Progress;
-use super::report::{OutputError, OutputErrorReason, Report};
 use super::store::Outcome;
 use super::storer::Order;
 use crate::api::Pod;
+use crate::contract::report::{OutputError, OutputErrorReason, REPORT_LIMIT, Report};
 use crate::log::Format;
 
 /// Exit code after SIGTERM with output that is not stored: 128 + 15.
@@ -108,7 +108,7 @@ pub(super) fn refuse(message: String) -> Finish {
     log::error!("output cannot be stored: error={message:?}");
     let (container, file) = (String::new(), String::new());
     let error = OutputError { reason: OutputErrorReason::OutputNotStored, container, file, message };
-    Finish { report: Report { errors: vec![error], ..Report::default() }, limit: super::REPORT_LIMIT, ending: Ending::Done }
+    Finish { report: Report { errors: vec![error], ..Report::default() }, limit: REPORT_LIMIT, ending: Ending::Done }
 }
 
 fn write_report(path: &Path, text: &str) -> io::Result<()> {

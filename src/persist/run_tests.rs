@@ -8,12 +8,13 @@ use crossbeam_channel::{Receiver, Sender, never, unbounded};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::contract::report::OutputErrorReason;
+use crate::contract::report::StoredSecret;
 use crate::kube::Method;
 use crate::kube::config::Auth;
 use crate::kube::scripted::TempDir;
 use crate::kube::transport::{HttpRequest, HttpResponse, Transport, TransportError, TransportErrorKind};
 use crate::persist::store::Outcome;
-use crate::persist::{OutputErrorReason, StoredSecret};
 
 const CANARY: &str = "CANARY-s3cr3t";
 

@@ -11,11 +11,11 @@ use signal_hook::iterator::{Handle, Signals};
 use super::api::KubeApi;
 use super::environment::Environment;
 use super::pod_watch::PodWatch;
-use super::report::Report;
 use super::retry::Backoff;
 use super::run::{Channels, Ending, Event, Files, Finish, refuse, run_loop, stopped_early};
 use super::store::Store;
 use super::storer::run_storer;
+use crate::contract::report::{REPORT_LIMIT, Report};
 use crate::kube::{Client, ClientOptions, Config};
 use crate::threads::Thread;
 use crate::until::Until;
@@ -32,7 +32,7 @@ const CREDENTIAL_LIMIT: Duration = Duration::from_secs(60);
 /// The sidecar with everything real.
 pub(super) fn run_all(environment: &Environment) -> Finish {
     if environment.plan.containers.is_empty() {
-        return Finish { report: Report { stored: true, ..Report::default() }, limit: super::REPORT_LIMIT, ending: Ending::Done };
+        return Finish { report: Report { stored: true, ..Report::default() }, limit: REPORT_LIMIT, ending: Ending::Done };
     }
     let channels = Channels::new();
     let signals = match Listener::start(channels.events.0.clone(), &channels.panics.0) {

@@ -13,13 +13,13 @@ use super::api::Api;
 use super::decide::Fault;
 use super::environment::Environment;
 use super::leave::{Leave, NoLeave, Over};
-use super::plan::{ContainerPlan, Plan};
 use super::read::{read_file, read_log};
-use super::report::{OutputError, OutputErrorReason, StoredSecret};
 use super::retry::{Backoff, Patience};
 use super::secrets::Desired;
 use super::versions::{Found, Numbers};
 use super::write::{Above, Attempt, Failure, Step, attempt};
+use crate::contract::plan::{ContainerPlan, Plan};
+use crate::contract::report::{OutputError, OutputErrorReason, StoredSecret};
 use crate::kube::Error;
 
 /// How often a log that ends too early is read again: the node may not have written all of it yet. About 1 s with the waits.

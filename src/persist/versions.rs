@@ -5,13 +5,13 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::plan::Plan;
 use super::rules;
 use super::secrets::{Desired, LiveMeta, LiveSecret, NewMeta, NewSecret, is_within};
 use crate::api::{
     ANNOTATION_SOURCE_DESCRIPTION, ANNOTATION_WRITTEN_BY, API_VERSION, KIND, LABEL_CONTAINER_NAME, LABEL_SECRET_KIND, LABEL_SECRET_VERSION,
     ObjectMeta, OwnerReference, StringMap, split_version,
 };
+use crate::contract::plan::Plan;
 
 /// Value of the label that marks a versioned Secret.
 pub const VERSIONED_KIND: &str = "versionedSecret";

@@ -4,9 +4,9 @@
 //! resourceVersion of what was read; a version is only ever created. Not for retries: see `store`.
 
 use super::api::Api;
-use super::plan::Plan;
 use super::secrets::{Desired, Existing, decide_existing, foreign_writer};
 use super::versions;
+use crate::contract::plan::Plan;
 use crate::kube::{Answer, Error};
 
 /// Rounds of read and write within one attempt, when others keep changing the same Secret.

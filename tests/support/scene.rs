@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use quarks_job::api::Uid;
-use quarks_job::controller::names::job_name;
+use quarks_job::rules::names::job_name;
 use serde_json::{Value, json};
 
 use super::play::{self, End, path};

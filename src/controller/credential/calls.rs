@@ -8,8 +8,9 @@ use serde_json::json;
 use crate::api::{ObjectKey, ObjectMeta, Resource, Secret, StringMap, TOKEN_SECRET};
 use crate::controller::shared::action::Action;
 use crate::controller::shared::trouble::remedy;
-use crate::index::{JobView, SharedIndex};
+use crate::index::SharedIndex;
 use crate::kube::{self, Client, Error, Request};
+use crate::views::JobView;
 use crate::watch::{Listed, list_all};
 
 use super::CredentialError;

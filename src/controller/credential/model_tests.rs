@@ -3,8 +3,8 @@
 
 use super::state::*;
 use crate::api::{ObjectKey, ResourceVersion, Uid};
-use crate::controller::planted::{Defect, plant};
 use crate::moment::Moment;
+use crate::planted::{Defect, plant};
 use crate::watch::Jitter;
 use std::time::Duration;
 

@@ -9,8 +9,8 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::api::{ObjectKey, ResourceVersion, Uid};
-use crate::controller::planted::{Defect, is_planted};
 use crate::moment::Moment;
+use crate::planted::{Defect, is_planted};
 use crate::queue::Backoff;
 
 /// Life of a token in seconds: the spec's limit. The API server may give less, or more.

@@ -7,9 +7,9 @@ use crate::controller::claims::Snapshot;
 use crate::controller::shared::decision::Decision;
 use crate::controller::shared::memory::Hold;
 use crate::controller::shared::ready::{Readiness, readiness};
-use crate::controller::triggers::{Pending, pending};
 use crate::digest;
-use crate::index::QuarksJobView;
+use crate::views::QuarksJobView;
+use crate::views::triggers::{Pending, pending};
 
 use super::config::{Compared, compare, is_of_template};
 

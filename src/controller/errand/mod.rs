@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::credential::Credentials;
 use super::shared::turn::Tools;
-use super::template::SidecarSettings;
+use crate::rules::template::SidecarSettings;
 
 pub use config::{ConfigStore, ConfigWatches};
 #[cfg(test)]

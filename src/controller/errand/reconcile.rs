@@ -10,7 +10,7 @@ use crate::controller::claims::{Controller, Stage};
 use crate::controller::shared::decision::{Decision, Failed, Flow, Outcome};
 use crate::controller::shared::memory::Memory;
 use crate::controller::shared::turn::{STEPS_MAX, Turn, grounds};
-use crate::index::QuarksJobView;
+use crate::views::QuarksJobView;
 
 use super::ErrandController;
 use super::decide::{Known, ReferencesSeen, Step, decide};

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 
 use crate::api::{QuarksJob, Spec, Strategy};
+use crate::contract::record::Marker;
 use crate::controller::events::Note;
-use crate::controller::record::Marker;
-use crate::controller::references;
 use crate::controller::shared::action::Action;
 use crate::controller::shared::decision::{Failed, Flow};
 use crate::controller::shared::memory::Known;
@@ -16,6 +15,7 @@ use crate::controller::shared::pace::Pause;
 use crate::controller::shared::ready::{Readiness, ready_message, ready_of};
 use crate::controller::shared::trouble::REFUSAL_BACKOFF;
 use crate::controller::shared::turn::Turn;
+use crate::rules::references;
 
 use super::ErrandController;
 use super::config::LookError;

@@ -7,21 +7,21 @@ use log::{debug, info, warn};
 use serde_json::Value;
 
 use crate::api::{Job, ObjectKey, QuarksJob, Spec, Trigger};
+use crate::contract::record::RunRecord;
 use crate::controller::credential::{CredentialError, Run};
 use crate::controller::events::Note;
-use crate::controller::identity::{StartedRun, run_of};
-use crate::controller::names::job_name;
-use crate::controller::record::RunRecord;
-use crate::controller::references;
 use crate::controller::shared::action::Action;
 use crate::controller::shared::decision::{Failed, Flow};
 use crate::controller::shared::lookup::may_not_list_message;
 use crate::controller::shared::memory::Hold;
 use crate::controller::shared::trouble::{REFUSAL_BACKOFF, TERMINATING_RETRY, remedy};
 use crate::controller::shared::turn::Turn;
-use crate::controller::template::{build_job, has_delete_pod_label, ignored_fields, ttl_seconds};
-use crate::controller::triggers::Pending;
 use crate::kube::{Answer, Error};
+use crate::rules::names::job_name;
+use crate::rules::references;
+use crate::rules::template::{build_job, has_delete_pod_label, ignored_fields, ttl_seconds};
+use crate::views::identity::{StartedRun, run_of};
+use crate::views::triggers::Pending;
 
 use super::ErrandController;
 use super::config::{Compared, compare};

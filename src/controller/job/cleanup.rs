@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 use log::{debug, info, warn};
 
 use crate::api::{ObjectKey, ObjectMeta, Outcome, OwnerReference, PodReport, Spec, Uid};
-use crate::controller::identity::OwnJob;
-use crate::controller::names::run_of_job_name;
 use crate::controller::shared::action::Action;
 use crate::controller::shared::decision::Failed;
 use crate::controller::shared::pace::Pause;
 use crate::controller::shared::turn::Tools;
-use crate::controller::versions::{Version, is_of_output, is_own, surplus};
-use crate::index::{JobView, QuarksJobView};
 use crate::kube::{Answer, Error, Propagation};
 use crate::queue::Backoff;
+use crate::rules::names::run_of_job_name;
+use crate::rules::versions::{Version, is_of_output, is_own, surplus};
+use crate::views::identity::OwnJob;
+use crate::views::{JobView, QuarksJobView};
 
 use super::judge::{each_pod, is_pod_of, judge, selector_of_quarks_job};
 use super::leftovers::Leftovers;
@@ -245,7 +245,7 @@ mod tests {
 
     use super::*;
     use crate::api::Trigger;
-    use crate::controller::record::RunRecord;
+    use crate::contract::record::RunRecord;
 
     #[test]
     fn pods_of_the_newest_runs_are_kept() {

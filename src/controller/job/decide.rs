@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use crate::api::ActiveRun;
+use crate::contract::record::RunRecord;
 use crate::controller::claims::Stage;
-use crate::controller::identity::OwnJob;
-use crate::controller::record::RunRecord;
 use crate::controller::shared::decision::Decision;
 use crate::controller::shared::ready::API_UNAVAILABLE;
-use crate::index::QuarksJobView;
+use crate::views::QuarksJobView;
+use crate::views::identity::OwnJob;
 
 /// How long a Job that we created may stay unseen by the watch before it is looked up by name.
 pub const JOB_UNSEEN_LIMIT: Duration = Duration::from_secs(30);

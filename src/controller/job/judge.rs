@@ -1,13 +1,13 @@
 //! How a run ended: its Job says it, and with output the sidecars' reports. The pods are read page by page.
 
 use crate::api::{LABEL_JOB_UID, LABEL_QJOB_NAME, ObjectKey, PodReport, Resource, Uid};
-use crate::controller::identity::OwnJob;
-use crate::controller::names::label_value;
 use crate::controller::shared::decision::Failed;
 use crate::controller::shared::lookup::PAGE;
-use crate::controller::verdict::{Tally, Verdict};
-use crate::index::JobView;
 use crate::kube::{Client, Request};
+use crate::rules::names::label_value;
+use crate::rules::verdict::{Tally, Verdict};
+use crate::views::JobView;
+use crate::views::identity::OwnJob;
 use crate::watch::{Listed, list_all};
 
 /// With output the sidecars' reports decide: one pod at a time, however many there are.

@@ -6,11 +6,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::api::{ObjectKey, Uid};
-use crate::controller::identity::OwnJob;
 use crate::controller::shared::memory::{Acted, is_acted_on};
 use crate::controller::shared::pace::{Pace, Pause};
 use crate::controller::shared::trouble::REFUSAL_BACKOFF;
-use crate::index::JobView;
+use crate::views::JobView;
+use crate::views::identity::OwnJob;
 
 use super::tidy::Pauses;
 

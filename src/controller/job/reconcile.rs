@@ -9,12 +9,12 @@ use log::{debug, warn};
 
 use crate::api::{ObjectKey, Uid};
 use crate::controller::claims::{Controller, Snapshot, Stage};
-use crate::controller::identity::{StartedRun, own_jobs};
 use crate::controller::shared::decision::{Decision, Failed, Outcome};
 use crate::controller::shared::memory::Waiting;
 use crate::controller::shared::turn::{STEPS_MAX, Turn, grounds};
-use crate::index::QuarksJobView;
 use crate::kube::{Answer, Error};
+use crate::views::QuarksJobView;
+use crate::views::identity::{StartedRun, own_jobs};
 
 use super::JobController;
 use super::cleanup::CleanUp;

@@ -2,15 +2,15 @@
 
 use crate::api::{ActiveRun, LastRun, Outcome, QuarksJobStatus, Trigger};
 use crate::clock;
+use crate::contract::record::Marker;
 use crate::controller::events::Note;
-use crate::controller::identity::OwnJob;
-use crate::controller::names::job_name;
-use crate::controller::record::Marker;
 use crate::controller::shared::decision::{Failed, Flow};
 use crate::controller::shared::ready::{Readiness, ready_message};
 use crate::controller::shared::turn::Turn;
-use crate::controller::verdict::Verdict;
-use crate::index::{JobView, QuarksJobView};
+use crate::rules::names::job_name;
+use crate::rules::verdict::Verdict;
+use crate::views::identity::OwnJob;
+use crate::views::{JobView, QuarksJobView};
 
 use super::judge::judge;
 
@@ -158,7 +158,7 @@ fn output_reason(reason: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
     use crate::api::{QuarksJob, Uid};
-    use crate::controller::record::RunRecord;
+    use crate::contract::record::RunRecord;
     use serde_json::json;
 
     fn view(strategy: &str) -> QuarksJobView {

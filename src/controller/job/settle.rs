@@ -7,9 +7,8 @@ use log::{debug, info, warn};
 
 use crate::api::{ObjectKey, QuarksJob, Strategy};
 use crate::clock;
+use crate::contract::record::{Marker, RunRecord};
 use crate::controller::events::Note;
-use crate::controller::identity::{OwnJob, run_of};
-use crate::controller::record::{Marker, RunRecord};
 use crate::controller::shared::action::Action;
 use crate::controller::shared::decision::{Failed, Flow};
 use crate::controller::shared::memory::Known;
@@ -17,10 +16,11 @@ use crate::controller::shared::pace::Pause;
 use crate::controller::shared::ready::ready_of;
 use crate::controller::shared::trouble::REFUSAL_BACKOFF;
 use crate::controller::shared::turn::Turn;
-use crate::controller::verdict::Verdict;
 use crate::digest;
-use crate::index::{JobView, QuarksJobView};
 use crate::kube::{Answer, Error, Propagation};
+use crate::rules::verdict::Verdict;
+use crate::views::identity::{OwnJob, run_of};
+use crate::views::{JobView, QuarksJobView};
 
 use super::judge::judge;
 use super::record::{RunTimes, last_run, tell_end};

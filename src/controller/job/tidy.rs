@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use crate::api::{JobEnd, Outcome, Uid};
 use crate::controller::claims::Snapshot;
-use crate::controller::identity::OwnJob;
 use crate::controller::shared::decision::Decision;
-use crate::index::JobView;
+use crate::views::JobView;
+use crate::views::identity::OwnJob;
 
 /// Jobs of one QuarksJob for which a refused clean-up is tried before it pauses.
 const REFUSED_MAX: usize = 3;

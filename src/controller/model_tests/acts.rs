@@ -8,8 +8,8 @@ use crate::api::{
     ANNOTATION_RUN_REQUESTED, ANNOTATION_SETTLED, ActiveRun, Condition, LastRun, ObjectKey, ObjectMeta, Outcome, QuarksJob,
     QuarksJobStatus, Strategy, Trigger, Uid,
 };
-use crate::controller::names::job_name;
-use crate::controller::record::{Marker, RunRecord};
+use crate::contract::record::{Marker, RunRecord};
+use crate::rules::names::job_name;
 
 /// The UID that restored objects had.
 const FORMER: &str = "uid-former";

@@ -9,11 +9,11 @@ use super::world::{SERVED, Stored};
 use crate::api::{
     ANNOTATION_RUN_REQUESTED, ANNOTATION_SETTLED, ActiveRun, JobEnd, ObjectKey, Outcome, QuarksJob, QuarksJobStatus, Strategy, Trigger, Uid,
 };
-use crate::controller::names::job_name;
-use crate::controller::record::{Marker, RunRecord};
-use crate::controller::template::ttl_seconds;
+use crate::contract::record::{Marker, RunRecord};
 use crate::digest::Digest;
-use crate::index::{JobView, QuarksJobView};
+use crate::rules::names::job_name;
+use crate::rules::template::ttl_seconds;
+use crate::views::{JobView, QuarksJobView};
 
 /// Which operator, which of its lives, and how many calls had been made when its step began.
 #[derive(Clone, Copy, Debug)]

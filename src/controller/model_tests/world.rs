@@ -14,11 +14,11 @@ use crate::api::{
     ANNOTATION_RUN, ANNOTATION_SETTLED, Job, JobEnd, KIND, ObjectKey, ObjectMeta, OwnerReference, QuarksJob, QuarksJobStatus,
     ResourceVersion, Strategy, Uid,
 };
-use crate::controller::identity::own_status;
-use crate::controller::record::{Marker, RunRecord};
+use crate::contract::record::{Marker, RunRecord};
 use crate::controller::shared::action::Action;
 use crate::controller::shared::memory::Known;
-use crate::index::{JobView, QuarksJobView};
+use crate::views::identity::own_status;
+use crate::views::{JobView, QuarksJobView};
 
 /// The namespace that the operators serve.
 pub const SERVED: &str = "served";

@@ -9,7 +9,7 @@ use crate::api::{ANNOTATION_SETTLED, Event, ObjectKey, OwnerReference, QuarksJob
 use crate::kube::{DeleteOptions, Propagation, Request};
 
 use super::status::patch_body;
-use crate::controller::record::Marker;
+use crate::contract::record::Marker;
 
 /// One write.
 #[derive(Debug)]

@@ -8,8 +8,8 @@ use crate::kube::{Error, Request};
 use crate::persist::each_version;
 use crate::watch::{Listed, list_all};
 
-use crate::controller::references::{Reference, collect};
-use crate::controller::versions::{Version, referenced_bases, resolve};
+use crate::rules::references::{Reference, collect};
+use crate::rules::versions::{Version, referenced_bases, resolve};
 
 use super::choices::Choice;
 use super::turn::Tools;

@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::api::{ActiveRun, ObjectKey, QuarksJob, QuarksJobStatus, ResourceVersion, Uid};
+use crate::contract::record::RunRecord;
 use crate::controller::claims::Controller;
-use crate::controller::identity::{StartedRun, own_status};
-use crate::controller::planted::{Defect, is_planted};
-use crate::controller::record::RunRecord;
-use crate::controller::verdict::Verdict;
-use crate::index::{JobView, NamespaceView, QuarksJobView};
+use crate::planted::{Defect, is_planted};
+use crate::rules::verdict::Verdict;
+use crate::views::identity::{StartedRun, own_status};
+use crate::views::{JobView, NamespaceView, QuarksJobView};
 
 use super::pace::{ConfigLoop, Pace, Pause};
 
@@ -343,7 +343,7 @@ fn lost_record(active: &ActiveRun, jobs: &[Arc<JobView>]) -> Option<StartedRun> 
 mod tests {
     use super::*;
     use crate::api::Trigger;
-    use crate::controller::record::{Marker, RunRecord};
+    use crate::contract::record::{Marker, RunRecord};
     use serde_json::json;
 
     fn object(version: &str, uid: &str) -> QuarksJob {

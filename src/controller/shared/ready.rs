@@ -1,9 +1,9 @@
 //! What condition `Ready` says. Pure.
 
 use crate::api::{Condition, QuarksJobStatus, Strategy};
-use crate::controller::record::REQUEST_MAX;
+use crate::contract::record::REQUEST_MAX;
 use crate::controller::shared::memory::Missing;
-use crate::index::{MISSING_REFERENCE, NamespaceView, QuarksJobView};
+use crate::views::{MISSING_REFERENCE, NamespaceView, QuarksJobView};
 
 /// Reason of condition `Ready` while answers are not the API server's, or come too late.
 pub const API_UNAVAILABLE: &str = "APIUnavailable";

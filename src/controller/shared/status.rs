@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::api::{ActiveRun, Condition, LastRun, Outcome, QuarksJobStatus, ResourceVersion};
-use crate::index::QuarksJobView;
+use crate::views::QuarksJobView;
 
-use crate::controller::names;
-use crate::controller::triggers::pending;
+use crate::rules::names;
+use crate::views::triggers::pending;
 
 use super::ready::Readiness;
 
@@ -186,7 +186,7 @@ fn cut(message: &str) -> String {
 mod tests {
     use super::*;
     use crate::api::{QuarksJob, Trigger};
-    use crate::controller::record::Marker;
+    use crate::contract::record::Marker;
 
     fn view(strategy: &str, generation: i64) -> QuarksJobView {
         let object: QuarksJob = serde_json::from_value(json!({

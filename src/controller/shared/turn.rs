@@ -14,11 +14,12 @@ use crate::api::{Job, ObjectKey, QuarksJob, QuarksJobStatus, Resource, ResourceV
 use crate::clock;
 use crate::controller::claims::{Controller, Snapshot, Stage};
 use crate::controller::events::{EventSender, Note};
-use crate::controller::identity::{OwnJob, own_jobs};
-use crate::controller::triggers::pending;
-use crate::index::{Index, JobView, NamespaceView, QuarksJobView, SharedIndex};
+use crate::index::{Index, SharedIndex};
 use crate::kube::{Client, Error, Request};
 use crate::metrics::Metrics;
+use crate::views::identity::{OwnJob, own_jobs};
+use crate::views::triggers::pending;
+use crate::views::{JobView, NamespaceView, QuarksJobView};
 
 use super::action::Action;
 use super::choices::Choices;

@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use ring::hmac::{Context, HMAC_SHA256, Key, Tag};
 
 use crate::api::StringMap;
-use crate::controller::references::{Reference, ReferenceKind};
 use crate::digest::{Digest, short_hex};
+use crate::rules::references::{Reference, ReferenceKind};
 
 /// Name of the algorithm, in front of each stored digest.
 const ALGORITHM: &str = "hmac-sha256";

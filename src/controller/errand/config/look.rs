@@ -8,14 +8,14 @@ use serde::Deserialize;
 use crate::api::{ANNOTATION_WRITTEN_BY, ObjectKey, ObjectMeta, Resource, StringMap, null_as_default};
 use crate::controller::errand::ErrandController;
 use crate::controller::events::Note;
-use crate::controller::references::{Reference, ReferenceKind};
 use crate::controller::shared::decision::{Failed, Flow};
 use crate::controller::shared::memory::{Missing, Waiting};
 use crate::controller::shared::turn::Turn;
-use crate::controller::versions::{bases_of, resolve_references};
 use crate::digest::Digest;
-use crate::index::QuarksJobView;
 use crate::kube::{Answer, Error, Request};
+use crate::rules::references::{Reference, ReferenceKind};
+use crate::rules::versions::{bases_of, resolve_references};
+use crate::views::QuarksJobView;
 
 use super::digest::ConfigKey;
 use super::key;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::api::{ObjectKey, ResourceVersion};
-use crate::controller::references::ReferenceKind;
+use crate::rules::references::ReferenceKind;
 
 use super::digest::{ConfigKey, ContentDigest};
 

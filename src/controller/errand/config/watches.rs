@@ -13,11 +13,11 @@ use serde::Deserialize;
 
 use crate::api::{CONFIG_KEY_SECRET, Resource, ResourceVersion};
 use crate::controller::dispatch::KeySender;
-use crate::controller::references::ReferenceKind;
 use crate::controller::shared::trouble::remedy;
 use crate::index::{ConfigNeed, SharedIndex};
 use crate::kube::Client;
 use crate::metrics::Metrics;
+use crate::rules::references::ReferenceKind;
 use crate::watch::{self, OnEnd, WatchEvent, WatchHandle, WatchSpec};
 
 use super::store::ConfigStore;

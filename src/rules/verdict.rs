@@ -4,7 +4,7 @@
 //! What cannot be read never counts as stored.
 
 use crate::api::{JobEnd, LastRun, Outcome, PodReport, StoredOutput};
-use crate::persist::{OutputError, Report, StoredSecret};
+use crate::contract::report::{OutputError, Report, StoredSecret};
 
 use super::names::cut;
 

@@ -60,7 +60,7 @@ fn cut_with_hash(text: &str, hashed: &str) -> String {
 }
 
 /// At most `max` bytes of `text`, cut at a character boundary.
-pub(super) fn cut(text: &str, max: usize) -> &str {
+pub fn cut(text: &str, max: usize) -> &str {
     let mut end = max.min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;

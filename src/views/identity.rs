@@ -7,13 +7,13 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::{JobView, QuarksJobView};
 use crate::api::{ActiveRun, LastRun, ObjectKey, ObjectMeta, QuarksJobStatus, Strategy, Trigger};
-use crate::index::{JobView, QuarksJobView};
 
-use super::names::{job_name, run_of_job_name};
-use super::planted::{Defect, is_planted};
-use super::record::{Marker, RunRecord};
 use super::triggers::pending;
+use crate::contract::record::{Marker, RunRecord};
+use crate::planted::{Defect, is_planted};
+use crate::rules::names::{job_name, run_of_job_name};
 
 /// The status, as far as it was written for the object with this metadata, and without run numbers that cannot be.
 pub fn own_status<'a>(metadata: &ObjectMeta, status: &'a QuarksJobStatus) -> Cow<'a, QuarksJobStatus> {

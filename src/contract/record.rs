@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{ANNOTATION_SETTLED, ActiveRun, ObjectMeta, Outcome, QuarksJobStatus, Strategy, Trigger, Uid};
 
-use super::planted::{Defect, is_planted};
+use crate::planted::{Defect, is_planted};
 
 /// Run numbers are exact in every JSON reader.
 const RUN_MAX: u64 = 1 << 53;

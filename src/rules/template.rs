@@ -11,11 +11,11 @@ use crate::api::{
     ANNOTATION_RUN, API_VERSION, FileOutput, GROUP, KIND, LABEL_QJOB_NAME, OUTPUT_MOUNT, ObjectKey, Output, SERVICE_ACCOUNT_DIR,
     SIDECAR_OUTPUT_ROOT, Spec, Uid,
 };
-use crate::persist::{ContainerPlan, Plan, SecretPlan};
+use crate::contract::plan::{ContainerPlan, Plan, SecretPlan};
 
 use super::names::{free_name, label_value, output_volume};
-use super::record::RunRecord;
 use super::sidecar::{SidecarUser, parsed, resources_in};
+use crate::contract::record::RunRecord;
 
 /// Volume with the sidecar's credential, if no other is called so.
 const TOKEN_VOLUME: &str = "output-persist-token";
@@ -276,7 +276,7 @@ fn list_at<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Vec<Val
 mod tests {
     use super::*;
     use crate::api::{SIDECAR_CONTAINER, TOKEN_SECRET, Trigger};
-    use crate::persist::{PLAN_VARIABLE, POD_NAME_VARIABLE, POD_NAMESPACE_VARIABLE, POD_UID_VARIABLE};
+    use crate::contract::plan::{PLAN_VARIABLE, POD_NAME_VARIABLE, POD_NAMESPACE_VARIABLE, POD_UID_VARIABLE};
 
     fn record(run: u64) -> RunRecord {
         RunRecord {
@@ -304,7 +304,7 @@ mod tests {
             image_pull_secret: Some("pull".into()),
             log_level: "info".into(),
             log_format: "json",
-            resources: super::super::sidecar::resources("").expect("valid"),
+            resources: crate::rules::sidecar::resources("").expect("valid"),
             ..SidecarSettings::default()
         };
         build_job(&ObjectKey::new("ns", "q.1"), &Uid::from("u1"), "q-1-x-1", &spec, &record(1), &settings, false)

@@ -1,8 +1,8 @@
 //! What makes a run start, as the QuarksJob says it. Pure.
 
+use super::QuarksJobView;
 use crate::api::{Strategy, Trigger};
 use crate::digest;
-use crate::index::QuarksJobView;
 
 /// Triggers that wait, taken together: one run consumes them all.
 #[derive(Clone, Debug, PartialEq, Eq)]

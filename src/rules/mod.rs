@@ -1,0 +1,8 @@
+//! Pure rules: from the spec and what was seen to names, Jobs, references, versions and outcomes. No clock, no I/O.
+
+pub mod names;
+pub mod references;
+pub mod sidecar;
+pub mod template;
+pub mod verdict;
+pub mod versions;
