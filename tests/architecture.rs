@@ -22,7 +22,7 @@ const PURE: [&str; 34] = [
     "controller/job/leftovers.rs",
     "controller/job/tidy.rs",
     "rules/names.rs",
-    "controller/outbox.rs",
+    "controller/shared/outbox.rs",
     "contract/record.rs",
     "rules/references.rs",
     "controller/shared/decision.rs",

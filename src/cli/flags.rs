@@ -7,13 +7,14 @@ use std::time::Duration;
 use lexopt::Arg;
 use log::LevelFilter;
 
-use super::CliError;
 use crate::api::is_subdomain;
 use crate::canonical::thousandths;
 use crate::election::Timing;
 use crate::log::Format;
 use crate::rules::sidecar::{SidecarUser, resources, volume};
 use crate::rules::template::SidecarSettings;
+
+use super::CliError;
 
 /// Everything that can be set. Names are those of the original where it had them.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,9 +5,6 @@ use std::ffi::OsString;
 use log::LevelFilter;
 use serde_json::Value;
 
-use super::flags::{Given, Row, SIDECAR};
-use super::manifest::{Object, objects};
-use super::{CliError, print, remark};
 use crate::api::{API_VERSION, KIND, ObjectKey, Spec, Strategy, Trigger, Uid};
 use crate::contract::record::RunRecord;
 use crate::digest::Digest;
@@ -15,6 +12,10 @@ use crate::log::Format;
 use crate::rules::names::job_name;
 use crate::rules::template::{SidecarSettings, build_job, has_delete_pod_label, ignored_fields, ttl_seconds};
 use crate::yaml;
+
+use super::flags::{Given, Row, SIDECAR};
+use super::manifest::{Object, objects};
+use super::{CliError, print, remark};
 
 /// `render --help`.
 pub(super) const HELP: &str = "\

@@ -10,15 +10,16 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded, never, select};
 use serde_json::json;
 
-use super::flags::{CONTEXT, Given, KUBECONFIG, Row, bad, boolean};
-use super::{CliError, print, remark};
 use crate::api::{ANNOTATION_RUN_REQUESTED, LastRun, ObjectKey, Outcome, QuarksJob, Resource, Uid, is_subdomain};
 use crate::clock;
 use crate::contract::record::{Marker, REQUEST_MAX, RunRecord};
 use crate::kube::error::one_line;
 use crate::kube::{Client, ClientOptions, Config, Error, Request};
-use crate::views::identity::own_status;
+use crate::rules::own_status::own_status;
 use crate::watch::{Jitter, WatchEvent, WatchSpec, spawn};
+
+use super::flags::{CONTEXT, Given, KUBECONFIG, Row, bad, boolean};
+use super::{CliError, print, remark};
 
 /// `trigger --help`.
 pub(super) const HELP: &str = "\

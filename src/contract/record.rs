@@ -7,7 +7,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::api::{ANNOTATION_SETTLED, ActiveRun, ObjectMeta, Outcome, QuarksJobStatus, Strategy, Trigger, Uid};
-
 use crate::planted::{Defect, is_planted};
 
 /// Run numbers are exact in every JSON reader.

@@ -6,12 +6,11 @@
 
 use std::time::Instant;
 
-use crate::views::{NamespaceView, QuarksJobView};
-
 use crate::contract::record::RunRecord;
 use crate::planted::{Defect, is_planted};
 use crate::rules::names::job_name;
 use crate::views::identity::{OwnJob, StartedRun, remembered_record};
+use crate::views::{NamespaceView, QuarksJobView};
 
 /// One of the two controllers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

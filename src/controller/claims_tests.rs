@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::*;
 use crate::api::{ActiveRun, Job, JobEnd, ObjectKey, QuarksJob, ResourceVersion, Strategy, Trigger, Uid};
 use crate::contract::record::{Marker, RunRecord};
 use crate::controller::errand::decide::{self as errand, ReferencesSeen, Step as E};
@@ -18,6 +17,8 @@ use crate::digest;
 use crate::views::JobView;
 use crate::views::identity::own_jobs;
 use crate::views::triggers::Pending;
+
+use super::*;
 
 const UID: &str = "u1";
 

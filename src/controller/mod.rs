@@ -8,12 +8,10 @@ pub(crate) mod claims;
 mod credential;
 mod dispatch;
 mod errand;
-mod events;
 mod health;
 mod job;
 #[cfg(test)]
 mod model_tests;
-mod outbox;
 mod run;
 mod shared;
 

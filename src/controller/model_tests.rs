@@ -21,12 +21,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use crate::planted::{Defect, plant};
+
 use self::actor::Operator;
 use self::acts::{Act, key, sequence};
 use self::ledger::Seen;
 use self::world::{Faults, World};
 use super::claims::Controller;
-use crate::planted::{Defect, plant};
 
 /// Sequences of the test.
 const SEQUENCES: u64 = 100_000;

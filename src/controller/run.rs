@@ -12,6 +12,7 @@ use crate::api::{ObjectKey, Resource};
 use crate::index::{Change, Changed, Index, SharedIndex};
 use crate::kube::Client;
 use crate::metrics::Metrics;
+use crate::rules::template::SidecarSettings;
 use crate::shutdown::Shutdown;
 use crate::threads::Thread;
 use crate::watch::{self, OnListed, Relister, WatchEvent, WatchHandle, WatchSpec};
@@ -20,15 +21,14 @@ use super::claims::Controller;
 use super::credential::{self, Credentials};
 use super::dispatch::{Beside, Closed, DRAIN, Dispatch, KeySender, keys};
 use super::errand::{ConfigStore, ConfigWatches, ErrandController};
-use super::events;
 use super::health::Health;
 use super::job::JobController;
 use super::job::leftovers::AllLeftovers;
 use super::shared::choices::Choices;
+use super::shared::events;
 use super::shared::memory::Memories;
 use super::shared::trouble::remedy;
 use super::shared::turn::Tools;
-use crate::rules::template::SidecarSettings;
 
 /// How the operator runs.
 #[derive(Clone, Debug)]

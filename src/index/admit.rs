@@ -11,9 +11,10 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
 
-use super::store::{Index, SharedIndex};
 use crate::api::{KIND, ObjectKey, is_our_group};
 use crate::views::{JobView, NamespaceView, QuarksJobView};
+
+use super::store::{Index, SharedIndex};
 
 /// Owners of Jobs that are remembered as not known. More than appear in the moment between an owner and its Job.
 const PASSED_OVER: usize = 1_024;

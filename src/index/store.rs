@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::admit::PassedOver;
 use crate::api::{ObjectKey, Uid};
 use crate::planted::{Defect, is_planted};
 use crate::rules::references::{Reference, ReferenceKind};
@@ -11,6 +10,8 @@ use crate::rules::versions::may_be_version_of;
 use crate::views::identity::run_of;
 use crate::views::{JobView, NamespaceView, QuarksJobView};
 use crate::watch::WatchEvent;
+
+use super::admit::PassedOver;
 
 /// One event of one watch.
 #[derive(Debug)]

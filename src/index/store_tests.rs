@@ -1,7 +1,8 @@
 use serde_json::json;
 
-use super::*;
 use crate::api::{Job, Namespace, QuarksJob};
+
+use super::*;
 
 fn qjob(namespace: &str, name: &str) -> Arc<QuarksJobView> {
     let object = json!({"metadata": {"namespace": namespace, "name": name, "uid": format!("{namespace}-{name}")}});

@@ -5,16 +5,18 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::environment::Environment;
-use super::files::FILE_LIMIT;
-use super::pod_watch::first_pod;
-use super::secrets::{ChangedSecret, LiveSecret, NewSecret};
-use super::versions::{Found, VERSIONED_KIND, note};
 use crate::api::{LABEL_SECRET_KIND, ObjectKey, ObjectMeta, QuarksJobHead, Resource, Uid};
+use crate::contract::version::VERSIONED_KIND;
 use crate::kube::{Client, Request, Result};
 use crate::moment::Moment;
 use crate::until::Until;
 use crate::watch::{Listed, list_all};
+
+use super::environment::Environment;
+use super::files::FILE_LIMIT;
+use super::pod_watch::first_pod;
+use super::secrets::{ChangedSecret, LiveSecret, NewSecret};
+use super::versions::{Found, note};
 
 /// Objects in one page of a list.
 const PAGE: u32 = 100;

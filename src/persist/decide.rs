@@ -1,9 +1,10 @@
 //! What to do with a container's output once its state is known (pure).
 
+use crate::contract::report::OutputErrorReason;
+
 use super::document::DocumentError;
 use super::expect::Seen;
 use super::files::FileError;
-use crate::contract::report::OutputErrorReason;
 
 /// What to do about one container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::leave::OUTAGE_LIMIT;
-use super::retry::REFUSED_LIMIT;
 use crate::api::{ObjectKey, SIDECAR_OUTPUT_ROOT, Uid};
 use crate::contract::plan::{PLAN_VARIABLE, POD_NAME_VARIABLE, POD_NAMESPACE_VARIABLE, POD_UID_VARIABLE, Plan, text_of};
+
+use super::leave::OUTAGE_LIMIT;
+use super::retry::REFUSED_LIMIT;
 
 /// Set by Kubernetes in every container of an Indexed Job's pod.
 const COMPLETION_INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";

@@ -8,11 +8,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::data::Data;
-use super::document::{DocumentError, is_secret_key, parse, parse_fan_out};
 use crate::api::{JobEnd, Outcome, PodReport};
 use crate::contract::report::{OutputError, OutputErrorReason, REPORT_LIMIT, Report, ReportError, StoredSecret};
 use crate::rules::verdict::verdict;
+
+use super::data::Data;
+use super::document::{DocumentError, is_secret_key, parse, parse_fan_out};
 
 /// Seeds that found something once, and two more. 1: a report that counts errors and names none was a success to the operator.
 const KEPT: [u64; 3] = [1, 2, 0x5eed];

@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
-use super::api::Api;
 use crate::api::QuarksJobHead;
 use crate::contract::plan::Plan;
 use crate::contract::record::Marker;
 use crate::contract::report::OutputErrorReason;
 use crate::kube::Error;
 use crate::moment::Moment;
+
+use super::api::Api;
 
 /// How long a look is good for, and how long nothing may be heard until that counts as an outage.
 pub const OUTAGE_LIMIT: Duration = Duration::from_secs(30);

@@ -4,12 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use super::decide::{Verdict, decide};
-use super::expect::{count_containers, observe};
-use super::store::{Ended, Outcome};
 use crate::api::{Pod, Uid};
 use crate::contract::plan::Plan;
 use crate::contract::report::{OutputError, OutputErrorReason, Report};
+
+use super::decide::{Verdict, decide};
+use super::expect::{count_containers, observe};
+use super::store::{Ended, Outcome};
 
 /// Mapped containers on their way.
 #[derive(Debug)]

@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::contract::plan::Plan;
+
 use super::data::Data;
 use super::decide::Fault;
 use super::document;
 use super::files;
 use super::secrets::{Desired, Marks, Source, base_name, check_free};
-use crate::contract::plan::Plan;
 
 /// Reads and checks one file. Any error means that nothing of the file is stored.
 pub fn read_file(

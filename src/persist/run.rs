@@ -10,15 +10,16 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TrySendError, after, bounded, never, select, tick, unbounded};
 use log::LevelFilter;
 
+use crate::api::Pod;
+use crate::contract::report::{OutputError, OutputErrorReason, REPORT_LIMIT, Report};
+use crate::log::Format;
+
 use super::environment::{Environment, termination_log};
 use super::files;
 use super::inotify::FileWatch;
 use super::progress::Progress;
 use super::store::Outcome;
 use super::storer::Order;
-use crate::api::Pod;
-use crate::contract::report::{OutputError, OutputErrorReason, REPORT_LIMIT, Report};
-use crate::log::Format;
 
 /// Exit code after SIGTERM with output that is not stored: 128 + 15.
 const STOPPED: u8 = 143;

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 use crossbeam_channel::{Receiver, Sender, never, unbounded};
 use serde_json::{Value, json};
 
-use super::*;
 use crate::contract::report::OutputErrorReason;
 use crate::contract::report::StoredSecret;
 use crate::kube::Method;
@@ -15,6 +14,8 @@ use crate::kube::config::Auth;
 use crate::kube::scripted::TempDir;
 use crate::kube::transport::{HttpRequest, HttpResponse, Transport, TransportError, TransportErrorKind};
 use crate::persist::store::Outcome;
+
+use super::*;
 
 const CANARY: &str = "CANARY-s3cr3t";
 

@@ -11,14 +11,15 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::data::Data;
-use super::rules;
-use super::versions::version_name;
 use crate::api::{
     ANNOTATION_WRITTEN_BY, LABEL_CONTAINER_NAME, LABEL_REMOTE_ID, LABEL_SECRET_KIND, LABEL_SECRET_VERSION, LONGEST_VERSION, OwnerReference,
     ResourceVersion, StringMap, Uid, is_reserved_secret, null_as_default, split_version,
 };
 use crate::contract::plan::{ContainerPlan, Plan, SecretPlan, merged};
+use crate::contract::version::version_name;
+
+use super::data::Data;
+use super::rules;
 
 /// The Secret that a document has to become. `Debug` does not print the data.
 #[derive(Clone, PartialEq, Eq)]

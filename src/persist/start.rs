@@ -8,6 +8,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
+use crate::contract::report::{REPORT_LIMIT, Report};
+use crate::kube::{Client, ClientOptions, Config};
+use crate::threads::Thread;
+use crate::until::Until;
+
 use super::api::KubeApi;
 use super::environment::Environment;
 use super::pod_watch::PodWatch;
@@ -15,10 +20,6 @@ use super::retry::Backoff;
 use super::run::{Channels, Ending, Event, Files, Finish, refuse, run_loop, stopped_early};
 use super::store::Store;
 use super::storer::run_storer;
-use crate::contract::report::{REPORT_LIMIT, Report};
-use crate::kube::{Client, ClientOptions, Config};
-use crate::threads::Thread;
-use crate::until::Until;
 
 /// Largest answer, in bytes: a Secret, or a page of metadata.
 const ANSWER_LIMIT: usize = 16 * 1024 * 1024;

@@ -9,6 +9,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::contract::plan::{ContainerPlan, Plan};
+use crate::contract::report::{OutputError, OutputErrorReason, StoredSecret};
+use crate::kube::Error;
+
 use super::api::Api;
 use super::decide::Fault;
 use super::environment::Environment;
@@ -18,9 +22,6 @@ use super::retry::{Backoff, Patience};
 use super::secrets::Desired;
 use super::versions::{Found, Numbers};
 use super::write::{Above, Attempt, Failure, Step, attempt};
-use crate::contract::plan::{ContainerPlan, Plan};
-use crate::contract::report::{OutputError, OutputErrorReason, StoredSecret};
-use crate::kube::Error;
 
 /// How often a log that ends too early is read again: the node may not have written all of it yet. About 1 s with the waits.
 const LOG_LOOKS: u32 = 2;

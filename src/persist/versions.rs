@@ -5,23 +5,18 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::rules;
-use super::secrets::{Desired, LiveMeta, LiveSecret, NewMeta, NewSecret, is_within};
 use crate::api::{
     ANNOTATION_SOURCE_DESCRIPTION, ANNOTATION_WRITTEN_BY, API_VERSION, KIND, LABEL_CONTAINER_NAME, LABEL_SECRET_KIND, LABEL_SECRET_VERSION,
     ObjectMeta, OwnerReference, StringMap, split_version,
 };
 use crate::contract::plan::Plan;
+use crate::contract::version::{VERSIONED_KIND, version_name, version_of};
 
-/// Value of the label that marks a versioned Secret.
-pub const VERSIONED_KIND: &str = "versionedSecret";
+use super::rules;
+use super::secrets::{Desired, LiveMeta, LiveSecret, NewMeta, NewSecret, is_within};
+
 /// Value of the annotation that says where a version came from, as the original wrote it.
 const SOURCE_DESCRIPTION: &str = "created by quarksJob";
-
-/// Name of a version.
-pub fn version_name(base: &str, version: u64) -> String {
-    format!("{base}-v{version}")
-}
 
 /// What a list says of a name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,14 +55,6 @@ pub fn note(found: &mut Found<'_>, meta: &ObjectMeta) {
     } else {
         numbers.taken.push(number);
     }
-}
-
-/// The version of `base` that a Secret is, by name and labels, which have to agree.
-pub fn version_of(base: &str, name: &str, labels: &StringMap) -> Option<u64> {
-    let (_, version) = split_version(name).filter(|(other, _)| *other == base)?;
-    let is_version = labels.get(LABEL_SECRET_KIND).map(String::as_str) == Some(VERSIONED_KIND)
-        && labels.get(LABEL_SECRET_VERSION)?.parse() == Ok(version);
-    is_version.then_some(version)
 }
 
 /// The labels and annotations that a version of this content has, whatever its number.

@@ -3,11 +3,13 @@
 //! Promises: a create or update whose reply was lost is never sent again blindly, the Secret is read first; an update carries the
 //! resourceVersion of what was read; a version is only ever created. Not for retries: see `store`.
 
+use crate::contract::plan::Plan;
+use crate::contract::version::{version_name, version_of};
+use crate::kube::{Answer, Error};
+
 use super::api::Api;
 use super::secrets::{Desired, Existing, decide_existing, foreign_writer};
 use super::versions;
-use crate::contract::plan::Plan;
-use crate::kube::{Answer, Error};
 
 /// Rounds of read and write within one attempt, when others keep changing the same Secret.
 const ROUNDS: u32 = 8;
@@ -123,14 +125,14 @@ fn create_or_update(api: &dyn Api, plan: &Plan, container: &str, desired: &Desir
 /// attempt whose reply was lost finds its own work; one that another QuarksJob wrote ends it.
 fn create_version(api: &dyn Api, plan: &Plan, desired: &Desired, above: Above) -> Attempt {
     let Desired { name, .. } = desired;
-    let stored = |version| Attempt::Stored { name: versions::version_name(name, version), version: Some(version) };
+    let stored = |version| Attempt::Stored { name: version_name(name, version), version: Some(version) };
     let Above { highest: mut version, mut next, all } = above;
     let (mut is_taken, mut met) = (version > 0, 0);
     loop {
         if is_taken {
-            match api.read(&versions::version_name(name, version)) {
+            match api.read(&version_name(name, version)) {
                 // Its name is taken by something else: skipped.
-                Ok(live) if versions::version_of(name, &live.metadata.name, &live.metadata.labels).is_none() => {
+                Ok(live) if version_of(name, &live.metadata.name, &live.metadata.labels).is_none() => {
                     if !all {
                         return Attempt::Occupied;
                     }

@@ -1,6 +1,9 @@
 //! Pure rules: from the spec and what was seen to names, Jobs, references, versions and outcomes. No clock, no I/O.
 
 pub mod names;
+mod objects;
+pub mod outputs;
+pub mod own_status;
 pub mod references;
 pub mod sidecar;
 pub mod template;

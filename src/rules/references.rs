@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::api::Spec;
 
-use super::versions::is_output_name;
+use super::outputs::is_output_name;
 
 /// What is referred to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

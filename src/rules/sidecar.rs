@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::template::object_at;
 use crate::canonical::{amount, thousandths};
+
+use super::objects::object_at;
 
 /// User and group of the sidecar where nobody names others.
 const UID: i32 = 65532;

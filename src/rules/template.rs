@@ -12,10 +12,11 @@ use crate::api::{
     SIDECAR_OUTPUT_ROOT, Spec, Uid,
 };
 use crate::contract::plan::{ContainerPlan, Plan, SecretPlan};
+use crate::contract::record::RunRecord;
 
 use super::names::{free_name, label_value, output_volume};
+use super::objects::{as_object, list_at, object_at};
 use super::sidecar::{SidecarUser, parsed, resources_in};
-use crate::contract::record::RunRecord;
 
 /// Volume with the sidecar's credential, if no other is called so.
 const TOKEN_VOLUME: &str = "output-persist-token";
@@ -250,26 +251,6 @@ fn sidecar_container(
 /// Kubernetes expands `$(NAME)` in env values; `$$` stands for one dollar sign.
 fn escape_variables(text: &str) -> String {
     text.replace('$', "$$")
-}
-
-/// The value as an object; anything else is replaced by an empty one (the spec was checked before: it is an object or absent).
-fn as_object(value: &mut Value) -> &mut Map<String, Value> {
-    if !value.is_object() {
-        *value = json!({});
-    }
-    value.as_object_mut().expect("made an object just above")
-}
-
-pub(super) fn object_at<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
-    as_object(parent.entry(key).or_insert_with(|| json!({})))
-}
-
-fn list_at<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Vec<Value> {
-    let value = parent.entry(key).or_insert_with(|| json!([]));
-    if !value.is_array() {
-        *value = json!([]);
-    }
-    value.as_array_mut().expect("made a list just above")
 }
 
 #[cfg(test)]

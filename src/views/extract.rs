@@ -4,13 +4,13 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Deserializer};
 
-use super::identity::own_status;
 use crate::api::{
     ANNOTATION_RUN, ANNOTATION_RUN_REQUESTED, ANNOTATION_UID_RANGE, ActiveRun, Job, JobEnd, KIND, LABEL_MONITORED, LABEL_SERVICE_ACCOUNT,
     Namespace, ObjectKey, Outcome, Output, QuarksJob, ResourceVersion, Spec, SpecError, Strategy, Uid, is_our_group,
 };
 use crate::contract::record::{Marker, REQUEST_MAX, RunRecord};
 use crate::digest::Digest;
+use crate::rules::own_status::own_status;
 use crate::rules::references::{self, Reference, ReferenceKind};
 
 /// Reason of condition `Ready` while something that the template refers to is not there.

@@ -1,8 +1,9 @@
 //! What makes a run start, as the QuarksJob says it. Pure.
 
-use super::QuarksJobView;
 use crate::api::{Strategy, Trigger};
 use crate::digest;
+
+use super::QuarksJobView;
 
 /// Triggers that wait, taken together: one run consumes them all.
 #[derive(Clone, Debug, PartialEq, Eq)]

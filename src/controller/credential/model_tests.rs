@@ -1,12 +1,14 @@
 //! The state against a small model of the API server and of time: sequences of starts, ends, deletions by hand, silent watches, failures,
 //! lost replies, restarts and sleep, from a seed that a failure names.
 
-use super::state::*;
+use std::time::Duration;
+
 use crate::api::{ObjectKey, ResourceVersion, Uid};
 use crate::moment::Moment;
 use crate::planted::{Defect, plant};
 use crate::watch::Jitter;
-use std::time::Duration;
+
+use super::state::*;
 
 const SEQUENCES: u64 = 500;
 /// Ticks of a sequence, of two seconds each.

@@ -11,13 +11,14 @@ mod start;
 
 use std::sync::Arc;
 
-use super::credential::Credentials;
-use super::shared::turn::Tools;
-use crate::rules::template::SidecarSettings;
-
 pub use config::{ConfigStore, ConfigWatches};
 #[cfg(test)]
 pub use reconcile::known;
+
+use crate::rules::template::SidecarSettings;
+
+use super::credential::Credentials;
+use super::shared::turn::Tools;
 
 /// Everything its workers need.
 pub struct ErrandController {

@@ -7,13 +7,13 @@ use log::{info, warn};
 
 use crate::api::{QuarksJob, Spec, Strategy};
 use crate::contract::record::Marker;
-use crate::controller::events::Note;
 use crate::controller::shared::action::Action;
 use crate::controller::shared::decision::{Failed, Flow};
+use crate::controller::shared::events::Note;
 use crate::controller::shared::memory::Known;
 use crate::controller::shared::pace::Pause;
+use crate::controller::shared::pace::REFUSAL_BACKOFF;
 use crate::controller::shared::ready::{Readiness, ready_message, ready_of};
-use crate::controller::shared::trouble::REFUSAL_BACKOFF;
 use crate::controller::shared::turn::Turn;
 use crate::rules::references;
 

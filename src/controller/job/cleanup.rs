@@ -17,7 +17,8 @@ use crate::controller::shared::turn::Tools;
 use crate::kube::{Answer, Error, Propagation};
 use crate::queue::Backoff;
 use crate::rules::names::run_of_job_name;
-use crate::rules::versions::{Version, is_of_output, is_own, surplus};
+use crate::rules::outputs::is_of_output;
+use crate::rules::versions::{Version, is_own, surplus};
 use crate::views::identity::OwnJob;
 use crate::views::{JobView, QuarksJobView};
 

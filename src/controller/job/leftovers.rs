@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::api::{ObjectKey, Uid};
 use crate::controller::shared::memory::{Acted, is_acted_on};
+use crate::controller::shared::pace::REFUSAL_BACKOFF;
 use crate::controller::shared::pace::{Pace, Pause};
-use crate::controller::shared::trouble::REFUSAL_BACKOFF;
 use crate::views::JobView;
 use crate::views::identity::OwnJob;
 

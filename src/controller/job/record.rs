@@ -3,8 +3,8 @@
 use crate::api::{ActiveRun, LastRun, Outcome, QuarksJobStatus, Trigger};
 use crate::clock;
 use crate::contract::record::Marker;
-use crate::controller::events::Note;
 use crate::controller::shared::decision::{Failed, Flow};
+use crate::controller::shared::events::Note;
 use crate::controller::shared::ready::{Readiness, ready_message};
 use crate::controller::shared::turn::Turn;
 use crate::rules::names::job_name;

@@ -11,9 +11,6 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::acts;
-use super::ledger::Caller;
-use super::world::{Event, No, OTHER, SERVED, Stored, World};
 use crate::api::{Namespace, ObjectKey, ObjectMeta, QuarksJobStatus};
 use crate::controller::claims::{Controller, Snapshot, Stage};
 use crate::controller::errand::decide::{self as errand, Step as ErrandStep};
@@ -24,15 +21,19 @@ use crate::controller::job::tidy::{self, Step as TidyStep};
 use crate::controller::shared::decision::{Decision, Flow};
 use crate::controller::shared::memory::{InHand, Known, Memories, Memory, Waiting};
 use crate::controller::shared::pace::Pause;
+use crate::controller::shared::pace::REFUSAL_BACKOFF;
 use crate::controller::shared::ready::Readiness;
 use crate::controller::shared::status::StatusBuilder;
-use crate::controller::shared::trouble::REFUSAL_BACKOFF;
 use crate::controller::shared::turn::{InVain, claimed_by, grounds, ready_beside_run};
 use crate::index::{Change, Index};
 use crate::rules::verdict::Verdict;
 use crate::views::identity::{OwnJob, StartedRun, own_jobs};
 use crate::views::{NamespaceView, QuarksJobView};
 use crate::watch::WatchEvent;
+
+use super::acts;
+use super::ledger::Caller;
+use super::world::{Event, No, OTHER, SERVED, Stored, World};
 
 const STEPS_MAX: u32 = 16;
 pub const NOW: &str = "2026-01-01T00:00:00Z";

@@ -1,15 +1,17 @@
 //! What can happen: the actions of a sequence, how one is made from a seed, and what each does to the world.
 
-use serde_json::{Value, json};
 use std::fmt;
 
-use super::world::{Faults, OTHER, SERVED, World, job_end, new_job};
+use serde_json::{Value, json};
+
 use crate::api::{
     ANNOTATION_RUN_REQUESTED, ANNOTATION_SETTLED, ActiveRun, Condition, LastRun, ObjectKey, ObjectMeta, Outcome, QuarksJob,
     QuarksJobStatus, Strategy, Trigger, Uid,
 };
 use crate::contract::record::{Marker, RunRecord};
 use crate::rules::names::job_name;
+
+use super::world::{Faults, OTHER, SERVED, World, job_end, new_job};
 
 /// The UID that restored objects had.
 const FORMER: &str = "uid-former";

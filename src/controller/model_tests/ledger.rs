@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
-use super::world::{SERVED, Stored};
 use crate::api::{
     ANNOTATION_RUN_REQUESTED, ANNOTATION_SETTLED, ActiveRun, JobEnd, ObjectKey, Outcome, QuarksJob, QuarksJobStatus, Strategy, Trigger, Uid,
 };
@@ -14,6 +13,8 @@ use crate::digest::Digest;
 use crate::rules::names::job_name;
 use crate::rules::template::ttl_seconds;
 use crate::views::{JobView, QuarksJobView};
+
+use super::world::{SERVED, Stored};
 
 /// Which operator, which of its lives, and how many calls had been made when its step began.
 #[derive(Clone, Copy, Debug)]

@@ -5,8 +5,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::actor::{Failed, Worker};
-use super::world::{No, Stored};
 use crate::api::{ObjectKey, Outcome, QuarksJobStatus, Strategy};
 use crate::contract::record::{Marker, RunRecord};
 use crate::controller::job::record::{last_run, recorded_end};
@@ -14,15 +12,18 @@ use crate::controller::job::settle::strategy_after;
 use crate::controller::shared::decision::Flow;
 use crate::controller::shared::memory::{Hold, Known};
 use crate::controller::shared::pace::Pause;
+use crate::controller::shared::pace::REFUSAL_BACKOFF;
 use crate::controller::shared::ready::{Readiness, ready_message};
 use crate::controller::shared::stick::lost_field;
-use crate::controller::shared::trouble::REFUSAL_BACKOFF;
 use crate::rules::names::job_name;
 use crate::rules::template::ttl_seconds;
 use crate::rules::verdict::Verdict;
 use crate::views::identity::{OwnJob, StartedRun, run_of};
 use crate::views::triggers::Pending;
 use crate::views::{JobView, QuarksJobView};
+
+use super::actor::{Failed, Worker};
+use super::world::{No, Stored};
 
 const UNSEEN_JOB_RETRY: Duration = Duration::from_secs(5);
 const SAME_REPORT: Duration = Duration::from_secs(600);

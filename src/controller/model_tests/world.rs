@@ -8,8 +8,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::acts::Act;
-use super::ledger::{Caller, Ledger, Settled};
 use crate::api::{
     ANNOTATION_RUN, ANNOTATION_SETTLED, Job, JobEnd, KIND, ObjectKey, ObjectMeta, OwnerReference, QuarksJob, QuarksJobStatus,
     ResourceVersion, Strategy, Uid,
@@ -17,8 +15,11 @@ use crate::api::{
 use crate::contract::record::{Marker, RunRecord};
 use crate::controller::shared::action::Action;
 use crate::controller::shared::memory::Known;
-use crate::views::identity::own_status;
+use crate::rules::own_status::own_status;
 use crate::views::{JobView, QuarksJobView};
+
+use super::acts::Act;
+use super::ledger::{Caller, Ledger, Settled};
 
 /// The namespace that the operators serve.
 pub const SERVED: &str = "served";

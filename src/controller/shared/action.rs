@@ -6,10 +6,10 @@
 use serde_json::{Value, json};
 
 use crate::api::{ANNOTATION_SETTLED, Event, ObjectKey, OwnerReference, QuarksJobStatus, Resource, ResourceVersion, Secret, Strategy, Uid};
+use crate::contract::record::Marker;
 use crate::kube::{DeleteOptions, Propagation, Request};
 
 use super::status::patch_body;
-use crate::contract::record::Marker;
 
 /// One write.
 #[derive(Debug)]

@@ -6,10 +6,9 @@ use serde_json::Value;
 use crate::api::{JobStatus, ObjectMeta, Resource, null_as_default};
 use crate::kube::{Error, Request};
 use crate::persist::each_version;
-use crate::watch::{Listed, list_all};
-
 use crate::rules::references::{Reference, collect};
 use crate::rules::versions::{Version, referenced_bases, resolve};
+use crate::watch::{Listed, list_all};
 
 use super::choices::Choice;
 use super::turn::Tools;

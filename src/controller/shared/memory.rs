@@ -11,8 +11,9 @@ use crate::api::{ActiveRun, ObjectKey, QuarksJob, QuarksJobStatus, ResourceVersi
 use crate::contract::record::RunRecord;
 use crate::controller::claims::Controller;
 use crate::planted::{Defect, is_planted};
+use crate::rules::own_status::own_status;
 use crate::rules::verdict::Verdict;
-use crate::views::identity::{StartedRun, own_status};
+use crate::views::identity::StartedRun;
 use crate::views::{JobView, NamespaceView, QuarksJobView};
 
 use super::pace::{ConfigLoop, Pace, Pause};

@@ -1,12 +1,14 @@
 //! What both controllers share: a turn with a key, what is remembered of it, every write, and what is said in `Ready` and status.
 //!
-//! Pure: `decision`, `pace`, `ready`, `status`, `stick`. Knows neither `errand` nor `job`.
+//! Pure: `decision`, `outbox`, `pace`, `ready`, `status`, `stick`. Knows neither `errand` nor `job`.
 
 pub mod action;
 pub mod choices;
 pub mod decision;
+pub mod events;
 pub mod lookup;
 pub mod memory;
+mod outbox;
 pub mod pace;
 pub mod ready;
 pub mod status;

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::queue::Backoff;
 
+/// What somebody else refuses (quota, admission, rights): how long until the next try.
+pub const REFUSAL_BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), max: Duration::from_secs(60) };
+
 /// Something did not work: not again before a moment that moves away with each failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pause {

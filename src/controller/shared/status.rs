@@ -3,9 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::api::{ActiveRun, Condition, LastRun, Outcome, QuarksJobStatus, ResourceVersion};
-use crate::views::QuarksJobView;
-
 use crate::rules::names;
+use crate::views::QuarksJobView;
 use crate::views::triggers::pending;
 
 use super::ready::Readiness;

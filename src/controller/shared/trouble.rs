@@ -9,21 +9,18 @@ use std::time::Duration;
 use log::{debug, warn};
 
 use crate::api::{ObjectKey, QuarksJob, Resource};
-use crate::controller::events::Note;
 use crate::index::SharedIndex;
 use crate::kube::{Answer, Error, Request};
-use crate::queue::Backoff;
 use crate::watch::{Listed, list_all};
 
 use super::decision::{Failed, Outcome};
+use super::events::Note;
 use super::memory::{Known, Memory};
 use super::ready::{API_UNAVAILABLE, ready_of};
 use super::turn::{Tools, Turn};
 
 /// Time until the next try in a namespace that is being deleted. Usually its QuarksJobs are gone by then.
 pub const TERMINATING_RETRY: Duration = Duration::from_secs(60);
-/// What somebody else refuses (quota, admission, rights): how long until the next try.
-pub const REFUSAL_BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), max: Duration::from_secs(60) };
 /// Failures in a row that may pass by themselves, until somebody is told.
 const TROUBLE_TRIES: u32 = 3;
 

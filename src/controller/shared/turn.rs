@@ -13,7 +13,6 @@ use log::warn;
 use crate::api::{Job, ObjectKey, QuarksJob, QuarksJobStatus, Resource, ResourceVersion};
 use crate::clock;
 use crate::controller::claims::{Controller, Snapshot, Stage};
-use crate::controller::events::{EventSender, Note};
 use crate::index::{Index, SharedIndex};
 use crate::kube::{Client, Error, Request};
 use crate::metrics::Metrics;
@@ -24,12 +23,13 @@ use crate::views::{JobView, NamespaceView, QuarksJobView};
 use super::action::Action;
 use super::choices::Choices;
 use super::decision::{Failed, Flow, Outcome};
+use super::events::{EventSender, Note};
 use super::memory::{InHand, Known, Memories, Memory, Waiting};
 use super::pace::Pause;
+use super::pace::REFUSAL_BACKOFF;
 use super::ready::{INVALID_REQUEST, Readiness, readiness, ready_message, ready_of};
 use super::status::StatusBuilder;
 use super::stick::lost_field;
-use super::trouble::REFUSAL_BACKOFF;
 
 /// Steps for one key before others get their turn. A whole run takes fewer.
 pub const STEPS_MAX: usize = 16;

@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use crate::api::{ANNOTATION_WRITTEN_BY, ObjectKey, ObjectMeta, Resource, StringMap, null_as_default};
 use crate::controller::errand::ErrandController;
-use crate::controller::events::Note;
 use crate::controller::shared::decision::{Failed, Flow};
+use crate::controller::shared::events::Note;
 use crate::controller::shared::memory::{Missing, Waiting};
 use crate::controller::shared::turn::Turn;
 use crate::digest::Digest;

@@ -14,11 +14,11 @@ use crate::api::{API_VERSION, Event, KIND, ObjectKey, ObjectMeta, ObjectReferenc
 use crate::clock;
 use crate::digest::short_hex;
 use crate::kube::{Client, Error};
+use crate::rules::names::cut;
 use crate::shutdown::Shutdown;
 
+use super::action::Action;
 use super::outbox::{Offered, Outbox};
-use super::shared::action::Action;
-use crate::rules::names::cut;
 
 /// Name of the controller in Events.
 const CONTROLLER: &str = "quarks.cloudfoundry.org/quarks-job";
