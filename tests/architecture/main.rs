@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+mod layers;
+
 /// Longest file of `src`, tests included, in lines.
 const LINES_MAX: usize = 700;
 /// Crates of async runtimes, or that cannot do without one. `deny.toml` bans them too.
