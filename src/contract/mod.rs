@@ -3,6 +3,7 @@
 //! Only data and their text forms: no decisions.
 
 pub mod plan;
+pub mod reason;
 pub mod record;
 pub mod report;
 pub mod version;

@@ -420,7 +420,7 @@ fn what_cannot_run_is_reported_once() {
         let (is_true, reason) = readiness.condition();
         merge(
             &mut said,
-            json!({"status": {"conditions": [{"type": "Ready", "status": if is_true { "True" } else { "False" }, "reason": reason}]}}),
+            json!({"status": {"conditions": [{"type": "Ready", "status": if is_true { "True" } else { "False" }, "reason": reason.as_str()}]}}),
         );
         assert_eq!(next(&view(said), &[]), Decision::Nothing, "{readiness:?}");
     }

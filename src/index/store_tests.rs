@@ -162,7 +162,7 @@ fn only_needs_that_may_have_changed_are_told() {
     let waiting = |name: &str, is_needed: bool| {
         let mut view = (*qjob("a", name)).clone();
         if is_needed {
-            view.ready = Some(crate::views::ReadyView { is_true: false, reason: crate::views::MISSING_REFERENCE.into() });
+            view.ready = Some(crate::views::ReadyView { is_true: false, reason: Some(crate::contract::reason::Reason::MissingReference) });
             view.references = [Reference { kind: ReferenceKind::Secret, name: "s".into(), is_optional: false, is_own: false }].into();
         }
         Change::QuarksJob(WatchEvent::Applied(Arc::new(view)))

@@ -4,6 +4,7 @@
 //! What cannot be read never counts as stored.
 
 use crate::api::{JobEnd, LastRun, Outcome, PodReport, StoredOutput};
+use crate::contract::reason::Reason;
 use crate::contract::report::{OutputError, Report, StoredSecret};
 
 use super::names::cut;
@@ -14,9 +15,6 @@ const OUTPUTS_MAX: usize = 100;
 const ERRORS_MAX: usize = 3;
 /// No name in Kubernetes is longer, in bytes.
 const NAME_MAX: usize = 253;
-
-const COMPLETED: &str = "Completed";
-const UNVERIFIED: &str = "OutputUnverified";
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +46,7 @@ impl Verdict {
     pub fn cancelled(job_name: &str) -> Self {
         Self {
             outcome: Outcome::Cancelled,
-            reason: "JobDeleted".to_owned(),
+            reason: Reason::JobDeleted.to_string(),
             message: format!("Job {job_name} was deleted before it ended; it is not run again"),
             outputs: Vec::new(),
         }
@@ -69,10 +67,10 @@ impl Verdict {
     pub fn of_job(end: &JobEnd) -> Self {
         let (outcome, reason, message) = match end {
             JobEnd::Failed { reason, message, .. } => {
-                let reason = if reason.is_empty() { "JobFailed" } else { reason };
+                let reason = if reason.is_empty() { Reason::JobFailed.as_str() } else { reason };
                 (Outcome::Failed, reason, message.clone())
             }
-            JobEnd::Complete { .. } => (Outcome::Succeeded, COMPLETED, "the Job completed".to_owned()),
+            JobEnd::Complete { .. } => (Outcome::Succeeded, Reason::Completed.as_str(), "the Job completed".to_owned()),
         };
         Self { outcome, reason: reason.to_owned(), message, outputs: Vec::new() }
     }
@@ -188,17 +186,17 @@ impl Tally {
         }
         let expected = succeeded.max(1);
         let (outcome, reason, message) = if let Some(first) = errors.first.first() {
-            (Outcome::Failed, first.reason.as_str(), String::new())
+            (Outcome::Failed, Reason::from(first.reason), String::new())
         } else if is_unstored {
-            (Outcome::Failed, "OutputNotStored", "not all output is stored".to_owned())
+            (Outcome::Failed, Reason::OutputNotStored, "not all output is stored".to_owned())
         } else if let Some(why) = unreadable {
-            (Outcome::Unknown, UNVERIFIED, why)
+            (Outcome::Unknown, Reason::OutputUnverified, why)
         } else if well < expected {
-            (Outcome::Unknown, UNVERIFIED, format!("{well} of {expected} pods that ended well are still there to be asked"))
+            (Outcome::Unknown, Reason::OutputUnverified, format!("{well} of {expected} pods that ended well are still there to be asked"))
         } else {
-            (Outcome::Succeeded, COMPLETED, format!("the Job completed and its output is in {count}"))
+            (Outcome::Succeeded, Reason::Completed, format!("the Job completed and its output is in {count}"))
         };
-        (verdict.outcome, verdict.reason, verdict.message) = (outcome, reason.to_owned(), message);
+        (verdict.outcome, verdict.reason, verdict.message) = (outcome, reason.to_string(), message);
         errors.describe(&mut verdict.message);
         verdict
     }

@@ -1,20 +1,16 @@
 //! The extracts: what decisions need to know of an object, and no more. 10,000 QuarksJobs must fit in a few MB.
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Deserializer};
 
 use crate::api::{
     ANNOTATION_RUN, ANNOTATION_RUN_REQUESTED, ANNOTATION_UID_RANGE, ActiveRun, Job, JobEnd, KIND, LABEL_MONITORED, LABEL_SERVICE_ACCOUNT,
     Namespace, ObjectKey, Outcome, Output, QuarksJob, ResourceVersion, Spec, SpecError, Strategy, Uid, is_our_group,
 };
+use crate::contract::reason::Reason;
 use crate::contract::record::{Marker, REQUEST_MAX, RunRecord};
 use crate::digest::Digest;
 use crate::rules::own_status::own_status;
 use crate::rules::references::{self, Reference, ReferenceKind};
-
-/// Reason of condition `Ready` while something that the template refers to is not there.
-pub const MISSING_REFERENCE: &str = "MissingReference";
 
 /// A QuarksJob as of one resourceVersion.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,7 +69,7 @@ pub struct ReadyView {
     /// `status` is `True`.
     pub is_true: bool,
     /// Its reason. Nearly all objects share one.
-    pub reason: Cow<'static, str>,
+    pub reason: Option<Reason>,
 }
 
 impl From<&QuarksJob> for QuarksJobView {
@@ -84,8 +80,8 @@ impl From<&QuarksJob> for QuarksJobView {
         let marker = Marker::in_force(metadata, status, strategy);
         let status = &*own_status(metadata, status);
         let request = metadata.annotations.get(ANNOTATION_RUN_REQUESTED).filter(|value| !value.is_empty());
-        let ready = status.condition("Ready").map(|ready| ReadyView { is_true: ready.is_true(), reason: shared_reason(&ready.reason) });
-        let is_waiting = ready.as_ref().is_some_and(|ready| ready.reason == MISSING_REFERENCE);
+        let ready = status.condition("Ready").map(|ready| ReadyView { is_true: ready.is_true(), reason: Reason::parse(&ready.reason) });
+        let is_waiting = ready.as_ref().is_some_and(|ready| ready.reason == Some(Reason::MissingReference));
         let updates_on_config_change = parsed.as_ref().is_ok_and(|spec| spec.update_on_config_change);
         let references = match &parsed {
             Ok(spec) if is_waiting || updates_on_config_change => references::of_spec(spec),
@@ -134,15 +130,8 @@ impl QuarksJobView {
 
     /// True if it has to be told when objects of this kind change, come or go.
     pub fn needs_watch_of(&self, kind: ReferenceKind) -> bool {
-        let is_waiting = self.ready.as_ref().is_some_and(|ready| ready.reason == MISSING_REFERENCE);
+        let is_waiting = self.ready.as_ref().is_some_and(|ready| ready.reason == Some(Reason::MissingReference));
         (is_waiting || self.acts_on_config()) && self.references.iter().any(|reference| reference.kind == kind)
-    }
-}
-
-fn shared_reason(reason: &str) -> Cow<'static, str> {
-    match reason {
-        "Ready" => Cow::Borrowed("Ready"),
-        other => Cow::Owned(other.to_owned()),
     }
 }
 

@@ -4,4 +4,4 @@ mod extract;
 pub mod identity;
 pub mod triggers;
 
-pub use extract::{JobView, MISSING_REFERENCE, NamespaceView, QuarksJobView, ReadyView};
+pub use extract::{JobView, NamespaceView, QuarksJobView, ReadyView};

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 mod layers;
+mod words;
 
 /// Longest file of `src`, tests included, in lines.
 const LINES_MAX: usize = 700;

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::api::{Strategy, Trigger};
+use crate::contract::reason::Reason;
 use crate::controller::claims::Snapshot;
 use crate::controller::shared::decision::Decision;
 use crate::controller::shared::memory::Hold;
@@ -97,8 +98,9 @@ pub fn decide(snapshot: &Snapshot<'_>, known: &Known<'_>, now: Instant) -> Decis
         };
     }
     let (is_true, reason) = readiness.condition();
-    let says = |is_true: bool, reason: &str| view.ready.as_ref().is_some_and(|ready| ready.is_true == is_true && ready.reason == reason);
-    let is_denial_said = *is_clean_up_denied && says(false, "NamespaceNotReady");
+    let says =
+        |is_true: bool, reason: Reason| view.ready.as_ref().is_some_and(|ready| ready.is_true == is_true && ready.reason == Some(reason));
+    let is_denial_said = *is_clean_up_denied && says(false, Reason::NamespaceNotReady);
     let is_said = (is_denial_said || says(is_true, reason)) && (readiness != Readiness::MissingReference || references.is_missing_said);
     // A trigger that waits while Ready is True must not be covered by the generation (see `Readiness::Suspended`).
     let is_observed = view.observed_generation == view.generation || (is_true && has_trigger);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 
 use crate::api::{QuarksJob, Spec, Strategy};
+use crate::contract::reason::Reason;
 use crate::contract::record::Marker;
 use crate::controller::shared::action::Action;
 use crate::controller::shared::decision::{Failed, Flow};
@@ -80,10 +81,10 @@ impl ErrandController {
             _ if turn.memory().record.is_some() => {}
             Readiness::AlreadyRan if is_new_generation => {
                 let note = "once has run for this template and does not run again; to run it again set spec.trigger.strategy to now, or set the annotation quarks.cloudfoundry.org/run-requested to a new value";
-                turn.tell(Note::normal("AlreadyRan", "Observe", note.to_owned()));
+                turn.tell(Note::new(Reason::AlreadyRan, "Observe", note.to_owned()));
             }
             Readiness::InvalidSpec | Readiness::NamespaceNotReady | Readiness::MissingReference if is_news => {
-                turn.tell(Note::warning(readiness.condition().1, "Observe", message));
+                turn.tell(Note::new(readiness.condition().1, "Observe", message));
             }
             _ => {}
         }

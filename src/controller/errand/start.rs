@@ -7,6 +7,7 @@ use log::{debug, info, warn};
 use serde_json::Value;
 
 use crate::api::{Job, ObjectKey, QuarksJob, Spec, Trigger};
+use crate::contract::reason::Reason;
 use crate::contract::record::RunRecord;
 use crate::controller::credential::{CredentialError, Run};
 use crate::controller::shared::action::Action;
@@ -39,7 +40,7 @@ impl ErrandController {
             Ok(choice) => choice,
             Err(error) if error.is_forbidden() => {
                 let message = may_not_list_message(&remedy(&self.tools.index, &key.namespace), &error);
-                return self.refuse(turn, "NamespaceNotReady", &message, None);
+                return self.refuse(turn, Reason::NamespaceNotReady, &message, None);
             }
             Err(error) => return Err(error.into()),
         };
@@ -78,10 +79,10 @@ impl ErrandController {
             return match error {
                 CredentialError::Api(error) if error.answer() == Answer::Refused => {
                     let message = format!("the sidecar's token cannot be stored: {}", error.message());
-                    self.refuse(turn, "JobRefused", &message, None)
+                    self.refuse(turn, Reason::JobRefused, &message, None)
                 }
                 CredentialError::Api(error) => Err(Failed::Api(error)),
-                CredentialError::NotReady(message) => self.refuse(turn, "NamespaceNotReady", &message, None),
+                CredentialError::NotReady(message) => self.refuse(turn, Reason::NamespaceNotReady, &message, None),
             };
         }
         let assigns_users = turn.namespace.as_ref().is_some_and(|namespace| namespace.assigns_users);
@@ -90,8 +91,8 @@ impl ErrandController {
         match self.tools.client.call_with_warnings::<Job>(&action.request()) {
             Ok((_, warnings)) => {
                 info!("job created key={key} job={name} run={} trigger={}", record.run, record.trigger.as_str());
-                turn.tell(Note::normal(
-                    "JobCreated",
+                turn.tell(Note::new(
+                    Reason::JobCreated,
                     "CreateJob",
                     format!("run {}: created Job {name} (trigger: {})", record.run, record.trigger.as_str()),
                 ));
@@ -113,11 +114,11 @@ impl ErrandController {
             Answer::Exists => self.take_over(turn, name, run),
             Answer::FieldError => {
                 let message = format!("the API server refuses the Job of this template: {}", error.message());
-                self.refuse(turn, "InvalidTemplate", &message, Some(INVALID_TEMPLATE_RETRY))
+                self.refuse(turn, Reason::InvalidTemplate, &message, Some(INVALID_TEMPLATE_RETRY))
             }
-            Answer::Refused => self.refuse(turn, "JobRefused", &refused(), None),
+            Answer::Refused => self.refuse(turn, Reason::JobRefused, &refused(), None),
             Answer::WebhookFailed | Answer::TimedOut if turn.memory().is_trouble_to_tell() => {
-                self.refuse(turn, "JobRefused", &refused(), None)
+                self.refuse(turn, Reason::JobRefused, &refused(), None)
             }
             Answer::Terminating => {
                 debug!("no run started, the namespace is being deleted key={}", turn.key);
@@ -152,13 +153,13 @@ impl ErrandController {
             }
             None => {
                 let message = format!("a Job named {name} exists and is not of this QuarksJob; delete or rename it");
-                self.refuse(turn, "NameConflict", &message, None)
+                self.refuse(turn, Reason::NameConflict, &message, None)
             }
         }
     }
 
     /// Says why nothing starts, and when it is tried again. `retry` of `None` backs off.
-    pub fn refuse(&self, turn: &mut Turn<'_>, reason: &'static str, message: &str, retry: Option<Duration>) -> Result<Flow, Failed> {
+    pub fn refuse(&self, turn: &mut Turn<'_>, reason: Reason, message: &str, retry: Option<Duration>) -> Result<Flow, Failed> {
         let (generation, namespace) = (turn.view.generation, turn.namespace.clone().unwrap_or_default());
         let waiting = &mut turn.memory().waiting;
         waiting.refusals = waiting.refusals.saturating_add(1);
@@ -168,7 +169,7 @@ impl ErrandController {
         let status = turn.known()?.status;
         let new = turn.status(&status, &turn.now()).refused(reason, message);
         if new != status {
-            turn.tell(Note::warning(reason, "CreateJob", message.to_owned()));
+            turn.tell(Note::new(reason, "CreateJob", message.to_owned()));
         }
         turn.write_status(&status, &new)?;
         Ok(Flow::Wait(wait))
@@ -193,7 +194,7 @@ fn watch_for_loop(turn: &mut Turn<'_>) {
             pause.as_secs()
         );
         warn!("config loop key={} pause_seconds={}", turn.key, pause.as_secs());
-        turn.tell(Note::warning("ConfigLoop", "CreateJob", text));
+        turn.tell(Note::new(Reason::ConfigLoop, "CreateJob", text));
     }
 }
 
@@ -201,6 +202,6 @@ fn warn_about_template(turn: &Turn<'_>, template: &Value, warnings: &[String]) {
     let mut sentences: Vec<String> = ignored_fields(template).into_iter().collect();
     sentences.extend(warnings.iter().cloned());
     if !sentences.is_empty() {
-        turn.tell(Note::warning("TemplateWarning", "CreateJob", sentences.join("; ")));
+        turn.tell(Note::new(Reason::TemplateWarning, "CreateJob", sentences.join("; ")));
     }
 }

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use crate::api::ActiveRun;
+use crate::contract::reason::Reason;
 use crate::contract::record::RunRecord;
 use crate::controller::claims::Stage;
 use crate::controller::shared::decision::Decision;
-use crate::controller::shared::ready::API_UNAVAILABLE;
 use crate::views::QuarksJobView;
 use crate::views::identity::OwnJob;
 
@@ -83,6 +83,6 @@ pub fn decide(view: &QuarksJobView, stage: Stage, paused: Option<Instant>, now: 
 fn is_recorded(view: &QuarksJobView, job: &OwnJob) -> bool {
     let is_active = |active: &ActiveRun| active.run == job.record.run;
     // What kept the operator from its work is over: `Ready` must not say so for as long as the run takes.
-    let is_outdated = view.ready.as_ref().is_some_and(|ready| ready.reason == API_UNAVAILABLE);
+    let is_outdated = view.ready.as_ref().is_some_and(|ready| ready.reason == Some(Reason::APIUnavailable));
     view.active.as_deref().is_some_and(is_active) && view.observed_generation == view.generation && !is_outdated
 }

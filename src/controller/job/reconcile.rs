@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use log::{debug, warn};
 
 use crate::api::{ObjectKey, Uid};
+use crate::contract::reason::Reason;
 use crate::controller::claims::{Controller, Snapshot, Stage};
 use crate::controller::shared::decision::{Decision, Failed, Outcome};
 use crate::controller::shared::memory::Waiting;
@@ -120,7 +121,7 @@ fn say_denial(turn: &mut Turn<'_>, leftovers: &mut Leftovers) {
         turn.has_acted = true;
     }
     if let Some(message) = leftovers.unsaid.take() {
-        turn.say("NamespaceNotReady", &message);
+        turn.say(Reason::NamespaceNotReady, &message);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::api::{ActiveRun, LastRun, Outcome, QuarksJobStatus, Trigger};
 use crate::clock;
+use crate::contract::reason::Reason;
 use crate::contract::record::Marker;
 use crate::controller::shared::decision::{Failed, Flow};
 use crate::controller::shared::events::Note;
@@ -78,16 +79,16 @@ pub fn tell_end(turn: &Turn<'_>, last: &LastRun) {
     let action = "SettleRun";
     if !last.outputs.is_empty() {
         let names: Vec<&str> = last.outputs.iter().map(|output| output.secret.as_str()).collect();
-        turn.tell(Note::normal("OutputStored", action, format!("run {run}: stored {}", names.join(", "))));
+        turn.tell(Note::new(Reason::OutputStored, action, format!("run {run}: stored {}", names.join(", "))));
     }
     match outcome {
-        Outcome::Succeeded => turn.tell(Note::normal("RunSucceeded", action, format!("run {run}: Job {job_name} succeeded"))),
-        Outcome::Cancelled => turn.tell(Note::warning("RunCancelled", action, format!("run {run}: {message}"))),
+        Outcome::Succeeded => turn.tell(Note::new(Reason::RunSucceeded, action, format!("run {run}: Job {job_name} succeeded"))),
+        Outcome::Cancelled => turn.tell(Note::new(Reason::RunCancelled, action, format!("run {run}: {message}"))),
         Outcome::Failed | Outcome::Unknown => {
-            if let Some(output) = output_reason(reason) {
-                turn.tell(Note::warning(output, action, format!("run {run}: {message}")));
+            if let Some(output) = Reason::of_run(reason).filter(|reason| reason.event().is_some()) {
+                turn.tell(Note::new(output, action, format!("run {run}: {message}")));
             }
-            turn.tell(Note::warning("RunFailed", action, format!("run {run}: Job {job_name}: {reason}: {message}")));
+            turn.tell(Note::new(Reason::RunFailed, action, format!("run {run}: Job {job_name}: {reason}: {message}")));
         }
     }
 }
@@ -147,11 +148,6 @@ pub fn last_run(
         message: verdict.message,
         outputs: verdict.outputs,
     }
-}
-
-/// Event reason for an outcome that the output decided.
-fn output_reason(reason: &str) -> Option<&'static str> {
-    ["OutputInvalid", "OutputConflict", "OutputNotStored", "OutputUnverified", "OwnerGone"].into_iter().find(|word| *word == reason)
 }
 
 #[cfg(test)]

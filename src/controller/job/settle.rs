@@ -7,6 +7,7 @@ use log::{debug, info, warn};
 
 use crate::api::{ObjectKey, QuarksJob, Strategy};
 use crate::clock;
+use crate::contract::reason::Reason;
 use crate::contract::record::{Marker, RunRecord};
 use crate::controller::shared::action::Action;
 use crate::controller::shared::decision::{Failed, Flow};
@@ -77,7 +78,7 @@ fn settle(turn: &mut Turn<'_>, ended: Ended<'_>) -> Result<Flow, Failed> {
         Ok(object) => {
             turn.memory().learn(&view.resource_version, &object);
             let is_kept = turn.memory().known().is_some_and(|known| known.view.marker.runs >= marker.runs);
-            (!is_kept).then(|| ("SettleRefused", NOT_KEPT.to_owned()))
+            (!is_kept).then(|| (Reason::SettleRefused, NOT_KEPT.to_owned()))
         }
         Err(error) => Some(settle_refusal(turn, error)?),
     };
@@ -94,11 +95,11 @@ fn settle(turn: &mut Turn<'_>, ended: Ended<'_>) -> Result<Flow, Failed> {
 }
 
 /// Reason and sentence, if somebody has to do something before the run can be settled.
-fn settle_refusal(turn: &mut Turn<'_>, error: Error) -> Result<(&'static str, String), Failed> {
+fn settle_refusal(turn: &mut Turn<'_>, error: Error) -> Result<(Reason, String), Failed> {
     match error.answer() {
-        Answer::MissingRight => Ok(("NamespaceNotReady", turn.tools.missing_right_message(turn.key, &error))),
-        Answer::Refused | Answer::FieldError | Answer::Exists => Ok(("SettleRefused", error.message())),
-        Answer::WebhookFailed | Answer::TimedOut if turn.memory().is_trouble_to_tell() => Ok(("SettleRefused", error.message())),
+        Answer::MissingRight => Ok((Reason::NamespaceNotReady, turn.tools.missing_right_message(turn.key, &error))),
+        Answer::Refused | Answer::FieldError | Answer::Exists => Ok((Reason::SettleRefused, error.message())),
+        Answer::WebhookFailed | Answer::TimedOut if turn.memory().is_trouble_to_tell() => Ok((Reason::SettleRefused, error.message())),
         Answer::WebhookFailed
         | Answer::TimedOut
         | Answer::Gone
@@ -116,7 +117,7 @@ fn settle_refusal(turn: &mut Turn<'_>, error: Error) -> Result<(&'static str, St
 }
 
 /// The run has ended and cannot be settled: says so, and how it ended. Nothing that can remove its Job happens, and no run starts.
-fn settle_later(turn: &mut Turn<'_>, ended: Ended<'_>, reason: &'static str, why: &str) -> Result<Flow, Failed> {
+fn settle_later(turn: &mut Turn<'_>, ended: Ended<'_>, reason: Reason, why: &str) -> Result<Flow, Failed> {
     let Ended { record, job, verdict } = ended;
     // The status to write it into has to be known; the second time it is.
     let Known { status, view } = turn.known()?;
@@ -138,7 +139,7 @@ fn settle_later(turn: &mut Turn<'_>, ended: Ended<'_>, reason: &'static str, why
         tell_end(turn, &last);
     }
     if !is_said && is_kept {
-        turn.tell(Note::warning(reason, "SettleRun", message));
+        turn.tell(Note::new(reason, "SettleRun", message));
     }
     Ok(Flow::Wait(pause.until - at))
 }

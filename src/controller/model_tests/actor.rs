@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::api::{Namespace, ObjectKey, ObjectMeta, QuarksJobStatus};
+use crate::contract::reason::Reason;
 use crate::controller::claims::{Controller, Snapshot, Stage};
 use crate::controller::errand::decide::{self as errand, Step as ErrandStep};
 use crate::controller::errand::known;
@@ -527,7 +528,7 @@ impl Worker<'_> {
                 && let Ok(Known { view, status }) = self.known()
             {
                 self.turn.view = view;
-                let new = self.status(&status).refused("APIUnavailable", "no answer");
+                let new = self.status(&status).refused(Reason::APIUnavailable, "no answer");
                 _ = self.write_status(&status, &new);
             }
             let trouble = &mut self.memory().trouble;

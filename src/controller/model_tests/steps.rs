@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::api::{ObjectKey, Outcome, QuarksJobStatus, Strategy};
+use crate::contract::reason::Reason;
 use crate::contract::record::{Marker, RunRecord};
 use crate::controller::job::record::{last_run, recorded_end};
 use crate::controller::job::settle::strategy_after;
@@ -73,11 +74,11 @@ impl Worker<'_> {
         let Some(job) = self.world.read_job(&job_key)? else { return Err(Failed::Stale) };
         match run_of(&job, &self.turn.view, None).filter(|record| record.run == run) {
             Some(record) => self.remember_start(name.to_owned(), record),
-            None => self.refuse("NameConflict", "is not of this QuarksJob"),
+            None => self.refuse(Reason::NameConflict, "is not of this QuarksJob"),
         }
     }
 
-    pub fn refuse(&mut self, reason: &'static str, message: &str) -> Result<Flow, Failed> {
+    pub fn refuse(&mut self, reason: Reason, message: &str) -> Result<Flow, Failed> {
         let (generation, namespace, now) = (self.turn.view.generation, self.turn.namespace.clone().unwrap_or_default(), self.world.now);
         let waiting = &mut self.memory().waiting;
         waiting.refusals = waiting.refusals.saturating_add(1);
@@ -154,7 +155,7 @@ impl Worker<'_> {
         let last = last_run(&view, record.run, Some(record.trigger), job, verdict, &status);
         let active = record.active(&view.uid, &last.job_name, last.start_time.clone());
         self.turn.view = view;
-        let new = self.status(&status).ended_unsettled(last, active, "SettleRefused", "by a policy");
+        let new = self.status(&status).ended_unsettled(last, active, Reason::SettleRefused, "by a policy");
         self.write_status(&status, &new)?;
         Ok(Flow::Wait(pause.until - at))
     }

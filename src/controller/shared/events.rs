@@ -12,6 +12,7 @@ use log::{Level, debug, log, warn};
 
 use crate::api::{API_VERSION, Event, KIND, ObjectKey, ObjectMeta, ObjectReference, Uid};
 use crate::clock;
+use crate::contract::reason::Reason;
 use crate::digest::short_hex;
 use crate::kube::{Client, Error};
 use crate::rules::names::cut;
@@ -42,21 +43,15 @@ const IDLE: Duration = Duration::from_secs(60);
 /// What an Event says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Note {
-    is_warning: bool,
-    reason: &'static str,
+    reason: Reason,
     action: &'static str,
     text: String,
 }
 
 impl Note {
-    /// Something went as it should.
-    pub fn normal(reason: &'static str, action: &'static str, text: String) -> Self {
-        Self { is_warning: false, reason, action, text }
-    }
-
-    /// Someone should look.
-    pub fn warning(reason: &'static str, action: &'static str, text: String) -> Self {
-        Self { is_warning: true, reason, action, text }
+    /// `action` is what the operator did, or failed to do. The reason says whether it is a warning.
+    pub fn new(reason: Reason, action: &'static str, text: String) -> Self {
+        Self { reason, action, text }
     }
 }
 
@@ -223,9 +218,9 @@ fn build_event(key: &ObjectKey, uid: &Uid, note: &Note, instance: &str, count: u
         },
         event_time: time,
         action: note.action.to_owned(),
-        reason: note.reason.to_owned(),
+        reason: note.reason.to_string(),
         note: cut(&note.text, NOTE_MAX).to_owned(),
-        kind: if note.is_warning { "Warning" } else { "Normal" }.to_owned(),
+        kind: if note.reason.event() == Some(false) { "Normal" } else { "Warning" }.to_owned(),
         reporting_controller: CONTROLLER.to_owned(),
         reporting_instance: instance.to_owned(),
         regarding: ObjectReference {
@@ -254,7 +249,7 @@ mod tests {
     #[test]
     fn events_keep_the_limits_of_the_api() {
         let key = ObjectKey::new("ns", format!("{}.x", "a".repeat(235)) + &"b".repeat(16));
-        let note = Note::warning("InvalidSpec", "Observe", "ä".repeat(2_000));
+        let note = Note::new(Reason::InvalidSpec, "Observe", "ä".repeat(2_000));
         let event = build_event(&key, &Uid::from("u"), &note, "pod-1", 1);
         assert!(event.metadata.name.len() <= 253 && event.note.len() <= NOTE_MAX, "{event:?}");
         assert_eq!(event.kind, "Warning");
@@ -267,7 +262,7 @@ mod tests {
         let client = Client::with_transport(Arc::new(script.clone()), &Auth::None, ClientOptions::default());
         let (sender, poster) = pair("i".to_owned());
         for (namespace, text) in notes {
-            let note = Note::normal("Reason", "Action", (*text).to_owned());
+            let note = Note::new(Reason::JobCreated, "Action", (*text).to_owned());
             sender.send(&ObjectKey::new(*namespace, "q"), &Uid::from(*namespace), note);
         }
         let (guard, shutdown) = shutdown::pair();
@@ -315,7 +310,7 @@ mod tests {
         let script = Script::new([Reply::Fail(TransportErrorKind::Other), exists]);
         let client = Client::with_transport(Arc::new(script.clone()), &Auth::None, ClientOptions::default());
         let (_, mut poster) = pair("i".to_owned());
-        let note = Note::normal("Reason", "Action", String::new());
+        let note = Note::new(Reason::JobCreated, "Action", String::new());
         poster.post(&client, Message { key: ObjectKey::new("a", "q"), uid: "u".into(), note, tries: 0, event: None });
         let later = poster.outbox.next_due().expect("it is put aside");
         let message = poster.outbox.take(later).expect("it is due");
@@ -330,7 +325,7 @@ mod tests {
         let script = Script::new(vec![Reply::Fail(TransportErrorKind::Other); 5]);
         let client = Client::with_transport(Arc::new(script.clone()), &Auth::None, ClientOptions::default());
         let (_, mut poster) = pair("i".to_owned());
-        let note = Note::normal("Reason", "Action", String::new());
+        let note = Note::new(Reason::JobCreated, "Action", String::new());
         let mut next = Some(Message { key: ObjectKey::new("a", "q"), uid: "u".into(), note, tries: 0, event: None });
         while let Some(message) = next {
             poster.post(&client, message);

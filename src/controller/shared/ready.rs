@@ -1,14 +1,10 @@
 //! What condition `Ready` says. Pure.
 
 use crate::api::{Condition, QuarksJobStatus, Strategy};
+use crate::contract::reason::Reason;
 use crate::contract::record::REQUEST_MAX;
 use crate::controller::shared::memory::Missing;
-use crate::views::{MISSING_REFERENCE, NamespaceView, QuarksJobView};
-
-/// Reason of condition `Ready` while answers are not the API server's, or come too late.
-pub const API_UNAVAILABLE: &str = "APIUnavailable";
-/// Reason of `Ready=False`: annotation `run-requested` is too long.
-pub const INVALID_REQUEST: &str = "InvalidRequest";
+use crate::views::{NamespaceView, QuarksJobView};
 
 /// What condition `Ready` says of a QuarksJob with nothing to run, or that must not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,14 +35,14 @@ impl Readiness {
     }
 
     /// Status and reason of condition `Ready`.
-    pub fn condition(self) -> (bool, &'static str) {
+    pub fn condition(self) -> (bool, Reason) {
         match self {
-            Self::Ready | Self::AlreadyRan => (true, "Ready"),
-            Self::Suspended => (true, "Suspended"),
-            Self::InvalidSpec => (false, "InvalidSpec"),
-            Self::NamespaceNotReady => (false, "NamespaceNotReady"),
-            Self::MissingReference => (false, MISSING_REFERENCE),
-            Self::InvalidRequest => (false, INVALID_REQUEST),
+            Self::Ready | Self::AlreadyRan => (true, Reason::Ready),
+            Self::Suspended => (true, Reason::Suspended),
+            Self::InvalidSpec => (false, Reason::InvalidSpec),
+            Self::NamespaceNotReady => (false, Reason::NamespaceNotReady),
+            Self::MissingReference => (false, Reason::MissingReference),
+            Self::InvalidRequest => (false, Reason::InvalidRequest),
         }
     }
 }

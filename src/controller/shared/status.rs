@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::api::{ActiveRun, Condition, LastRun, Outcome, QuarksJobStatus, ResourceVersion};
+use crate::contract::reason::Reason;
 use crate::rules::names;
 use crate::views::QuarksJobView;
 use crate::views::triggers::pending;
@@ -40,7 +41,7 @@ impl<'a> StatusBuilder<'a> {
         let message = format!("run {} goes on as Job {}", active.run, active.job_name);
         self.status.active = Some(active);
         self.set_ready(&ready);
-        self.set("Running", "True", "RunActive", &message);
+        self.set("Running", "True", Reason::RunActive.as_str(), &message);
         self.finish()
     }
 
@@ -54,11 +55,11 @@ impl<'a> StatusBuilder<'a> {
     }
 
     /// A run has ended, and its end cannot be settled. Until it is, `active` says what it consumes: its Job may go.
-    pub fn ended_unsettled(mut self, run: LastRun, active: ActiveRun, reason: &str, message: &str) -> QuarksJobStatus {
+    pub fn ended_unsettled(mut self, run: LastRun, active: ActiveRun, reason: Reason, message: &str) -> QuarksJobStatus {
         self.status.observed_generation = self.view.generation;
         self.set_ended(run);
         self.status.active = Some(active);
-        self.set("Ready", "False", reason, message);
+        self.set("Ready", "False", reason.as_str(), message);
         self.finish()
     }
 
@@ -74,7 +75,7 @@ impl<'a> StatusBuilder<'a> {
             Outcome::Failed | Outcome::Cancelled => self.set("Succeeded", "False", &run.reason, &message),
             Outcome::Unknown => self.set("Succeeded", "Unknown", &run.reason, &message),
         }
-        self.set("Running", "False", "Idle", "no run goes on");
+        self.set("Running", "False", Reason::Idle.as_str(), "no run goes on");
         self.status.last_run = Some(LastRun { message: cut(&run.message), ..run });
     }
 
@@ -87,25 +88,25 @@ impl<'a> StatusBuilder<'a> {
     }
 
     /// A start was refused, or whatever comes next for a run that goes on.
-    pub fn refused(mut self, reason: &str, message: &str) -> QuarksJobStatus {
+    pub fn refused(mut self, reason: Reason, message: &str) -> QuarksJobStatus {
         self.idle_with(false, reason, message);
         self.finish()
     }
 
     fn set_ready(&mut self, (readiness, message): &(Readiness, String)) {
         let (is_ready, reason) = readiness.condition();
-        self.set("Ready", if is_ready { "True" } else { "False" }, reason, message);
+        self.set("Ready", if is_ready { "True" } else { "False" }, reason.as_str(), message);
     }
 
-    fn idle_with(&mut self, is_ready: bool, reason: &str, message: &str) {
+    fn idle_with(&mut self, is_ready: bool, reason: Reason, message: &str) {
         if is_ready {
             self.observe();
         } else {
             self.status.observed_generation = self.view.generation;
         }
-        self.set("Ready", if is_ready { "True" } else { "False" }, reason, message);
+        self.set("Ready", if is_ready { "True" } else { "False" }, reason.as_str(), message);
         if self.status.active.is_none() {
-            self.set("Running", "False", "Idle", "no run goes on");
+            self.set("Running", "False", Reason::Idle.as_str(), "no run goes on");
         }
     }
 
@@ -255,7 +256,7 @@ mod tests {
         };
         assert_eq!(observed("now", |b| b.idle(Readiness::Suspended, "")), 4);
         assert_eq!(observed("manual", |b| b.idle(Readiness::Suspended, "")), 5);
-        assert_eq!(observed("now", |b| b.refused("InvalidTemplate", "")), 5);
+        assert_eq!(observed("now", |b| b.refused(Reason::InvalidTemplate, "")), 5);
         assert_eq!(observed("now", |b| b.ended(ended(Outcome::Succeeded), ready())), 4);
         assert_eq!(observed("manual", |b| b.ended(ended(Outcome::Succeeded), ready())), 5);
     }
@@ -270,7 +271,7 @@ mod tests {
         };
         assert_eq!(copies(|b| b.ended(ended(Outcome::Succeeded), ready())), (true, false));
         assert_eq!(copies(|b| b.idle(Readiness::Ready, "")), (true, false));
-        assert_eq!(copies(|b| b.refused("NamespaceNotReady", "")), (false, true), "the end of run 2 has not been told");
+        assert_eq!(copies(|b| b.refused(Reason::NamespaceNotReady, "")), (false, true), "the end of run 2 has not been told");
     }
 
     #[test]
@@ -285,7 +286,7 @@ mod tests {
         };
         let view = view("now", 2);
         let status = StatusBuilder::new(&view, &QuarksJobStatus::default(), "t");
-        let status = status.ended_unsettled(ended(Outcome::Failed), active.clone(), "SettleRefused", "by a policy");
+        let status = status.ended_unsettled(ended(Outcome::Failed), active.clone(), Reason::SettleRefused, "by a policy");
         assert_eq!((status.active.as_ref(), status.last_run.as_ref().map(|last| last.run)), (Some(&active), Some(1)));
         assert_eq!(words(&status), "Succeeded=False Running=False Ready=False");
         let settled = StatusBuilder::new(&view, &status, "t").ended(ended(Outcome::Failed), ready());

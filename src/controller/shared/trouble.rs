@@ -9,6 +9,7 @@ use std::time::Duration;
 use log::{debug, warn};
 
 use crate::api::{ObjectKey, QuarksJob, Resource};
+use crate::contract::reason::Reason;
 use crate::index::SharedIndex;
 use crate::kube::{Answer, Error, Request};
 use crate::watch::{Listed, list_all};
@@ -16,7 +17,7 @@ use crate::watch::{Listed, list_all};
 use super::decision::{Failed, Outcome};
 use super::events::Note;
 use super::memory::{Known, Memory};
-use super::ready::{API_UNAVAILABLE, ready_of};
+use super::ready::ready_of;
 use super::turn::{Tools, Turn};
 
 /// Time until the next try in a namespace that is being deleted. Usually its QuarksJobs are gone by then.
@@ -58,13 +59,13 @@ impl Turn<'_> {
             Answer::MissingRight => {
                 let message = self.tools.missing_right_message(self.key, &error);
                 warn!("not allowed, will be tried again key={} error={message:?}", self.key);
-                self.say("NamespaceNotReady", &message);
+                self.say(Reason::NamespaceNotReady, &message);
             }
             Answer::Refused => self.refused(&error),
             Answer::OnTheWay | Answer::TimedOut | Answer::WebhookFailed | Answer::Unreadable => {
                 if self.memory().is_trouble_to_tell() {
                     let message = format!("the API server, or what is on the way to it, does not answer as it should: {}", error.message());
-                    self.say(API_UNAVAILABLE, &message);
+                    self.say(Reason::APIUnavailable, &message);
                 }
                 let trouble = &mut self.memory().trouble;
                 *trouble = trouble.saturating_add(1);
@@ -89,9 +90,9 @@ impl Turn<'_> {
         let what = if is_status { "the status of this QuarksJob" } else { "what is next for this QuarksJob" };
         let message = format!("{what} cannot be written, and no run starts until it can: {}", error.message());
         if !is_status {
-            return self.say("SettleRefused", &message);
+            return self.say(Reason::SettleRefused, &message);
         }
-        self.tell(Note::warning("SettleRefused", "Observe", message));
+        self.tell(Note::new(Reason::SettleRefused, "Observe", message));
     }
 
     fn leave_alone(&self, error: &Error) -> Outcome {
@@ -100,7 +101,7 @@ impl Turn<'_> {
     }
 
     /// Says in condition `Ready` why nothing moves. What cannot be said is in the log already.
-    pub fn say(&mut self, reason: &'static str, message: &str) {
+    pub fn say(&mut self, reason: Reason, message: &str) {
         match self.try_to_say(reason, message) {
             Err(Failed::Api(error)) if !error.is_shutdown() => {
                 warn!("condition not written key={} reason={reason} error={error}", self.key);
@@ -110,7 +111,7 @@ impl Turn<'_> {
         }
     }
 
-    fn try_to_say(&mut self, reason: &'static str, message: &str) -> Result<(), Failed> {
+    fn try_to_say(&mut self, reason: Reason, message: &str) -> Result<(), Failed> {
         if !self.is_known() {
             self.find()?;
         }
@@ -119,7 +120,7 @@ impl Turn<'_> {
         let new = self.status(&status, &self.now()).refused(reason, message);
         self.write_status(&status, &new)?;
         if ready_of(&status) != ready_of(&new) {
-            self.tell(Note::warning(reason, "Observe", message.to_owned()));
+            self.tell(Note::new(reason, "Observe", message.to_owned()));
         }
         Ok(())
     }

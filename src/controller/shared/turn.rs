@@ -12,6 +12,7 @@ use log::warn;
 
 use crate::api::{Job, ObjectKey, QuarksJob, QuarksJobStatus, Resource, ResourceVersion};
 use crate::clock;
+use crate::contract::reason::Reason;
 use crate::controller::claims::{Controller, Snapshot, Stage};
 use crate::index::{Index, SharedIndex};
 use crate::kube::{Client, Error, Request};
@@ -27,7 +28,7 @@ use super::events::{EventSender, Note};
 use super::memory::{InHand, Known, Memories, Memory, Waiting};
 use super::pace::Pause;
 use super::pace::REFUSAL_BACKOFF;
-use super::ready::{INVALID_REQUEST, Readiness, readiness, ready_message, ready_of};
+use super::ready::{Readiness, readiness, ready_message, ready_of};
 use super::status::StatusBuilder;
 use super::stick::lost_field;
 
@@ -320,9 +321,9 @@ impl<'a> Turn<'a> {
 
     /// Whatever the status is written for, it may be the first to say that the request is none.
     fn tell_invalid_request(&self, old: &QuarksJobStatus, status: &QuarksJobStatus) {
-        let is_said = |status: &QuarksJobStatus| ready_of(status).is_some_and(|(_, reason)| reason == INVALID_REQUEST);
+        let is_said = |status: &QuarksJobStatus| ready_of(status).is_some_and(|(_, reason)| reason == Reason::InvalidRequest.as_str());
         if let Some(ready) = status.condition("Ready").filter(|_| is_said(status) && !is_said(old)) {
-            self.tell(Note::warning(INVALID_REQUEST, "Observe", ready.message.clone()));
+            self.tell(Note::new(Reason::InvalidRequest, "Observe", ready.message.clone()));
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde::Deserialize;
 
 use crate::api::{ANNOTATION_WRITTEN_BY, ObjectKey, ObjectMeta, Resource, StringMap, null_as_default};
+use crate::contract::reason::Reason;
 use crate::controller::errand::ErrandController;
 use crate::controller::shared::decision::{Failed, Flow};
 use crate::controller::shared::events::Note;
@@ -165,9 +166,9 @@ impl ErrandController {
     /// Says what stands in the way, if someone has to do something about it.
     pub fn cannot_look(&self, turn: &mut Turn<'_>, error: LookError) -> Result<Flow, Failed> {
         let (reason, message) = match error {
-            LookError::NotReady(message) => ("NamespaceNotReady", message),
+            LookError::NotReady(message) => (Reason::NamespaceNotReady, message),
             LookError::Api(error) if error.answer() == Answer::Refused => {
-                ("JobRefused", format!("the key of config digests cannot be made: {}", error.message()))
+                (Reason::JobRefused, format!("the key of config digests cannot be made: {}", error.message()))
             }
             LookError::Api(error) => return Err(Failed::Api(error)),
         };
@@ -182,7 +183,7 @@ impl ErrandController {
     pub fn warn_about_own(&self, turn: &Turn<'_>, own: &[String]) {
         if !own.is_empty() {
             let text = format!("the template refers to Secrets that this QuarksJob writes ({}); they never make it run", own.join(", "));
-            turn.tell(Note::warning("SelfReference", "LookAtReferences", text));
+            turn.tell(Note::new(Reason::SelfReference, "LookAtReferences", text));
         }
     }
 }
