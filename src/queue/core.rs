@@ -1,7 +1,8 @@
 //! The queue: each key waits once, is in the hands of one worker at a time, and comes back when it is due.
 //!
 //! Promises: a key that becomes dirty while a worker has it is handed out again afterwards; failures back off; namespaces take turns, and
-//! one of them has at most its share of the workers, so where calls hang others go on.
+//! one of them has at most its share of the workers, so where calls hang others go on. In a namespace what has changed and what is due by
+//! time take turns, so hundreds that come due at once do not hold up the one that somebody has just asked for.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -20,8 +21,8 @@ pub struct Queue {
     backoff: Backoff,
     /// Keys of one namespace that may be in work at once.
     share: usize,
-    /// Keys that wait, and since when.
-    waiting: HashMap<ObjectKey, Instant>,
+    /// Keys that wait.
+    waiting: HashMap<ObjectKey, Waits>,
     lines: HashMap<Arc<str>, Line>,
     /// Namespaces of which a key may be taken, each once, in the order of their turns.
     turns: VecDeque<Arc<str>>,
@@ -34,12 +35,45 @@ pub struct Queue {
     failures: HashMap<ObjectKey, u32>,
 }
 
+/// A key that waits.
+#[derive(Clone, Copy, Debug)]
+struct Waits {
+    since: Instant,
+    /// It came back at its time, and nothing about it has changed since.
+    is_due: bool,
+}
+
 /// What waits in one namespace, and how much of it is in work.
 #[derive(Debug, Default)]
 struct Line {
-    keys: VecDeque<ObjectKey>,
+    changed: VecDeque<ObjectKey>,
+    /// A key that has changed meanwhile stands among those, too, and is passed over here.
+    due: VecDeque<ObjectKey>,
+    /// Whose turn it is among the two.
+    is_dues_turn: bool,
     in_work: usize,
     has_turn: bool,
+}
+
+impl Line {
+    fn is_empty(&self) -> bool {
+        self.changed.is_empty() && self.due.is_empty()
+    }
+
+    /// The next key, and since when it waited.
+    fn next(&mut self, waiting: &mut HashMap<ObjectKey, Waits>) -> Option<(ObjectKey, Instant)> {
+        while !self.is_empty() {
+            let takes_due = self.changed.is_empty() || (self.is_dues_turn && !self.due.is_empty());
+            let key = if takes_due { self.due.pop_front() } else { self.changed.pop_front() }?;
+            let waits = waiting.get(&key).copied().filter(|waits| waits.is_due == takes_due);
+            if let Some(Waits { since, .. }) = waits {
+                waiting.remove(&key);
+                self.is_dues_turn = !takes_due;
+                return Some((key, since));
+            }
+        }
+        None
+    }
 }
 
 /// A key that a worker has.
@@ -74,29 +108,45 @@ impl Queue {
             work.is_dirty = true;
             return;
         }
-        if self.waiting.contains_key(&key) {
-            return;
+        match self.waiting.get_mut(&key) {
+            Some(Waits { is_due: false, .. }) => {}
+            Some(waits) => {
+                waits.is_due = false;
+                if let Some(line) = self.lines.get_mut(&key.namespace) {
+                    line.changed.push_back(key);
+                }
+            }
+            None => self.wait(key, Waits { since: now, is_due: false }),
         }
+    }
+
+    fn wait(&mut self, key: ObjectKey, waits: Waits) {
         self.adds += 1;
-        self.waiting.insert(key.clone(), now);
+        self.waiting.insert(key.clone(), waits);
         let namespace = Arc::clone(&key.namespace);
-        self.lines.entry(Arc::clone(&namespace)).or_default().keys.push_back(key);
+        let line = self.lines.entry(Arc::clone(&namespace)).or_default();
+        if waits.is_due { line.due.push_back(key) } else { line.changed.push_back(key) }
         self.give_turn(&namespace);
     }
 
     /// The next key for a worker, and since when it waited. It must come back through one of the other methods.
     pub fn take(&mut self, now: Instant) -> Option<(ObjectKey, Instant)> {
         self.wake(now);
-        let namespace = self.turns.pop_front()?;
-        let line = self.lines.get_mut(&namespace)?;
-        line.has_turn = false;
-        let key = line.keys.pop_front()?;
-        line.in_work += 1;
-        self.give_turn(&namespace);
-        let since = self.waiting.remove(&key).unwrap_or(now);
-        self.processing.insert(key.clone(), InWork::default());
-        self.give_room_back();
-        Some((key, since))
+        while let Some(namespace) = self.turns.pop_front() {
+            let Some(line) = self.lines.get_mut(&namespace) else { continue };
+            line.has_turn = false;
+            if let Some((key, since)) = line.next(&mut self.waiting) {
+                line.in_work += 1;
+                self.give_turn(&namespace);
+                self.processing.insert(key.clone(), InWork::default());
+                self.give_room_back();
+                return Some((key, since));
+            }
+            if line.in_work == 0 {
+                self.lines.remove(&namespace);
+            }
+        }
+        None
     }
 
     /// The worker is through with `key`; it went well.
@@ -165,6 +215,15 @@ impl Queue {
         self.processing.len()
     }
 
+    /// The time has come that `key` waited for.
+    fn come_due(&mut self, key: ObjectKey, now: Instant) {
+        if let Some(work) = self.processing.get_mut(&key) {
+            work.is_dirty = true;
+        } else if !self.waiting.contains_key(&key) {
+            self.wait(key, Waits { since: now, is_due: true });
+        }
+    }
+
     fn is_forgotten(&self, key: &ObjectKey) -> bool {
         self.processing.get(key).is_some_and(|work| work.is_forgotten)
     }
@@ -180,7 +239,7 @@ impl Queue {
         let work = self.processing.remove(key)?;
         if let Some(line) = self.lines.get_mut(&key.namespace) {
             line.in_work -= 1;
-            if line.in_work == 0 && line.keys.is_empty() {
+            if line.in_work == 0 && line.is_empty() {
                 self.lines.remove(&key.namespace);
             } else {
                 self.give_turn(&key.namespace);
@@ -193,7 +252,7 @@ impl Queue {
     fn give_turn(&mut self, namespace: &Arc<str>) {
         if let Some(line) = self.lines.get_mut(namespace)
             && !line.has_turn
-            && !line.keys.is_empty()
+            && !line.is_empty()
             && line.in_work < self.share
         {
             line.has_turn = true;
@@ -204,7 +263,7 @@ impl Queue {
     fn give_room_back(&mut self) {
         if self.waiting.is_empty() && self.waiting.capacity() > KEEP {
             self.waiting = HashMap::new();
-            self.lines.values_mut().for_each(|line| line.keys = VecDeque::new());
+            self.lines.values_mut().for_each(|line| (line.changed, line.due) = (VecDeque::new(), VecDeque::new()));
         }
     }
 
@@ -225,7 +284,7 @@ impl Queue {
             let Some(Reverse((_, key))) = self.due.pop() else { return };
             if is_valid {
                 self.due_of.remove(&key);
-                self.add(key, now);
+                self.come_due(key, now);
             }
         }
     }
@@ -281,6 +340,31 @@ mod tests {
     }
 
     #[test]
+    fn what_has_changed_and_what_is_due_take_turns() {
+        let (mut queue, now) = queue();
+        let later = now + Duration::from_secs(1);
+        let next = |queue: &mut Queue| {
+            let taken = take(queue, later);
+            taken.iter().for_each(|name| queue.done(&key(name), later));
+            taken
+        };
+        for name in ["1", "2", "3", "4"] {
+            queue.add(key(name), now);
+            assert_eq!(take(&mut queue, now).as_deref(), Some(name));
+            queue.done_until(&key(name), later, now);
+        }
+        assert_eq!(next(&mut queue).as_deref(), Some("1"));
+        queue.add(key("asked"), later);
+        queue.add(key("4"), later);
+        assert_eq!(queue.depth(), 4, "a key waits once");
+        for name in ["asked", "2", "4", "3"] {
+            assert_eq!(next(&mut queue).as_deref(), Some(name));
+        }
+        assert_eq!((next(&mut queue), queue.depth(), queue.adds()), (None, 0, 9));
+        assert!(queue.lines.is_empty(), "and nothing is left of them");
+    }
+
+    #[test]
     fn a_share_is_one_worker_at_least() {
         let (mut queue, now) = (Queue::new(Backoff { first: Duration::ZERO, max: Duration::ZERO }, 0), Instant::now());
         queue.add(key("a"), now);
@@ -331,7 +415,7 @@ mod tests {
                 queue.done(&key(&taken), now);
             }
         }
-        assert_eq!((queue.waiting.capacity(), queue.lines[&Arc::from("ns")].keys.capacity()), (0, 0));
+        assert_eq!((queue.waiting.capacity(), queue.lines[&Arc::from("ns")].changed.capacity()), (0, 0));
         queue.done(&key(&(2 * KEEP - 1).to_string()), now);
         assert!(queue.lines.is_empty(), "a namespace without keys is forgotten");
     }

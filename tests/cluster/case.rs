@@ -298,7 +298,7 @@ impl Drop for Case {
         if thread::panicking() {
             eprintln!("namespace {} is left as it is\n{}", self.namespace, self.diagnosis());
         } else {
-            cluster(&["delete", "namespace", &self.namespace, "--wait=false"]);
+            cluster(&["delete", "namespace", &self.namespace, "--wait=false", "--ignore-not-found"]);
         }
     }
 }
