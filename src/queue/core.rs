@@ -125,7 +125,11 @@ impl Queue {
         self.waiting.insert(key.clone(), waits);
         let namespace = Arc::clone(&key.namespace);
         let line = self.lines.entry(Arc::clone(&namespace)).or_default();
-        if waits.is_due { line.due.push_back(key) } else { line.changed.push_back(key) }
+        if waits.is_due {
+            line.due.push_back(key)
+        } else {
+            line.changed.push_back(key)
+        }
         self.give_turn(&namespace);
     }
 

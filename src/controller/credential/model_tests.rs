@@ -355,43 +355,54 @@ impl World {
     }
 }
 
+impl World {
+    fn new(random: &mut Random) -> Self {
+        let mut world = Self {
+            now: 100_000,
+            secret: None,
+            jobs: Vec::new(),
+            next_uid: 0,
+            shown: Vec::new(),
+            is_silent: false,
+            is_failing: false,
+            is_confused: false,
+            is_ending: false,
+            calm: [40, 400][random.below(2) as usize],
+            life: [60, 600, 3_600, 86_400][random.below(4) as usize],
+            last_failure: 0,
+            missing_since: None,
+            started: 0,
+            requests: 0,
+            reasons: 1,
+        };
+        if random.one_in(3) {
+            // An earlier process left it.
+            world.new_secret(true);
+        }
+        world
+    }
+
+    /// The operator starts again: nothing is remembered, and the lists are fresh.
+    fn restart(&mut self) {
+        (self.is_silent, self.started) = (false, self.now);
+        for job in &mut self.jobs {
+            job.is_own &= matches!(job.life, Life::NotThere | Life::Running | Life::Ended);
+            job.life = if matches!(job.life, Life::Waiting | Life::Creating(_)) { Life::Gone } else { job.life };
+        }
+    }
+}
+
 fn play(seed: u64) {
     let mut random = Random(Jitter::new(seed));
-    let mut world = World {
-        now: 100_000,
-        secret: None,
-        jobs: Vec::new(),
-        next_uid: 0,
-        shown: Vec::new(),
-        is_silent: false,
-        is_failing: false,
-        is_confused: false,
-        is_ending: false,
-        calm: [40, 400][random.below(2) as usize],
-        life: [60, 600, 3_600, 86_400][random.below(4) as usize],
-        last_failure: 0,
-        missing_since: None,
-        started: 0,
-        requests: 0,
-        reasons: 1,
-    };
-    if random.one_in(3) {
-        // An earlier process left it.
-        world.new_secret(true);
-    }
+    let mut world = World::new(&mut random);
     let begin = world.now;
     let mut state = Some(State::new(0.5, Duration::from_secs(30), world.at()));
     let mut failures = 0;
     for _ in 0..TICKS {
         world.now += TICK;
         if random.one_in(400) {
-            // Restarted: nothing is remembered, and the lists are fresh.
             state = None;
-            (world.is_silent, world.started) = (false, world.now);
-            for job in &mut world.jobs {
-                job.is_own &= matches!(job.life, Life::NotThere | Life::Running | Life::Ended);
-                job.life = if matches!(job.life, Life::Waiting | Life::Creating(_)) { Life::Gone } else { job.life };
-            }
+            world.restart();
         }
         // As the threads do: made for a start, for what the index shows, and now and then for what may be left.
         world.watch();

@@ -1,5 +1,6 @@
 //! The start of a run: everything up to the answer to the Job's create, and what is said if there is no Job.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ use crate::kube::{Answer, Error};
 use crate::rules::names::job_name;
 use crate::rules::references;
 use crate::rules::template::{build_job, has_delete_pod_label, ignored_fields, ttl_seconds};
+use crate::views::QuarksJobView;
 use crate::views::identity::{StartedRun, run_of};
 use crate::views::triggers::Pending;
 
@@ -33,7 +35,7 @@ const INVALID_TEMPLATE_RETRY: Duration = Duration::from_secs(600);
 
 impl ErrandController {
     pub fn start(&self, turn: &mut Turn<'_>, object: Option<&QuarksJob>, pending: Pending) -> Result<Flow, Failed> {
-        let (key, view) = (turn.key, Arc::clone(&turn.view));
+        let key = turn.key;
         let object = object.ok_or(Failed::Stale)?;
         let mut spec = Spec::parse(&object.spec).map_err(|_| Failed::Stale)?;
         let _choice = match self.tools.use_highest_versions(&key.namespace, &mut spec.template) {
@@ -44,66 +46,61 @@ impl ErrandController {
             }
             Err(error) => return Err(error.into()),
         };
+        let config = match self.look_at_references(turn, &spec, pending.trigger)? {
+            ControlFlow::Continue(config) => config,
+            ControlFlow::Break(flow) => return Ok(flow),
+        };
+        let record = record_of(&turn.view, &spec, pending, config);
+        let name = job_name(&key.name, &turn.view.uid, record.run);
+        if let Some(flow) = self.ensure_token(turn, &record, &name)? {
+            return Ok(flow);
+        }
+        let assigns_users = turn.namespace.as_ref().is_some_and(|namespace| namespace.assigns_users);
+        let job = build_job(key, &turn.view.uid, &name, &spec, &record, &self.sidecar, assigns_users);
+        let action = Action::CreateJob { namespace: &key.namespace, job: &job };
+        match self.tools.client.call_with_warnings::<Job>(&action.request()) {
+            Ok((_, warnings)) => {
+                created(turn, name, record, &spec.template, &warnings);
+                Ok(Flow::Continue)
+            }
+            Err(error) => self.not_created(turn, &name, record.run, error),
+        }
+    }
+
+    /// Looks whether what the template refers to is there. Goes on with the digest of its content; ends where nothing can start, or what
+    /// had changed is as it was.
+    fn look_at_references(&self, turn: &mut Turn<'_>, spec: &Spec, trigger: Trigger) -> Result<ControlFlow<Flow, Option<String>>, Failed> {
+        let (key, view) = (turn.key, Arc::clone(&turn.view));
         let due = self.config.due(key);
-        let looked = match self.look(key, &references::of_spec(&spec), Some(&view.template_digest).filter(|_| view.acts_on_config())) {
+        let looked = match self.look(key, &references::of_spec(spec), Some(&view.template_digest).filter(|_| view.acts_on_config())) {
             Ok(looked) => looked,
-            Err(error) => return self.cannot_look(turn, error),
+            Err(error) => return self.cannot_look(turn, error).map(ControlFlow::Break),
         };
         self.config.looked(key, due);
         turn.memory().waiting.learn(view.generation, &looked);
         let is_unchanged = |config: &String| compare(view.marker.config.as_deref(), config) != Compared::Changed;
-        if turn.memory().waiting.missing.is_some()
-            || (pending.trigger == Trigger::Config && looked.config.as_ref().is_none_or(is_unchanged))
-        {
-            // Decided anew on what was found: nothing can start, or what had changed is as it was.
-            return Ok(Flow::Continue);
+        let is_as_before = trigger == Trigger::Config && looked.config.as_ref().is_none_or(is_unchanged);
+        if turn.memory().waiting.missing.is_some() || is_as_before {
+            // Decided anew on what was found.
+            return Ok(ControlFlow::Break(Flow::Continue));
         }
         self.warn_about_own(turn, &looked.own);
-        let record = RunRecord {
-            run: view.marker.runs + 1,
-            trigger: pending.trigger,
-            strategy: pending.strategy,
-            template: Some(view.template_digest.to_string()),
-            config: looked.config,
-            request: pending.request,
-            ttl: ttl_seconds(&spec.template),
-            output: spec.has_output(),
-            delete_pods: has_delete_pod_label(&spec.template),
-        };
-        let name = job_name(&key.name, &view.uid, record.run);
-        let run = Run { quarks_job: key.clone(), owner: view.uid.clone(), number: record.run, job: name.clone() };
-        if record.output
-            && let Some(account) = turn.namespace.as_ref().and_then(|namespace| namespace.service_account.clone())
-            && let Err(error) = self.credentials.ensure(&self.tools.client, &self.tools.index, &run, &account)
-        {
-            return match error {
-                CredentialError::Api(error) if error.answer() == Answer::Refused => {
-                    let message = format!("the sidecar's token cannot be stored: {}", error.message());
-                    self.refuse(turn, Reason::JobRefused, &message, None)
-                }
-                CredentialError::Api(error) => Err(Failed::Api(error)),
-                CredentialError::NotReady(message) => self.refuse(turn, Reason::NamespaceNotReady, &message, None),
-            };
-        }
-        let assigns_users = turn.namespace.as_ref().is_some_and(|namespace| namespace.assigns_users);
-        let job = build_job(key, &view.uid, &name, &spec, &record, &self.sidecar, assigns_users);
-        let action = Action::CreateJob { namespace: &key.namespace, job: &job };
-        match self.tools.client.call_with_warnings::<Job>(&action.request()) {
-            Ok((_, warnings)) => {
-                info!("job created key={key} job={name} run={} trigger={}", record.run, record.trigger.as_str());
-                turn.tell(Note::new(
-                    Reason::JobCreated,
-                    "CreateJob",
-                    format!("run {}: created Job {name} (trigger: {})", record.run, record.trigger.as_str()),
-                ));
-                warn_about_template(turn, &spec.template, &warnings);
-                if record.trigger == Trigger::Config {
-                    watch_for_loop(turn);
-                }
-                remember_start(turn, name, record);
-                Ok(Flow::Continue)
+        Ok(ControlFlow::Continue(looked.config))
+    }
+
+    /// Sees to the sidecar's token, if the run has output. Gives how the turn ends if there is none.
+    fn ensure_token(&self, turn: &mut Turn<'_>, record: &RunRecord, job: &str) -> Result<Option<Flow>, Failed> {
+        let account = turn.namespace.as_ref().and_then(|namespace| namespace.service_account.clone());
+        let Some(account) = account.filter(|_| record.output) else { return Ok(None) };
+        let run = Run { quarks_job: turn.key.clone(), owner: turn.view.uid.clone(), number: record.run, job: job.to_owned() };
+        match self.credentials.ensure(&self.tools.client, &self.tools.index, &run, &account) {
+            Ok(()) => Ok(None),
+            Err(CredentialError::Api(error)) if error.answer() == Answer::Refused => {
+                let message = format!("the sidecar's token cannot be stored: {}", error.message());
+                self.refuse(turn, Reason::JobRefused, &message, None).map(Some)
             }
-            Err(error) => self.not_created(turn, &name, record.run, error),
+            Err(CredentialError::Api(error)) => Err(Failed::Api(error)),
+            Err(CredentialError::NotReady(message)) => self.refuse(turn, Reason::NamespaceNotReady, &message, None).map(Some),
         }
     }
 
@@ -174,6 +171,33 @@ impl ErrandController {
         turn.write_status(&status, &new)?;
         Ok(Flow::Wait(wait))
     }
+}
+
+/// What the next run is, and what it consumes.
+fn record_of(view: &QuarksJobView, spec: &Spec, pending: Pending, config: Option<String>) -> RunRecord {
+    RunRecord {
+        run: view.marker.runs + 1,
+        trigger: pending.trigger,
+        strategy: pending.strategy,
+        template: Some(view.template_digest.to_string()),
+        config,
+        request: pending.request,
+        ttl: ttl_seconds(&spec.template),
+        output: spec.has_output(),
+        delete_pods: has_delete_pod_label(&spec.template),
+    }
+}
+
+/// The API server has made the Job.
+fn created(turn: &mut Turn<'_>, name: String, record: RunRecord, template: &Value, warnings: &[String]) {
+    let (key, run, trigger) = (turn.key, record.run, record.trigger.as_str());
+    info!("job created key={key} job={name} run={run} trigger={trigger}");
+    turn.tell(Note::new(Reason::JobCreated, "CreateJob", format!("run {run}: created Job {name} (trigger: {trigger})")));
+    warn_about_template(turn, template, warnings);
+    if record.trigger == Trigger::Config {
+        watch_for_loop(turn);
+    }
+    remember_start(turn, name, record);
 }
 
 fn remember_start(turn: &mut Turn<'_>, job_name: String, record: RunRecord) {

@@ -407,19 +407,10 @@ impl Worker<'_> {
         if self.turn.steps > STEPS_MAX {
             return Next::Later;
         }
-        if self.turn.must_read {
-            let before = self.operator.index.quarks_job(self.key).map(|view| view.resource_version.clone());
-            let Some(before) = before else { return Next::Done };
-            match self.world.read(self.key) {
-                Ok(Some(read)) => {
-                    self.memory().learn_view(&before, read.known());
-                    self.turn.in_vain.read(&read.object.metadata.resource_version);
-                    self.turn.object = Some(read);
-                    self.turn.must_read = false;
-                }
-                Ok(None) => return Next::Done,
-                Err(no) => return self.trouble(no),
-            }
+        if self.turn.must_read
+            && let Some(next) = self.read_again()
+        {
+            return next;
         }
         let Some((view, jobs)) = self.look() else { return Next::Done };
         let now = self.world.now;
@@ -469,6 +460,23 @@ impl Worker<'_> {
             self.world.ledger.starts_beside(&jobs, &view.uid);
         }
         self.act(step, now)
+    }
+
+    /// Reads the QuarksJob; gives how the turn ends if there is nothing to go on with.
+    fn read_again(&mut self) -> Option<Next> {
+        let before = self.operator.index.quarks_job(self.key).map(|view| view.resource_version.clone());
+        let Some(before) = before else { return Some(Next::Done) };
+        match self.world.read(self.key) {
+            Ok(Some(read)) => {
+                self.memory().learn_view(&before, read.known());
+                self.turn.in_vain.read(&read.object.metadata.resource_version);
+                self.turn.object = Some(read);
+                self.turn.must_read = false;
+                None
+            }
+            Ok(None) => Some(Next::Done),
+            Err(no) => Some(self.trouble(no)),
+        }
     }
 
     fn act(&mut self, step: Step, now: Instant) -> Next {

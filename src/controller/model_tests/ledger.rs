@@ -336,24 +336,13 @@ impl Ledger {
 
     /// Marker and strategy are written together.
     pub fn settle(&mut self, caller: Caller, stored: &Stored, write: Settled<'_>, jobs: &BTreeMap<ObjectKey, Arc<JobView>>) {
-        let Settled { marker, strategy } = write;
+        let Settled { marker, .. } = write;
         let (object, uid) = (&stored.object, stored.uid());
         self.require("I2", object.metadata.namespace == SERVED, || "settled where nothing is served".to_owned());
         let account = self.account(uid);
         let number = marker.runs;
         if number <= account.settled {
-            let (settled, is_doubtful) = (account.settled, account.is_doubtful());
-            let template = template_of(object);
-            let is_once_kept =
-                marker.once == account.once || (object.strategy() == Some(Strategy::Done) && marker.once.as_ref() == Some(&template));
-            let is_request_kept = marker.request == account.request || (account.restored.is_some() && account.request.is_none());
-            if !is_doubtful || number == settled {
-                account.once.clone_from(&marker.once);
-            }
-            self.require("I1", number == settled || is_doubtful, || format!("{settled} runs were settled, now {number}"));
-            self.require("I3", strategy.is_none() || is_doubtful, || "a baseline has cleared a trigger".to_owned());
-            self.require("I3", is_once_kept && is_request_kept || is_doubtful, || format!("a baseline says {marker:?}"));
-            return;
+            return self.take_baseline(object, write);
         }
         let settled = account.settled;
         let is_doubtful = account.is_doubtful();
@@ -390,9 +379,39 @@ impl Ledger {
         self.require("I1", is_true, || {
             format!("run {number} ended {is_good:?}, Job there: {}, settled as {:?}", lives.is_some(), marker.outcome)
         });
-        if is_doubtful {
-            return;
+        if !is_doubtful {
+            let is_request_free = is_restored && record.request.is_none();
+            self.check_cleared(object, &record, write, before, is_request_free);
         }
+    }
+
+    /// A marker is written that settles nothing.
+    fn take_baseline(&mut self, object: &QuarksJob, write: Settled<'_>) {
+        let Settled { marker, strategy } = write;
+        let (account, number) = (self.account(&object.metadata.uid), marker.runs);
+        let (settled, is_doubtful) = (account.settled, account.is_doubtful());
+        let template = template_of(object);
+        let is_once_kept =
+            marker.once == account.once || (object.strategy() == Some(Strategy::Done) && marker.once.as_ref() == Some(&template));
+        let is_request_kept = marker.request == account.request || (account.restored.is_some() && account.request.is_none());
+        if !is_doubtful || number == settled {
+            account.once.clone_from(&marker.once);
+        }
+        self.require("I1", number == settled || is_doubtful, || format!("{settled} runs were settled, now {number}"));
+        self.require("I3", strategy.is_none() || is_doubtful, || "a baseline has cleared a trigger".to_owned());
+        self.require("I3", is_once_kept && is_request_kept || is_doubtful, || format!("a baseline says {marker:?}"));
+    }
+
+    /// What a run consumed is cleared, and nothing else. `before` is what had been consumed: `once` and request.
+    fn check_cleared(
+        &mut self,
+        object: &QuarksJob,
+        record: &RunRecord,
+        write: Settled<'_>,
+        before: (Option<String>, Option<String>),
+        is_request_free: bool,
+    ) {
+        let Settled { marker, strategy } = write;
         let current = object.strategy();
         let expected = match record.strategy {
             Some(Strategy::Now) if current == Some(Strategy::Now) => {
@@ -405,7 +424,7 @@ impl Ledger {
         let once = if record.strategy == Some(Strategy::Once) { record.template.clone() } else { before.0 };
         self.require("I3", marker.once == once, || format!("once {:?} for {once:?} after {record:?}", marker.once));
         let request = record.request.clone().or(before.1);
-        let is_kept = marker.request == request || (is_restored && record.request.is_none());
+        let is_kept = marker.request == request || is_request_free;
         self.require("I3", is_kept, || format!("request {:?} for {request:?} after {record:?}", marker.request));
     }
 
