@@ -164,7 +164,9 @@ fn add_sidecar(pod_spec: &mut Map<String, Value>, output: &Output, plan: &Plan, 
     // `collect` would bring a sort for each type: kilobytes of code for a few entries.
     let mut taken = BTreeSet::new();
     taken.extend(names_in(list_at(pod_spec, "volumes")));
-    // A container that mounts a volume which is not there shall not get one of ours: the API server refuses it.
+    let mut volumes: BTreeMap<&str, String> = BTreeMap::new();
+    volumes.extend(output.files.keys().map(|container| (container.as_str(), free_name(&mut taken, &output_volume(container)))));
+    // A container that mounts a volume which is not declared may get the output of another one, but never the token.
     for list in ["containers", "initContainers"] {
         for container in pod_spec.get(list).and_then(Value::as_array).into_iter().flatten() {
             for mounts in ["volumeMounts", "volumeDevices"] {
@@ -172,8 +174,6 @@ fn add_sidecar(pod_spec: &mut Map<String, Value>, output: &Output, plan: &Plan, 
             }
         }
     }
-    let mut volumes: BTreeMap<&str, String> = BTreeMap::new();
-    volumes.extend(output.files.keys().map(|container| (container.as_str(), free_name(&mut taken, &output_volume(container)))));
     let token_volume = free_name(&mut taken, TOKEN_VOLUME);
     let mut container = sidecar_container(&volumes, plan, settings, pod_spec, assigns_users);
     list_at(as_object(&mut container), "volumeMounts").push(read_only_mount(&token_volume, SERVICE_ACCOUNT_DIR));
@@ -422,9 +422,9 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_that_a_container_mounts_without_having_it_is_never_one_of_ours() {
+    fn a_container_that_mounts_what_the_template_does_not_declare_may_get_output_and_never_the_token() {
         let mount = |field: &str, name: &str| json!([{"name": "main", field: [{"name": name, "mountPath": "/t", "devicePath": "/t"}]}]);
-        for name in ["output-main", "output-persist-token", "output-main-1"] {
+        for (name, is_output) in [("output-main", true), ("output-persist-token", false), ("output-main-1", false)] {
             for (list, field) in [
                 ("containers", "volumeMounts"),
                 ("containers", "volumeDevices"),
@@ -437,9 +437,13 @@ mod tests {
                 pod[list] = mount(field, name);
                 let job = build(template, Some(json!({"outputMap": {"main": {"a.json": {"name": "secret"}}}})));
                 let pod = &job["spec"]["template"]["spec"];
-                assert_eq!(pod[list][0][field][0]["name"], name, "left as it is, for the API server to refuse");
+                assert_eq!(pod[list][0][field][0]["name"], name, "left as it is");
                 let volumes = pod["volumes"].as_array().expect("a list");
-                assert!(volumes.len() == 2 && volumes.iter().all(|volume| volume["name"] != name), "{list} {field}: {volumes:?}");
+                let (token, output): (Vec<_>, Vec<_>) = volumes.iter().partition(|volume| volume["projected"].is_object());
+                let is_it = |volume: &&Value| volume["name"] == name;
+                assert_eq!((token.len(), output.len()), (1, 1), "{volumes:?}");
+                assert!(!token.iter().any(is_it), "{list} {field}: {volumes:?}");
+                assert_eq!(output.iter().any(is_it), is_output, "{list} {field}: {volumes:?}");
             }
         }
     }
