@@ -61,8 +61,9 @@ pub fn is_reserved_secret(name: &str) -> bool {
     [TOKEN_SECRET, CONFIG_KEY_SECRET].contains(&name)
 }
 
-/// What follows the name of a versioned Secret at most.
-pub const LONGEST_VERSION: &str = "-v18446744073709551615";
+/// What follows the name of a versioned Secret at most, as far as names leave room for it: nobody has more versions. Where a number does not
+/// fit, that is told when it comes.
+pub const LONGEST_VERSION: &str = "-v999999999";
 
 /// Name and number of what is called like a version.
 pub fn split_version(name: &str) -> Option<(&str, u64)> {

@@ -52,7 +52,7 @@ fn rules_are_checked_before_any_request() {
         plan.containers.get_mut("main").unwrap().files.get_mut("output.json").unwrap().versioned = versioned;
         build(&plan, &"s".repeat(length)).is_ok()
     };
-    assert_eq!([of_length(253, false), of_length(254, false), of_length(231, true), of_length(232, true)], [true, false, true, false]);
+    assert_eq!([of_length(253, false), of_length(254, false), of_length(242, true), of_length(243, true)], [true, false, true, false]);
     let mut bad_label = plan();
     let file = |plan: &mut Plan| plan.containers.get_mut("main").unwrap().files.get_mut("output.json").unwrap().clone();
     let mut secret_plan = file(&mut bad_label);

@@ -111,6 +111,7 @@ mod tests {
     use super::super::data::Data;
     use super::super::secrets::Marks;
     use super::*;
+    use crate::api::LONGEST_VERSION;
 
     fn meta(name: &str, version: &str) -> ObjectMeta {
         let labels = [(LABEL_SECRET_KIND, VERSIONED_KIND), (LABEL_SECRET_VERSION, version)];
@@ -263,5 +264,10 @@ mod tests {
         let plan = Plan::default();
         assert!(build_version(&long, &plan, 1).is_err());
         assert!(build_version(&Desired { name: "s".repeat(250), ..desired() }, &plan, 1).is_ok());
+        // The longest that a spec allows: a number that does not fit is told when it comes.
+        let longest = Desired { name: "s".repeat(253 - LONGEST_VERSION.len()), ..desired() };
+        assert!(build_version(&longest, &plan, 999_999_999).is_ok());
+        let refused = build_version(&longest, &plan, 1_000_000_000).err().expect("too long");
+        assert!(refused.contains("is no name of a Secret: at most 253 "), "{refused}");
     }
 }
