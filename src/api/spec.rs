@@ -7,9 +7,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{
-    LABEL_DELETE, LONGEST_VERSION, OUTPUT_MOUNT, SIDECAR_CONTAINER, Strategy, StringMap, is_reserved_secret, null_as_default, split_version,
-};
+use super::{LABEL_DELETE, LONGEST_VERSION, OUTPUT_MOUNT, SIDECAR_CONTAINER, Strategy, StringMap, is_reserved_secret, null_as_default};
 
 /// Longest Secret name and longest key of a Secret (DNS subdomain, RFC 1123; Kubernetes' `IsConfigMapKey`).
 const NAME_MAX: usize = 253;
@@ -384,27 +382,7 @@ impl Output {
             }
         }
         let (labels, annotations) = (raw.secret_labels, raw.secret_annotations);
-        let output = Self { files, write_on_failure: raw.write_on_failure, logs, keep_versions, labels, annotations };
-        // In an Indexed Job the index comes before the version.
-        if index.is_empty() {
-            output.check_versions(&names)?;
-        }
-        Ok(output)
-    }
-
-    /// No output may have the name of another one's version.
-    fn check_versions(&self, names: &BTreeSet<String>) -> Result<(), SpecError> {
-        for FileOutput { name, versioned, fan_out, .. } in self.all() {
-            if let Some((base, _)) = split_version(name)
-                && !versioned
-                && !fan_out
-                && names.contains(&versions_of(base))
-            {
-                let message = format!("{name:?} would be a version of the output {base:?}, which is versioned; use another name");
-                return Err(SpecError::new("spec.output", message));
-            }
-        }
-        Ok(())
+        Ok(Self { files, write_on_failure: raw.write_on_failure, logs, keep_versions, labels, annotations })
     }
 }
 
@@ -466,17 +444,9 @@ fn check_secret_name(output: &FileOutput, index: &str, names: &mut BTreeSet<Stri
     } else if !names.insert(name.clone()) {
         format!("{name:?} is the name of two outputs; each needs a Secret of its own")
     } else {
-        if *versioned && !fan_out {
-            names.insert(versions_of(name));
-        }
         return Ok(());
     };
     Err(SpecError::new(path, wrong))
-}
-
-/// Stands for all versions of a name among the names of outputs. A slash is in no valid name, so no output can be called so.
-fn versions_of(name: &str) -> String {
-    format!("{name}/v")
 }
 
 /// The start of a text that is quoted in a message.

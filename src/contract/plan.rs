@@ -48,6 +48,16 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// All files and logs.
+    pub fn outputs(&self) -> impl Iterator<Item = &SecretPlan> {
+        self.containers.values().flat_map(|container| container.files.values().chain(&container.log))
+    }
+
+    /// True if one output is the Secret of this name, which is called like a version. Where the index comes last, none is.
+    pub fn has_plain(&self, name: &str) -> bool {
+        !self.indexed && self.outputs().any(|output| !output.versioned && !output.fan_out && output.name == name)
+    }
+
     /// Names and values of the variables that hold it.
     pub fn to_variables(&self) -> Vec<(String, String)> {
         let text = serde_json::to_string(self).expect("strings and numbers always serialize");
@@ -132,6 +142,22 @@ mod tests {
         assert_eq!(plan.containers["c"].files["f.json"].name, "s");
         assert!(!plan.write_on_failure && !plan.indexed && !plan.containers["c"].files["f.json"].versioned);
         assert_eq!(serde_json::to_string(&plan).unwrap(), text);
+    }
+
+    #[test]
+    fn files_and_logs_have_their_names_unless_something_follows() {
+        for (options, indexed, expected) in [
+            (r#""name":"s-v1""#, false, true),
+            (r#""name":"s-v1""#, true, false),
+            (r#""name":"s-v2""#, false, false),
+            (r#""name":"s-v1","versioned":true"#, false, false),
+            (r#""name":"s-v1","fanOut":true"#, false, false),
+        ] {
+            for output in [format!(r#""files":{{"f":{{{options}}}}}"#), format!(r#""log":{{{options}}}"#)] {
+                let text = format!(r#"{{"quarksJob":"q","uid":"u","run":1,"indexed":{indexed},"containers":{{"c":{{{output}}}}}}}"#);
+                assert_eq!(serde_json::from_str::<Plan>(&text).unwrap().has_plain("s-v1"), expected, "{text}");
+            }
+        }
     }
 
     #[test]

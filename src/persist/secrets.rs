@@ -128,9 +128,8 @@ pub fn check_free(source: &Source<'_>, index: Option<u32>, name: &str) -> Result
     let Some(index) = index else { return Ok(()) };
     // Which version it is makes no difference.
     let name = if secret_plan.versioned { &version_name(name, 1) } else { name };
-    let others = plan.containers.values().flat_map(|container| container.files.values().chain(&container.log));
     let could_meet = |other: &&SecretPlan| other.name.len() > secret_plan.name.len();
-    let owner = others.filter(could_meet).find_map(|other| {
+    let owner = plan.outputs().filter(could_meet).find_map(|other| {
         let base = if other.versioned { split_version(name)?.0 } else { name };
         let rest = base.strip_prefix(&*other.name)?.strip_prefix('-')?;
         let digits = if other.fan_out { rest.split_once('-')?.0 } else { rest };

@@ -152,3 +152,53 @@ fn one_list_is_for_all_entries_of_a_file() {
     assert!(bench.calls().starts_with(lists), "{}", bench.calls());
     assert_eq!(bench.calls().matches("list").count(), 2);
 }
+
+#[test]
+fn a_number_that_makes_the_name_of_another_output_is_skipped() {
+    let version = |number: u32| {
+        let labels = json!({LABEL_SECRET_KIND: "versionedSecret", LABEL_SECRET_VERSION: number.to_string()});
+        json!({"metadata": {"name": format!("s-v{number}"), "labels": labels}})
+    };
+    let (plain, versioned) = (|name: &str| json!({"name": name}), json!({"name": "s", "versioned": true}));
+    // Files in the order in which they are stored; versions that are there.
+    for (name, files, there, number) in [
+        ("plain-after", [("a", versioned.clone()), ("b", plain("s-v1")), ("c", plain("s-v2"))], vec![], 3),
+        ("plain-before", [("a", plain("s-v1")), ("b", plain("s-v2")), ("c", versioned.clone())], vec![], 3),
+        ("plain-above", [("a", versioned.clone()), ("b", plain("s-v20")), ("c", plain("s-v22"))], vec![18, 19], 21),
+        ("plain-far", [("a", versioned.clone()), ("b", plain("s-v20")), ("c", plain("t-v1"))], vec![], 1),
+        ("plain-other", [("a", versioned.clone()), ("b", plain("s-v01")), ("c", json!({"name": "s-v1", "versioned": true}))], vec![], 1),
+        ("plain-fan-out", [("a", versioned.clone()), ("b", json!({"name": "s-v1", "fanOut": true})), ("c", plain("x"))], vec![], 1),
+    ] {
+        let files = files.map(|(file, plan)| (file, plan, Some(r#"{"k":"{}"}"#)));
+        let mut bench = Bench::new(name, &files);
+        for number in there {
+            bench = bench.secret(&format!("s-v{number}"), version(number));
+        }
+        let outcomes = bench.run();
+        let is_version = |outcome: &&Outcome| matches!(outcome, Outcome::Stored(secret) if secret.name == format!("s-v{number}") && secret.version == Some(number));
+        assert_eq!(outcomes.iter().filter(is_version).count(), 1, "{name}: {outcomes:?}");
+        assert!(!outcomes.iter().any(|outcome| matches!(outcome, Outcome::Failed(_))), "{name}: {outcomes:?}");
+        assert!(!bench.calls().contains("all"), "{name}: {}", bench.calls());
+    }
+}
+
+#[test]
+fn a_number_that_others_have_just_taken_does_not_lead_to_the_name_of_another_output() {
+    let files =
+        [("a", json!({"name": "s", "versioned": true}), Some(r#"{"k":"x"}"#)), ("b", json!({"name": "s-v2"}), Some(r#"{"k":"x"}"#))];
+    let mut bench = Bench::new("late-beside-plain", &files);
+    let labels = json!({LABEL_SECRET_KIND: "versionedSecret", LABEL_SECRET_VERSION: "1"});
+    bench.server.borrow_mut().late = Some(("s-v1".into(), json!({"metadata": {"name": "s-v1", "labels": labels}})));
+    assert_eq!(bench.run(), [stored("s-v3", Some(3), "a"), stored("s-v2", None, "b"), finished()]);
+}
+
+#[test]
+fn a_version_that_is_there_is_never_another_output() {
+    let labels = json!({LABEL_SECRET_KIND: "versionedSecret", LABEL_SECRET_VERSION: "2"});
+    let files =
+        [("a", json!({"name": "s", "versioned": true}), Some(r#"{"k":"x"}"#)), ("b", json!({"name": "s-v2"}), Some(r#"{"k":"x"}"#))];
+    let mut bench = Bench::new("version-before", &files).secret("s-v2", json!({"metadata": {"name": "s-v2", "labels": labels}}));
+    let outcomes = bench.run();
+    assert_eq!((&outcomes[0], &outcomes[2]), (&stored("s-v3", Some(3), "a"), &finished()));
+    assert_eq!(failure(&outcomes[1..]), (OutputErrorReason::OutputConflict, "Secret s-v2 is a version of another output".into()));
+}

@@ -121,7 +121,8 @@ fn create_or_update(api: &dyn Api, plan: &Plan, container: &str, desired: &Desir
 }
 
 /// Begins at the highest version that a list has shown, and goes up from there. A number that something else has is skipped, but without
-/// having seen all names not one by one: there may be hundreds. A version of the same content is taken as it is, so an
+/// having seen all names not one by one: there may be hundreds. So is one that makes the name of another output of the plan, whether that is
+/// there yet or not. A version of the same content is taken as it is, so an
 /// attempt whose reply was lost finds its own work; one that another QuarksJob wrote ends it.
 fn create_version(api: &dyn Api, plan: &Plan, desired: &Desired, above: Above) -> Attempt {
     let Desired { name, .. } = desired;
@@ -153,6 +154,9 @@ fn create_version(api: &dyn Api, plan: &Plan, desired: &Desired, above: Above) -
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Attempt::Failed(Failure::Call(error)),
             }
+        }
+        while let Some(number) = next.filter(|number| plan.has_plain(&versions::version_name(name, *number))) {
+            next = number.checked_add(1);
         }
         let Some(number) = next else {
             return Attempt::Conflict(format!("Secret {name} has no further version numbers"));
