@@ -61,10 +61,11 @@ impl Probed {
     }
 }
 
-/// True for what [`bind`] can be asked for: `HOST:PORT`, with IPv6 in brackets, or `:PORT`. Whether there is such a host is not asked.
+/// True for what [`bind`] can be asked for: `HOST:PORT`, with IPv6 in brackets, or `:PORT`. Whether there is such a host is not asked. Hosts
+/// may have underscores and a dot at the end, unlike objects of Kubernetes.
 pub fn is_address(text: &str) -> bool {
-    let is_host =
-        |host: &str| host.is_empty() || (is_subdomain(&host.to_ascii_lowercase()) && host.contains(|c: char| c.is_ascii_alphabetic()));
+    let is_name = |host: &str| is_subdomain(&host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase().replace('_', "a"));
+    let is_host = |host: &str| host.is_empty() || (is_name(host) && host.contains(|c: char| c.is_ascii_alphabetic()));
     let is_host_and_port = |(host, port): (&str, &str)| is_host(host) && !port.starts_with('+') && port.parse::<u16>().is_ok();
     text.parse::<SocketAddr>().is_ok() || text.rsplit_once(':').is_some_and(is_host_and_port)
 }
@@ -271,6 +272,13 @@ mod tests {
             ("[fe80::1%2]:8080", true),
             ("localhost:8080", true),
             ("Node-1.example:8080", true),
+            ("my_host:8080", true),
+            ("_node.example:8080", true),
+            ("localhost.:8080", true),
+            (".:8080", false),
+            ("localhost..:8080", false),
+            ("127.0.0.1.:8080", false),
+            ("-my_host:8080", false),
             ("", false),
             ("foo", false),
             ("8080", false),

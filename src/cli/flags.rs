@@ -165,7 +165,8 @@ impl Given {
         if medium.is_some_and(|(_, medium)| medium != "Memory") {
             return Err(bad(medium, "is not a medium; use Memory, or leave it out for the node's disk"));
         }
-        for name in ["image", "docker-image-org", "docker-image-repository", "docker-image-tag"] {
+        let names = ["image", "docker-image-org", "docker-image-repository", "docker-image-tag"];
+        for name in if self.find("image").is_some() { &names[..1] } else { &names[1..] } {
             if self.find(name).is_some_and(|(_, text)| text.is_empty() || text.contains(|c: char| !c.is_ascii_graphic())) {
                 return Err(bad(self.find(name), "is no part of an image's name; an image is like registry.example/org/quarks-job:1.0"));
             }
@@ -402,6 +403,8 @@ mod tests {
         let image = |arguments: &[&str]| parse(arguments, &[]).expect("valid").sidecar.image;
         assert_eq!(image(&["--image", "r/x:1", "-t", "2"]), "r/x:1");
         assert_eq!(image(&["-o", "org", "-r", "repo", "-t", "2"]), "org/repo:2");
+        // What is not used may be of any form.
+        assert_eq!(image(&["--image", "r/x:1", "-o=", "-r", "a b", "--docker-image-tag="]), "r/x:1");
         assert!(image(&[]).starts_with("quarks-job:"));
     }
 
