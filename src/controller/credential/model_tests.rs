@@ -16,8 +16,8 @@ const TICKS: u64 = 1_500;
 const TICK: u64 = 2;
 /// A list that took so long allows no deletion.
 const CLEAR_AT_MOST: u64 = 20;
-/// A token that was stored is not stored again before this, if somebody has overwritten it.
-const REWRITE_PAUSE: u64 = 60;
+/// A token that was stored is not stored again before this, if somebody has overwritten it: the first time, and at most.
+const REWRITE_PAUSES: [u64; 2] = [60, 600];
 /// Failures make pauses: so long after the last one they are over.
 const RECOVERED: u64 = 80;
 
@@ -42,6 +42,8 @@ struct Secret {
     version: u64,
     /// When a token was last stored.
     stored: u64,
+    /// Somebody else has written to it since.
+    is_written: bool,
 }
 
 impl Secret {
@@ -99,6 +101,8 @@ struct World {
     started: u64,
     requests: u64,
     reasons: u64,
+    /// Tokens that somebody has written to since one was left alone.
+    rewrites: u32,
 }
 
 impl World {
@@ -148,7 +152,7 @@ impl World {
 
     fn new_secret(&mut self, is_ours: bool) -> u64 {
         self.next_uid += 1;
-        self.secret = Some(Secret { uid: self.next_uid, is_ours, ends: None, version: 1, stored: 0 });
+        self.secret = Some(Secret { uid: self.next_uid, is_ours, ends: None, version: 1, stored: 0, is_written: false });
         self.next_uid
     }
 
@@ -216,6 +220,11 @@ impl World {
             Step::Store { secret: uid, expires, .. } => match &mut self.secret {
                 Some(secret) if uid_of(secret.uid) == *uid => {
                     assert!(secret.is_ours, "another's Secret is not written");
+                    let is_left_alone = secret.stored > self.last_failure && !secret.is_written;
+                    if is_left_alone && self.now - secret.stored >= self.life.min(3_600) / 2 {
+                        self.rewrites = 0;
+                    }
+                    secret.is_written = false;
                     secret.ends = expires.parse().ok();
                     (secret.version, secret.stored) = (secret.version + 1, self.now);
                     Answer::Stored(secret.version())
@@ -321,6 +330,7 @@ impl World {
             // Somebody writes into it, over the token or beside it.
             secret.version += 1;
             secret.ends = secret.ends.filter(|_| random.one_in(2));
+            self.rewrites += u32::from(!std::mem::replace(&mut secret.is_written, true));
             self.reasons += 1;
         }
         if random.one_in(400) {
@@ -346,9 +356,11 @@ impl World {
         let is_good = self.secret.as_ref().is_some_and(|secret| secret.ends.is_some_and(|ends| ends > self.now));
         self.missing_since = if !self.is_known_in_use() || is_good { None } else { self.missing_since.or(Some(self.now)) };
         if let Some(since) = self.missing_since.filter(|_| is_recovered) {
-            // A token that is overwritten right after it was stored waits for a minute.
+            // A token that is overwritten right after it was stored waits for a minute, and longer if that happens again and again.
             let overwritten = self.secret.as_ref().filter(|secret| secret.stored > 0 && secret.ends.is_none());
-            let since = overwritten.map_or(since, |secret| since.max(secret.stored + REWRITE_PAUSE));
+            let [first, most] = REWRITE_PAUSES;
+            let pause = (first << self.rewrites.saturating_sub(1).min(31)).min(most);
+            let since = overwritten.map_or(since, |secret| since.max(secret.stored + pause));
             // What happens within a tick happens at its end here.
             assert!(self.now <= since + 10 - TICK, "no good token since {since} s, now {} s", self.now);
         }
@@ -374,6 +386,7 @@ impl World {
             started: 0,
             requests: 0,
             reasons: 1,
+            rewrites: 0,
         };
         if random.one_in(3) {
             // An earlier process left it.
@@ -444,6 +457,33 @@ fn whatever_happens_a_token_is_there_while_it_is_needed_and_gone_in_the_end() {
             panic!("seed {seed}; again: TOKEN_SEED={seed}");
         }
     }
+}
+
+#[test]
+fn two_operators_do_not_renew_against_each_other() {
+    let at = |seconds| Moment::after_boot(Duration::from_secs(seconds));
+    let mut states = [(); 2].map(|()| State::new(0.5, Duration::from_secs(30), at(0)));
+    let (mut version, mut requests) = (1, 0);
+    let name = |version: u64| ResourceVersion(version.to_string());
+    for now in 0..7_200 {
+        for state in &mut states {
+            state.observe(Shown { is_in: true, is_running: true, account: Some("a".to_owned()) }, &|_| Fate::Waiting, at(now));
+            loop {
+                let answer = match state.step(at(now)) {
+                    Step::Look => Answer::Found { secret: Uid::from("s"), version: name(version), account: Some("a".to_owned()) },
+                    Step::Request { .. } => Answer::Issued { token: Token(String::new()), seconds: Some(3_600), expires: String::new() },
+                    Step::Store { .. } => {
+                        (version, requests) = (version + 1, requests + 1);
+                        Answer::Stored(name(version))
+                    }
+                    Step::Wait(_) => break,
+                    step => panic!("{step:?}"),
+                };
+                state.take_in(answer, at(now), at(now));
+            }
+        }
+    }
+    assert!(requests <= 40, "{requests} tokens in two hours");
 }
 
 /// Each says what goes wrong with it.

@@ -36,8 +36,9 @@ pub const RETRY: Backoff = Backoff { first: Duration::from_secs(2), max: Duratio
 pub const RETRY_LEFTOVER: Backoff = Backoff { first: Duration::from_secs(2), max: Duration::from_secs(600) };
 /// Between two lists of Jobs, if one does not allow the deletion.
 pub const RELIST: Backoff = Backoff { first: Duration::from_secs(30), max: Duration::from_secs(300) };
-/// A Secret that somebody else writes to gets a new token so long after the last one at the earliest.
-const REWRITE_PAUSE: Duration = Duration::from_secs(60);
+/// A Secret that somebody else writes to gets a new token so long after the last one at the earliest. Longer where they write again and again,
+/// as a second operator would that does the same; sidecars try a wrong credential for 15 min.
+const REWRITE: Backoff = Backoff { first: Duration::from_secs(60), max: Duration::from_secs(600) };
 /// Time until the next read of a Secret that has our name and is not ours.
 const FOREIGN: Duration = Duration::from_secs(60);
 
@@ -197,6 +198,8 @@ enum Known {
         account: String,
         stored: Moment,
         renew_at: Moment,
+        /// Somebody has written to it: it is renewed then, if that is earlier.
+        rewrite_at: Option<Moment>,
         seen: Moment,
     },
 }
@@ -233,6 +236,8 @@ pub struct State {
     answered: Moment,
     /// The Secret that was there when it was last known to be.
     there: Option<Uid>,
+    /// Tokens that somebody has written to since one was left alone.
+    rewrites: u32,
     failed: Option<Moment>,
     failures: u32,
     jitter: f64,
@@ -259,6 +264,7 @@ impl State {
             retry_at: now,
             answered: now,
             there: None,
+            rewrites: 0,
             failed: None,
             failures: 0,
             jitter,
@@ -364,14 +370,15 @@ impl State {
                 Some(_) | None => Step::Wait(list_at.unwrap_or(now + LOOK)),
             },
             Known::Empty(secret) => request(secret),
-            Known::Held { secret, account, renew_at, seen, version: _, stored: _ } => {
+            Known::Held { secret, account, renew_at, rewrite_at, seen, version: _, stored: _ } => {
                 let look = if is_planted(Defect::RareLooks) { LOOK * 2 } else { LOOK };
-                if now >= *renew_at || self.account.as_ref() != Some(account) {
+                let renew_at = rewrite_at.unwrap_or(*renew_at).min(*renew_at);
+                if now >= renew_at || self.account.as_ref() != Some(account) {
                     request(secret)
                 } else if now - *seen >= look {
                     Step::Look
                 } else {
-                    wait((*renew_at).min(*seen + look))
+                    wait(renew_at.min(*seen + look))
                 }
             }
         }
@@ -423,13 +430,16 @@ impl State {
                 self.known = Known::Empty(secret);
             }
             Answer::Issued { token, seconds, expires } => {
+                if matches!(self.known, Known::Held { rewrite_at: None, .. }) {
+                    self.rewrites = 0;
+                }
                 if let Step::Request { account, secret } = step {
                     self.known = Known::Issued { secret, account, token, expires, renew_at: sent + half_life(seconds) };
                 }
             }
             Answer::Stored(version) => {
                 if let Known::Issued { secret, account, renew_at, .. } = std::mem::replace(&mut self.known, Known::Unknown) {
-                    self.known = Known::Held { secret, version, account, stored: now, renew_at, seen: now };
+                    self.known = Known::Held { secret, version, account, stored: now, renew_at, rewrite_at: None, seen: now };
                 }
                 self.failures = 0;
                 self.failed = None;
@@ -467,12 +477,12 @@ impl State {
             return;
         };
         match &mut self.known {
-            Known::Held { secret, version, account, stored, renew_at, seen } if *secret == found && *account == owner => {
+            Known::Held { secret, version, account, stored, rewrite_at, seen, .. } if *secret == found && *account == owner => {
                 *seen = now;
-                if *version != found_version {
-                    // Somebody may have overwritten the token: it is renewed. Where they write all the time, not more often than so.
-                    *renew_at = (*renew_at).min(*stored + REWRITE_PAUSE);
-                    *version = found_version;
+                if *version != found_version && rewrite_at.is_none() {
+                    // Somebody may have overwritten the token: it is renewed. More likely it is as it was, so no start waits for that.
+                    self.rewrites += 1;
+                    *rewrite_at = Some(*stored + REWRITE.delay(self.rewrites, 0.0));
                 }
                 self.failures = 0;
                 self.failed = None;

@@ -332,6 +332,60 @@ fn what_was_deleted_while_the_operator_was_down_is_made_anew_for_a_running_job()
     play.obtain(0);
 }
 
+/// When a new token is asked for; `version` is what each look finds, and no look makes a start wait.
+fn until_request(play: &mut Play, mut at: u64, version: &mut dyn FnMut() -> u64) -> u64 {
+    loop {
+        match play.state.step(moment(at)) {
+            Step::Look => {
+                let found = found_at(&version().to_string(), "s", Some("a"));
+                play.state.take_in(found, moment(at), moment(at));
+                assert_eq!(play.state.readiness("a", moment(at)), Readiness::Ready, "at {at} s");
+            }
+            Step::Wait(until) => at = (until - START).as_secs(),
+            step => {
+                assert_eq!(step, request(), "at {at} s");
+                return at;
+            }
+        }
+    }
+}
+
+#[test]
+fn where_somebody_writes_all_the_time_tokens_come_less_and_less_often_until_one_is_left_alone() {
+    let mut play = Play::held();
+    play.show(1, true, Fate::Waiting);
+    let (mut stored, mut version) = (0, 1);
+    for (is_written, life) in
+        [(true, 60), (true, 120), (true, 240), (true, 480), (true, 600), (true, 600), (false, 1_800), (true, 60), (true, 120)]
+    {
+        let at = until_request(&mut play, stored + 1, &mut || {
+            version += u64::from(is_written);
+            version
+        });
+        assert_eq!(at - stored, life);
+        play.state.take_in(issued(Some(3_600)), moment(at), moment(at));
+        version += 1;
+        play.answer(at, store(), Answer::Stored(ResourceVersion(version.to_string())));
+        stored = at;
+    }
+    // A pause that is longer than half of a token's life does not count.
+    let life = |seconds| {
+        let mut play = Play::held();
+        play.show(1, true, Fate::Waiting);
+        (0..4).fold(0, |stored, _| {
+            let mut version = stored + 1;
+            let at = until_request(&mut play, stored + 1, &mut || {
+                version += 1;
+                version
+            });
+            play.state.take_in(issued(Some(seconds)), moment(at), moment(at));
+            play.answer(at, store(), Answer::Stored(ResourceVersion(at.to_string())));
+            at
+        })
+    };
+    assert_eq!(life(200), 60 + 100 + 100 + 100);
+}
+
 #[test]
 fn a_secret_that_somebody_wrote_to_gets_a_new_token_but_not_more_than_one_a_minute() {
     let mut play = Play::held();
@@ -341,7 +395,7 @@ fn a_secret_that_somebody_wrote_to_gets_a_new_token_but_not_more_than_one_a_minu
     for at in [12, 18, 24, 30, 36, 42, 48, 54] {
         play.answer(at, Step::Look, found_at("3", "s", Some("a")));
     }
-    assert_eq!(play.state.readiness("a", moment(60)), Readiness::NotYet, "a start waits for the new one");
+    assert_eq!(play.state.readiness("a", moment(60)), Readiness::Ready, "a start does not wait for the new one");
     play_answers(&mut play, 60, &[(request(), issued(Some(3_600))), (store(), Answer::Stored(ResourceVersion::from("4")))]);
     for at in [66, 72] {
         play.answer(at, Step::Look, found_at("4", "s", Some("a")));
