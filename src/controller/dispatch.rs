@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, SendError, Sender, bounded, select};
 use log::{debug, error, warn};
 
 use crate::api::ObjectKey;
+use crate::kube::headers::RETRY_AFTER_MIN;
 use crate::kube::{Answer, Error};
 use crate::metrics::{ControllerMetrics, Reconciled};
 use crate::queue::{Backoff, Queue};
@@ -26,8 +27,6 @@ const CHANNEL: usize = 256;
 const RETRY: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(60) };
 /// What the API server refuses as invalid is tried again no sooner: only an edit or a new CRD helps.
 const INVALID_RETRY: Duration = Duration::from_secs(60);
-/// A key for which a busy API server took nothing comes back after this, or later if the server asks for it.
-const BUSY_RETRY: Duration = Duration::from_secs(1);
 /// The owner of the queue shows at least this often that it moves.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Running requests get this long after the shutdown; the process must be gone 5 s after SIGTERM.
@@ -225,7 +224,7 @@ impl Owner {
             Some(Outcome::RequeueAfter(wait)) => self.queue.done_until(key, now + wait, now),
             // The server's load is not this key's fault.
             Some(Outcome::Retry(error)) if error.answer() == Answer::Busy => {
-                let pause = error.retry_after().unwrap_or_default().max(BUSY_RETRY).mul_f64(1.0 + jitter / 4.0);
+                let pause = error.retry_after().unwrap_or(RETRY_AFTER_MIN).mul_f64(1.0 + jitter / 4.0);
                 self.queue.done_until(key, now + pause, now);
                 log_failure(key, &error);
             }

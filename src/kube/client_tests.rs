@@ -90,6 +90,7 @@ fn errors_keep_the_servers_status() {
 fn retry_after_comes_from_the_header_or_the_body() {
     let cases = [
         (status(429, "TooManyRequests").retry_after("7"), Some(7)),
+        (status(429, "TooManyRequests").retry_after("0"), Some(1)),
         (Reply::json(429, &json!({"reason": "TooManyRequests", "details": {"retryAfterSeconds": 3}})), Some(3)),
         (Reply::json(429, &json!({"reason": "TooManyRequests", "details": {"retryAfterSeconds": 3}})).retry_after("5"), Some(5)),
         (Reply::json(500, &json!({"reason": "InternalError", "details": {"retryAfterSeconds": 86_400}})), Some(600)),

@@ -5,16 +5,19 @@ use std::time::{Duration, SystemTime};
 /// A server that asks for more is not believed: the next try would be too far away to notice a recovery.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
+/// A server that asks for less is not believed either: a zero, or a date that is over, would mean to ask again at once, for ever.
+pub(crate) const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
+
 /// `Retry-After`: seconds, or an HTTP date seen from `now`.
 pub(crate) fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
-    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+    let asked = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         // A number too large for u64 is as good as the limit.
-        let seconds = value.parse::<u64>().unwrap_or(u64::MAX);
-        return Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
-    }
-    let at = httpdate::parse_http_date(value).ok()?;
-    Some(at.duration_since(now).unwrap_or(Duration::ZERO).min(RETRY_AFTER_MAX))
+        Duration::from_secs(value.parse().unwrap_or(u64::MAX))
+    } else {
+        httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default()
+    };
+    Some(asked.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX))
 }
 
 /// Bounds a delay that came from elsewhere (`details.retryAfterSeconds`).
@@ -64,11 +67,13 @@ mod tests {
         let now = humantime::parse_rfc3339("2015-10-21T07:28:00Z").expect("a time");
         let cases = [
             ("5", Some(5)),
-            (" 0 ", Some(0)),
+            (" 0 ", Some(1)),
+            ("1", Some(1)),
             ("86400", Some(600)),
             ("99999999999999999999999", Some(600)),
             ("Wed, 21 Oct 2015 07:28:30 GMT", Some(30)),
-            ("Wed, 21 Oct 2015 07:00:00 GMT", Some(0)),
+            ("Wed, 21 Oct 2015 07:28:00 GMT", Some(1)),
+            ("Wed, 21 Oct 2015 07:00:00 GMT", Some(1)),
             ("Thu, 22 Oct 2015 07:28:30 GMT", Some(600)),
             ("soon", None),
             ("-1", None),

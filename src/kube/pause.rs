@@ -7,9 +7,6 @@ use std::time::{Duration, Instant};
 /// A server that asks for a longer pause is not believed: it may be one thing on the way to it that has too much to do, and all work stops.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// And a shorter one neither: `Retry-After: 0`, or a date that is over, would mean to ask again at once, for ever.
-const PAUSE_MIN: Duration = Duration::from_secs(1);
-
 /// Shared by the clones of a client.
 #[derive(Debug, Default)]
 pub(crate) struct Pause {
@@ -44,7 +41,7 @@ impl Pause {
 }
 
 fn longer(current: Option<Instant>, asked: Duration, now: Instant) -> Instant {
-    let end = now + asked.clamp(PAUSE_MIN, PAUSE_MAX);
+    let end = now + asked.min(PAUSE_MAX);
     current.map_or(end, |current| current.max(end))
 }
 
@@ -56,13 +53,9 @@ mod tests {
     fn a_pause_is_as_long_as_asked_within_bounds_and_never_cut_short() {
         let now = Instant::now();
         let at = |seconds| now + Duration::from_secs(seconds);
-        for (current, asked, end) in [
-            (None, 1, at(1)),
-            (None, 600, now + PAUSE_MAX),
-            (Some(at(3)), 1, at(3)),
-            (Some(at(3)), 5, at(5)),
-            (Some(now), 0, now + PAUSE_MIN),
-        ] {
+        for (current, asked, end) in
+            [(None, 1, at(1)), (None, 600, now + PAUSE_MAX), (Some(at(3)), 1, at(3)), (Some(at(3)), 5, at(5)), (Some(now), 1, at(1))]
+        {
             assert_eq!(longer(current, Duration::from_secs(asked), now), end, "{current:?} {asked}");
         }
     }
