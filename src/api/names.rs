@@ -61,6 +61,21 @@ pub fn is_reserved_secret(name: &str) -> bool {
     [TOKEN_SECRET, CONFIG_KEY_SECRET].contains(&name)
 }
 
+/// Longest name of an object, and longest key of a Secret (DNS subdomain, RFC 1123; Kubernetes' `IsConfigMapKey`).
+pub const NAME_MAX: usize = 253;
+
+/// DNS subdomain, RFC 1123: what Kubernetes asks of a Secret's name, and of most others.
+pub fn is_subdomain(name: &str) -> bool {
+    (1..=NAME_MAX).contains(&name.len())
+        && name.split('.').all(|part| {
+            let bytes = part.as_bytes();
+            let is_plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+            bytes.first().is_some_and(is_plain)
+                && bytes.last().is_some_and(is_plain)
+                && bytes.iter().all(|byte| is_plain(byte) || *byte == b'-')
+        })
+}
+
 /// What follows the name of a versioned Secret at most, as far as names leave room for it: nobody has more versions. Where a number does not
 /// fit, that is told when it comes.
 pub const LONGEST_VERSION: &str = "-v999999999";
@@ -74,3 +89,18 @@ pub fn split_version(name: &str) -> Option<(&str, u64)> {
 
 /// Standard place of an account's token, `ca.crt` and `namespace` in a container.
 pub const SERVICE_ACCOUNT_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subdomains() {
+        for good in ["a", "0", "a-b.c1", "a--b", &"a".repeat(253)] {
+            assert!(is_subdomain(good), "{good}");
+        }
+        for bad in ["", "-a", "a-", "a..b", ".a", "a.", "a.-b", "A", "a_b", "a/b", "ä", &"a".repeat(254)] {
+            assert!(!is_subdomain(bad), "{bad}");
+        }
+    }
+}

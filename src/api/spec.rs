@@ -7,10 +7,11 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{LABEL_DELETE, LONGEST_VERSION, OUTPUT_MOUNT, SIDECAR_CONTAINER, Strategy, StringMap, is_reserved_secret, null_as_default};
+use super::{
+    LABEL_DELETE, LONGEST_VERSION, NAME_MAX, OUTPUT_MOUNT, SIDECAR_CONTAINER, Strategy, StringMap, is_reserved_secret, is_subdomain,
+    null_as_default,
+};
 
-/// Longest Secret name and longest key of a Secret (DNS subdomain, RFC 1123; Kubernetes' `IsConfigMapKey`).
-const NAME_MAX: usize = 253;
 /// Longest `spec.output` as JSON, in bytes. The sidecar is told of it in its environment: Linux starts no program with more than 2 MiB there,
 /// and the API server stores no Job above 1.5 MiB.
 const OUTPUT_MAX: usize = 1024 * 1024;
@@ -416,17 +417,6 @@ fn check_file_name(file: &str, path: &str) -> Result<(), SpecError> {
         return Err(SpecError::new(path, format!("is not the name of a file directly below {OUTPUT_MOUNT}")));
     }
     Ok(())
-}
-
-/// DNS subdomain, RFC 1123: what Kubernetes asks of a Secret's name.
-pub fn is_subdomain(name: &str) -> bool {
-    let is_label = |label: &str| {
-        let ends_well = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-        ends_well(label.chars().next())
-            && ends_well(label.chars().last())
-            && label.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-    };
-    name.len() <= NAME_MAX && name.split('.').all(is_label)
 }
 
 /// `index` is what follows it in an Indexed Job, `names` are those of the outputs before.

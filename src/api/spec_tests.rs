@@ -246,13 +246,3 @@ fn logs_of_containers_that_are_not_in_the_map_are_output() {
     let log = log.expect("has a log");
     assert!(log.versioned && log.labels.is_empty() && log.annotations.is_empty(), "{log:?}");
 }
-
-#[test]
-fn subdomains() {
-    for good in ["a", "a-b.c1", &"a".repeat(253)] {
-        assert!(is_subdomain(good), "{good}");
-    }
-    for bad in ["", "-a", "a-", "a..b", "A", "a_b", "ä", &"a".repeat(254)] {
-        assert!(!is_subdomain(bad), "{bad}");
-    }
-}

@@ -7,6 +7,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::api::NAME_MAX;
+
 /// What the kubelet keeps of a container's termination message, in bytes.
 pub const REPORT_LIMIT: usize = 4096;
 /// What the kubelet keeps of the termination messages of one pod, in bytes; each container gets an equal share.
@@ -15,8 +17,6 @@ const POD_MESSAGES_LIMIT: usize = 12 * 1024;
 const FRAME: usize = 96;
 /// What messages are shortened to, step by step, before entries are left out; in bytes as encoded.
 const MESSAGE_LIMITS: [usize; 4] = [1024, 256, 120, 60];
-/// No name is longer in Kubernetes; a longer one (a hostile plan) is cut. In bytes as encoded.
-const NAME_LIMIT: usize = 253;
 
 /// What became of a run's output in one pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,14 +173,15 @@ impl Report {
 
     fn shorten(&mut self, message_limit: usize) {
         for error in &mut self.errors {
-            clip(&mut error.container, NAME_LIMIT);
-            clip(&mut error.file, NAME_LIMIT);
+            // A longer name comes of a hostile plan.
+            clip(&mut error.container, NAME_MAX);
+            clip(&mut error.file, NAME_MAX);
             clip(&mut error.message, message_limit);
         }
         for secret in &mut self.secrets {
-            clip(&mut secret.name, NAME_LIMIT);
-            clip(&mut secret.container, NAME_LIMIT);
-            clip(&mut secret.file, NAME_LIMIT);
+            clip(&mut secret.name, NAME_MAX);
+            clip(&mut secret.container, NAME_MAX);
+            clip(&mut secret.file, NAME_MAX);
         }
     }
 

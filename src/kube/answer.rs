@@ -4,14 +4,12 @@
 //! refusal, whatever code and words it chooses; of answers about Secrets only [`Error::refusal_words`] are repeated.
 //! Not for what follows from an answer: that depends on the call, so callers match on [`Answer`] and leave out no case.
 
-use crate::api::Status;
+use crate::api::{NAME_MAX, Status};
 
 use super::error::{Error, one_line};
 
 /// Longest text that [`Error::refusal_words`] gives.
 const WORDS_MAX: usize = 512;
-/// Longest name that is repeated; Kubernetes allows 253 characters.
-const NAME_MAX: usize = 253;
 
 /// What an answer, or its absence, means. Rows are those of the specification, §12 "What an answer means".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,5 @@
 //! Kubernetes' rules for names, labels and annotations, checked before a request is sent (pure).
 
-/// Longest name of an object, in bytes.
-const NAME_LIMIT: usize = 253;
 /// Longest label value, and longest label name after its prefix, in bytes.
 const LABEL_LIMIT: usize = 63;
 /// All annotations of an object together, keys and values, in bytes.
@@ -9,7 +7,7 @@ const ANNOTATIONS_LIMIT: usize = 256 * 1024;
 /// Characters of a wrong name that a message quotes.
 const QUOTED: usize = 80;
 
-use crate::api::StringMap;
+use crate::api::{NAME_MAX, StringMap, is_subdomain};
 
 /// Checks the name of an object: a DNS subdomain.
 pub fn check_name(name: &str) -> Result<(), String> {
@@ -17,7 +15,7 @@ pub fn check_name(name: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "{} is no name of a Secret: at most 253 lower case letters, digits, '-' and '.', with a letter or digit at each end of a part",
+        "{} is no name of a Secret: at most {NAME_MAX} lower case letters, digits, '-' and '.', with a letter or digit at each end of a part",
         quoted(name)
     ))
 }
@@ -45,17 +43,6 @@ pub fn check_annotations(annotations: &StringMap) -> Result<(), String> {
     }
     let size: usize = annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
     if size > ANNOTATIONS_LIMIT { Err("annotations are larger than 256 KiB together".to_owned()) } else { Ok(()) }
-}
-
-fn is_subdomain(name: &str) -> bool {
-    (1..=NAME_LIMIT).contains(&name.len())
-        && name.split('.').all(|part| {
-            let bytes = part.as_bytes();
-            let is_plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-            bytes.first().is_some_and(is_plain)
-                && bytes.last().is_some_and(is_plain)
-                && bytes.iter().all(|byte| is_plain(byte) || *byte == b'-')
-        })
 }
 
 fn is_qualified(key: &str) -> bool {
