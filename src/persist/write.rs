@@ -155,7 +155,7 @@ fn create_version(api: &dyn Api, plan: &Plan, desired: &Desired, above: Above) -
                 Err(error) => return Attempt::Failed(Failure::Call(error)),
             }
         }
-        while let Some(number) = next.filter(|number| plan.has_plain(&versions::version_name(name, *number))) {
+        while let Some(number) = next.filter(|number| plan.has_plain(&version_name(name, *number))) {
             next = number.checked_add(1);
         }
         let Some(number) = next else {
