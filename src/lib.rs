@@ -26,6 +26,7 @@ pub mod log;
 pub mod moment;
 mod planted;
 pub mod shutdown;
+pub(crate) mod text;
 pub mod threads;
 pub mod until;
 pub mod yaml;

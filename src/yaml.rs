@@ -13,7 +13,7 @@ use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use crate::kube::error::{hide_values, one_line};
+use crate::text::{hide_values, one_line};
 
 /// Largest file in bytes.
 const FILE_MAX: usize = 8 * 1024 * 1024;

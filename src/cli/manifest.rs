@@ -30,7 +30,7 @@ impl Object {
 
     /// An error about it.
     pub fn error(&self, message: impl std::fmt::Display) -> CliError {
-        CliError::Failed(crate::kube::error::one_line(&format!("{}: {}: {message}", self.place, self.title()), 1_000))
+        CliError::Failed(crate::text::one_line(&format!("{}: {}: {message}", self.place, self.title()), 1_000))
     }
 }
 

@@ -105,7 +105,7 @@ pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match error {
         CliError::Said => ExitCode::from(1),
         CliError::Usage(message) => {
-            eprintln!("{name}: {} (see {me}{topic} --help)", crate::kube::error::one_line(&message, 1_000));
+            eprintln!("{name}: {} (see {me}{topic} --help)", crate::text::one_line(&message, 1_000));
             ExitCode::from(2)
         }
         CliError::Failed(message) => {
@@ -157,7 +157,7 @@ fn no_more(arguments: &[OsString]) -> Result<(), CliError> {
 
 /// A remark beside the output, on standard error.
 fn remark(text: &str) {
-    eprintln!("{}", crate::kube::error::one_line(text, 1_000));
+    eprintln!("{}", crate::text::one_line(text, 1_000));
 }
 
 fn print(text: &str) -> Result<(), CliError> {

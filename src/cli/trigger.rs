@@ -13,9 +13,9 @@ use serde_json::json;
 use crate::api::{ANNOTATION_RUN_REQUESTED, LastRun, ObjectKey, Outcome, QuarksJob, Resource, Uid, is_subdomain};
 use crate::clock;
 use crate::contract::record::{Marker, REQUEST_MAX, RunRecord};
-use crate::kube::error::one_line;
 use crate::kube::{Client, ClientOptions, Config, Error, Request};
 use crate::rules::own_status::own_status;
+use crate::text::one_line;
 use crate::watch::{Jitter, WatchEvent, WatchSpec, spawn};
 
 use super::flags::{CONTEXT, Given, KUBECONFIG, Row, bad, boolean};

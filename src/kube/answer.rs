@@ -5,8 +5,9 @@
 //! Not for what follows from an answer: that depends on the call, so callers match on [`Answer`] and leave out no case.
 
 use crate::api::{NAME_MAX, Status};
+use crate::text::one_line;
 
-use super::error::{Error, one_line};
+use super::error::Error;
 
 /// Longest text that [`Error::refusal_words`] gives.
 const WORDS_MAX: usize = 512;

@@ -14,11 +14,12 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::api::{Resource, Status, StatusDetails};
+use crate::text::{describe_decode, one_line};
 use crate::until::Until;
 
 use super::answer::Answer;
 use super::config::{Auth, Config, ConfigError};
-use super::error::{Error, Result, describe_decode, one_line};
+use super::error::{Error, Result};
 use super::exec::{Issued, Plugin};
 use super::headers::{bounded_seconds, parse_retry_after, parse_warnings};
 use super::pause::Pause;

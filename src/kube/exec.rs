@@ -17,8 +17,8 @@ use crossbeam_channel::bounded;
 use serde_json::Value;
 
 use super::config::{ClientCertPem, ConfigError};
-use super::error::{describe_decode, one_line};
 use crate::clock;
+use crate::text::{describe_decode, one_line};
 use crate::threads::Thread;
 
 /// Variable with what the plugin is told.

@@ -13,8 +13,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::config::{Auth, Ca, ClientCertPem, Config, ConfigError, Server};
-use super::error::one_line;
 use super::exec::{Plugin, PluginSpec};
+use crate::text::one_line;
 use crate::yaml;
 
 /// Versions of the plugins' protocol.

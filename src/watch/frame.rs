@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::api::{ObjectKey, Resource, ResourceVersion, Status};
-use crate::kube::error::{describe_decode, one_line};
+use crate::text::{describe_decode, one_line};
 
 /// An object that cannot be decoded.
 #[derive(Debug, PartialEq)]

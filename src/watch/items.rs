@@ -121,8 +121,7 @@ impl Items {
         if !self.has_items || self.metadata.is_empty() {
             return Err(NoList("not a list: it has no items or no metadata".to_owned()));
         }
-        let meta: PageMeta =
-            crate::json::from_slice(&self.metadata).map_err(|error| NoList(crate::kube::error::describe_decode(&error)))?;
+        let meta: PageMeta = crate::json::from_slice(&self.metadata).map_err(|error| NoList(crate::text::describe_decode(&error)))?;
         if meta.resource_version.is_empty() { Err(NoList("not a list: it has no resourceVersion".to_owned())) } else { Ok(meta) }
     }
 

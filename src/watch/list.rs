@@ -4,8 +4,8 @@
 
 use super::items::Item;
 use super::pages::{PageError, read_page};
-use crate::kube::error::{describe_decode, one_line};
 use crate::kube::{Client, Error, Request, Result};
+use crate::text::{describe_decode, one_line};
 
 /// Longest object in bytes. The API server stores at most 1.5 MiB; JSON escapes can make it longer.
 const OBJECT_MAX: usize = 8 * 1024 * 1024;

@@ -3,8 +3,8 @@
 use std::io::{self, Read};
 
 use crate::api::{Resource, ResourceVersion};
-use crate::kube::error::one_line;
 use crate::kube::{Client, Error, Request};
+use crate::text::one_line;
 
 use super::frame::PageMeta;
 use super::items::{Item, Items, NoList};

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 use crate::api::{Resource, ResourceVersion, Status};
-use crate::kube::error::{describe_decode, is_too_large_resource_version, one_line};
+use crate::kube::error::is_too_large_resource_version;
 use crate::kube::headers::bounded_seconds;
 use crate::kube::lines::{LineTooLong, Lines};
 use crate::kube::{Client, Error, Request};
+use crate::text::{describe_decode, one_line};
 
 use super::frame::{Decode, Decoded, Frame, Object, Skipped, parse_frame, parse_item};
 use super::handle::{AliveGuard, Shared, WatchHandle};
