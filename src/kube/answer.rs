@@ -1,15 +1,13 @@
 //! What an answer of the API server means: one table for operator and sidecar. Pure.
 //!
 //! Promises: only a genuine `Status` says that an object is gone, exists or has changed; what a webhook or a policy denies is a
-//! refusal, whatever code and words it chooses; of answers about Secrets only [`Error::refusal_words`] are repeated.
+//! refusal, whatever code and words it chooses; of answers about Secrets only [`refusal_words`] are repeated.
 //! Not for what follows from an answer: that depends on the call, so callers match on [`Answer`] and leave out no case.
 
 use crate::api::{NAME_MAX, Status};
 use crate::text::one_line;
 
-use super::error::Error;
-
-/// Longest text that [`Error::refusal_words`] gives.
+/// Longest text that [`refusal_words`] gives.
 const WORDS_MAX: usize = 512;
 
 /// What an answer, or its absence, means. Rows are those of the specification, §12 "What an answer means".
@@ -56,39 +54,34 @@ pub enum Answer {
     Shutdown,
 }
 
-impl Error {
-    /// The row of the table.
-    pub fn answer(&self) -> Answer {
-        match self {
-            Self::Transport { timed_out: true, .. } => Answer::TimedOut,
-            Self::Transport { timed_out: false, .. } => Answer::Unavailable,
-            Self::Status { code, status, .. } if status.is_genuine() => genuine_answer(*code, status, self.retry_after().is_some()),
-            Self::Status { code, .. } => answer_on_the_way(*code, self.retry_after().is_some()),
-            Self::Decode { garbled: true, .. } => Answer::OnTheWay,
-            Self::Decode { garbled: false, .. } | Self::TooLarge { .. } => Answer::Unreadable,
-            Self::Shutdown | Self::Fenced => Answer::Shutdown,
-        }
-    }
+/// What an answer with an error code means: the row of the table.
+pub(super) fn answer_of(code: u16, status: &Status, has_retry_after: bool) -> Answer {
+    if status.is_genuine() { genuine_answer(code, status, has_retry_after) } else { answer_on_the_way(code, has_retry_after) }
+}
 
-    /// What may be repeated of a refusal that concerns a Secret: who refuses, by a known form of sentence, and nothing that could
-    /// come from the Secret. `None` if the answer has no such form.
-    pub fn refusal_words(&self) -> Option<String> {
-        let status = self.status().filter(|status| status.is_genuine())?;
-        let words = Sentence::parse(&status.message)?.words();
-        Some(one_line(&words, WORDS_MAX))
+/// What may be repeated of a refusal that concerns a Secret: who refuses, by a known form of sentence, and nothing that could
+/// come from the Secret. `None` if the answer has no such form.
+pub(super) fn refusal_words(status: &Status) -> Option<String> {
+    Some(one_line(&sentence(status)?.words(), WORDS_MAX))
+}
+
+/// The missing right, where the API server's sentence speaks of something else.
+pub(super) fn unnamed_right(status: &Status) -> Option<&'static str> {
+    match sentence(status)? {
+        Sentence::OwnerRight(words) if words == OWNER_RIGHTS[0] => Some("cannot update resource \"quarksjobs/finalizers\""),
+        Sentence::OwnerRight(_) => Some("cannot delete resource \"pods\""),
+        _ => None,
     }
 }
 
-impl Error {
-    /// The missing right, where the API server's sentence speaks of something else.
-    pub fn unnamed_right(&self) -> Option<&'static str> {
-        let status = self.status().filter(|status| status.is_genuine())?;
-        match Sentence::parse(&status.message)? {
-            Sentence::OwnerRight(words) if words == OWNER_RIGHTS[0] => Some("cannot update resource \"quarksjobs/finalizers\""),
-            Sentence::OwnerRight(_) => Some("cannot delete resource \"pods\""),
-            _ => None,
-        }
-    }
+/// The cause by which a server says that a version lies in its future.
+pub(crate) fn is_too_large_resource_version(status: &Status) -> bool {
+    status.details.causes.iter().any(|cause| cause.reason == "ResourceVersionTooLarge" || cause.message == "Too large resource version")
+        || status.message.contains("Too large resource version")
+}
+
+fn sentence(status: &Status) -> Option<Sentence<'_>> {
+    status.is_genuine().then(|| Sentence::parse(&status.message)).flatten()
 }
 
 fn genuine_answer(code: u16, status: &Status, has_retry_after: bool) -> Answer {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::api::{Resource, Status};
 use crate::text::one_line;
 
-use super::answer::Answer;
+use super::answer::{self, Answer};
 
 /// Result of a call.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -113,6 +113,28 @@ impl Error {
         }
     }
 
+    /// What the answer, or its absence, means: the row of the table.
+    pub fn answer(&self) -> Answer {
+        match self {
+            Self::Transport { timed_out: true, .. } => Answer::TimedOut,
+            Self::Transport { timed_out: false, .. } => Answer::Unavailable,
+            Self::Status { code, status, .. } => answer::answer_of(*code, status, self.retry_after().is_some()),
+            Self::Decode { garbled: true, .. } => Answer::OnTheWay,
+            Self::Decode { garbled: false, .. } | Self::TooLarge { .. } => Answer::Unreadable,
+            Self::Shutdown | Self::Fenced => Answer::Shutdown,
+        }
+    }
+
+    /// What may be repeated of a refusal that concerns a Secret: who refuses, and nothing that could come from the Secret.
+    pub fn refusal_words(&self) -> Option<String> {
+        self.status().and_then(answer::refusal_words)
+    }
+
+    /// The missing right, where the API server's sentence speaks of something else.
+    pub fn unnamed_right(&self) -> Option<&'static str> {
+        self.status().and_then(answer::unnamed_right)
+    }
+
     fn is(&self, answer: Answer) -> bool {
         self.answer() == answer
     }
@@ -173,7 +195,7 @@ impl Error {
 
     /// A list or watch that names a version the server has not seen yet (a 504 with that cause).
     pub fn is_too_large_resource_version(&self) -> bool {
-        self.status().is_some_and(is_too_large_resource_version)
+        self.status().is_some_and(answer::is_too_large_resource_version)
     }
 
     /// The client was shut down, or may not write any more: the process is about to end.
@@ -220,12 +242,6 @@ impl Error {
             Self::Fenced => false,
         }
     }
-}
-
-/// The cause by which a server says that a version lies in its future.
-pub(crate) fn is_too_large_resource_version(status: &Status) -> bool {
-    status.details.causes.iter().any(|cause| cause.reason == "ResourceVersionTooLarge" || cause.message == "Too large resource version")
-        || status.message.contains("Too large resource version")
 }
 
 impl fmt::Display for Error {

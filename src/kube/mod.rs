@@ -2,7 +2,7 @@
 //!
 //! Not for lists that stay fresh (`watch`) and not for decisions. Only `transport.rs` names ureq, only it, `tls.rs` and `crypto.rs` name rustls.
 
-mod answer;
+pub(crate) mod answer;
 pub mod client;
 pub mod config;
 mod crypto;

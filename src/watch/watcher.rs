@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 use crate::api::{Resource, ResourceVersion, Status};
-use crate::kube::error::is_too_large_resource_version;
+use crate::kube::answer::is_too_large_resource_version;
 use crate::kube::headers::bounded_seconds;
 use crate::kube::lines::{LineTooLong, Lines};
 use crate::kube::{Client, Error, Request};
