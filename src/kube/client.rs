@@ -18,13 +18,11 @@ use crate::text::{describe_decode, one_line};
 use crate::until::Until;
 
 use super::answer::Answer;
-use super::config::{Auth, Config, ConfigError};
+use super::config::{Auth, Config, ConfigError, Issued, Plugin, TokenFile};
 use super::error::{Error, Result};
-use super::exec::{Issued, Plugin};
 use super::headers::{bounded_seconds, parse_retry_after, parse_warnings};
 use super::pause::Pause;
 use super::request::Request;
-use super::token::TokenFile;
 use super::transport::{HttpRequest, HttpResponse, HttpTransport, Limit, Transport, TransportError, TransportErrorKind};
 
 /// Told about each exchange: the request, and the status code (0 if no answer came).

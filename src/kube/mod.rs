@@ -7,16 +7,13 @@ pub mod client;
 pub mod config;
 mod crypto;
 pub mod error;
-pub mod exec;
 pub(crate) mod headers;
-mod kubeconfig;
 pub mod lines;
 mod pause;
 pub mod request;
 #[cfg(test)]
 pub(crate) mod scripted;
 mod tls;
-pub mod token;
 pub mod transport;
 
 pub use answer::Answer;

@@ -12,8 +12,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::config::{Auth, Ca, ClientCertPem, Config, ConfigError, Server};
-use super::exec::{Plugin, PluginSpec};
+use super::access::{Auth, Config};
+use super::parts::{Ca, ClientCertPem, ConfigError, Server};
+use super::plugin::{Plugin, PluginSpec};
 use crate::text::one_line;
 use crate::yaml;
 

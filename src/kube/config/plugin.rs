@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 use serde_json::Value;
 
-use super::config::{ClientCertPem, ConfigError};
+use super::parts::{ClientCertPem, ConfigError};
 use crate::clock;
 use crate::text::{describe_decode, one_line};
 use crate::threads::Thread;
@@ -260,5 +260,5 @@ fn tail(complaint: &[u8]) -> String {
 }
 
 #[cfg(test)]
-#[path = "exec_tests.rs"]
+#[path = "plugin_tests.rs"]
 mod tests;

@@ -1,0 +1,174 @@
+//! What a configuration is made of: an address, certificates, and the error of one that is no good. Knows nothing of where they come from.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::path::PathBuf;
+
+/// Bad or missing configuration; one line that names place, field, reason and remedy, never a value that is secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// File, flag or variable.
+    pub place: String,
+    /// Field in it; may be empty.
+    pub field: String,
+    /// What is wrong.
+    pub reason: String,
+    /// What to do; may be empty.
+    pub hint: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(place: impl fmt::Display, field: &str, reason: impl fmt::Display, hint: &str) -> Self {
+        Self { place: place.to_string(), field: field.to_owned(), reason: reason.to_string(), hint: hint.to_owned() }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { place, field, reason, hint } = self;
+        write!(f, "{place}: ")?;
+        if !field.is_empty() {
+            write!(f, "{field}: ")?;
+        }
+        f.write_str(reason)?;
+        if !hint.is_empty() {
+            write!(f, " ({hint})")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Address of the API server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// False only for an explicit `http://` in a kubeconfig.
+    pub https: bool,
+    /// Name or address, IPv6 without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Path prefix, empty or starting with a slash, without a trailing one.
+    pub prefix: String,
+}
+
+impl Server {
+    /// Reads a URL. Without a scheme it is https.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (https, rest) = match text.split_once("://") {
+            Some(("https", rest)) => (true, rest),
+            Some(("http", rest)) => (false, rest),
+            Some(_) => return Err("scheme is neither https nor http".to_owned()),
+            None => (true, text),
+        };
+        if rest.contains(['?', '#', '@']) || rest.contains(|character: char| character.is_whitespace() || character.is_control()) {
+            return Err("only scheme, host, port and path may be given".to_owned());
+        }
+        let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+        let (host, port) = match authority.strip_prefix('[') {
+            Some(inner) => {
+                let (host, after) = inner.split_once(']').ok_or("bracket is not closed")?;
+                host.parse::<Ipv6Addr>().map_err(|_| "not an IPv6 address in brackets")?;
+                (host, if after.is_empty() { None } else { Some(after.strip_prefix(':').ok_or("text after the bracket")?) })
+            }
+            None => match authority.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (authority, None),
+            },
+        };
+        if host.is_empty() || host.contains(':') && !authority.starts_with('[') {
+            return Err("host is missing or malformed".to_owned());
+        }
+        let port = match port {
+            Some(port) => port.parse::<u16>().ok().filter(|port| *port > 0).ok_or("port is not a number from 1 to 65535")?,
+            None if https => 443,
+            None => 80,
+        };
+        Ok(Self { https, host: host.to_owned(), port, prefix: path.trim_end_matches('/').to_owned() })
+    }
+
+    /// Host and port, with another host in its place if given.
+    pub fn authority(&self, instead: Option<&str>) -> String {
+        let host = instead.unwrap_or(&self.host);
+        let port = self.port;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+
+    /// Scheme, host and port, with another host in its place if given.
+    pub fn origin(&self, instead: Option<&str>) -> String {
+        format!("{}://{}", if self.https { "https" } else { "http" }, self.authority(instead))
+    }
+}
+
+/// Certificate authority of the API server, in PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Ca {
+    /// Its content.
+    Pem(Vec<u8>),
+    /// A file, read again when a certificate is refused.
+    File(PathBuf),
+}
+
+impl fmt::Debug for Ca {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pem(_) => f.write_str("Pem(..)"),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+        }
+    }
+}
+
+/// Client certificate and key, in PEM. `Debug` does not print them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClientCertPem {
+    /// Certificate chain.
+    pub certificate: Vec<u8>,
+    /// Private key.
+    pub key: Vec<u8>,
+}
+
+impl fmt::Debug for ClientCertPem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientCertPem(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(https: bool, host: &str, port: u16, prefix: &str) -> Server {
+        Server { https, host: host.to_owned(), port, prefix: prefix.to_owned() }
+    }
+
+    #[test]
+    fn servers() {
+        let cases = [
+            ("https://example.com", Some(server(true, "example.com", 443, ""))),
+            ("https://example.com:6443/", Some(server(true, "example.com", 6443, ""))),
+            ("https://example.com/k8s/clusters/a/", Some(server(true, "example.com", 443, "/k8s/clusters/a"))),
+            ("http://127.0.0.1:8001", Some(server(false, "127.0.0.1", 8001, ""))),
+            ("http://localhost", Some(server(false, "localhost", 80, ""))),
+            ("https://[fd00::1]:6443", Some(server(true, "fd00::1", 6443, ""))),
+            ("https://[fd00::1]", Some(server(true, "fd00::1", 443, ""))),
+            ("example.com:6443", Some(server(true, "example.com", 6443, ""))),
+            ("https://", None),
+            ("https://a:b@example.com", None),
+            ("https://example.com?x=y", None),
+            ("https://exa mple.com", None),
+            ("https://fd00::1", None),
+            ("https://[fd00::1", None),
+            ("https://[fd00::1]6443", None),
+            ("https://[example.com]", None),
+            ("https://example.com:0", None),
+            ("https://example.com:port", None),
+            ("ftp://example.com", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(Server::parse(text).ok(), expected, "{text}");
+        }
+        assert_eq!(server(true, "fd00::1", 6443, "").origin(None), "https://[fd00::1]:6443");
+        assert_eq!(server(false, "a", 80, "").origin(Some("b")), "http://b:80");
+    }
+}
