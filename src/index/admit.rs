@@ -4,10 +4,6 @@
 //! admitted once and is still in the index stays admitted: a run under way ends well although its namespace's label is gone.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
-use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
 
@@ -15,9 +11,6 @@ use crate::api::{KIND, ObjectKey, is_our_group};
 use crate::views::{JobView, NamespaceView, QuarksJobView};
 
 use super::store::{Index, SharedIndex};
-
-/// Owners of Jobs that are remembered as not known. More than appear in the moment between an owner and its Job.
-const PASSED_OVER: usize = 1_024;
 
 /// What every object says of itself first. All else is not even looked at.
 #[derive(Debug, Default, Deserialize)]
@@ -63,40 +56,6 @@ impl HeadMeta<'_> {
 
     fn key(&self) -> ObjectKey {
         ObjectKey::new(&*self.namespace, &*self.name)
-    }
-}
-
-/// Hashes of what was passed over, the newest of them.
-#[derive(Debug, Default)]
-pub(super) struct PassedOver {
-    hashes: Mutex<VecDeque<u64>>,
-    hasher: RandomState,
-}
-
-impl PassedOver {
-    /// A Job of this owner was not kept.
-    fn note(&self, namespace: &str, owner: &str) {
-        let hash = self.hasher.hash_one((namespace, owner));
-        let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
-        if hashes.contains(&hash) {
-            return;
-        }
-        if hashes.len() == PASSED_OVER {
-            hashes.pop_front();
-        }
-        hashes.push_back(hash);
-    }
-
-    /// True if Jobs of this owner were not kept since this was last asked.
-    pub(super) fn take(&mut self, namespace: &str, owner: &str) -> bool {
-        let hashes = self.hashes.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if hashes.is_empty() {
-            return false;
-        }
-        let hash = self.hasher.hash_one((namespace, owner));
-        let before = hashes.len();
-        hashes.retain(|other| *other != hash);
-        hashes.len() < before
     }
 }
 

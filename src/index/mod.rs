@@ -4,6 +4,8 @@
 //! object itself is read, or the write carries the resourceVersion it was decided on.
 
 mod admit;
+mod extract;
+mod passed_over;
 mod store;
 
 pub use store::{Change, Changed, ConfigNeed, Index, SharedIndex};

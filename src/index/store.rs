@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::passed_over::PassedOver;
+use super::{JobView, NamespaceView, QuarksJobView};
 use crate::api::{ObjectKey, Uid};
 use crate::planted::{Defect, is_planted};
 use crate::rules::references::{Reference, ReferenceKind};

@@ -13,7 +13,7 @@ use crate::kube::{self, Client, Error, Request};
 use crate::views::JobView;
 use crate::watch::{Listed, list_all};
 
-use super::CredentialError;
+use super::error::CredentialError;
 use super::state::{Answer, ListedJob, Step, TOKEN_SECONDS, Token};
 
 /// Annotation on the Secret: the account. It also says that the Secret is ours.

@@ -7,6 +7,7 @@
 //! namespace where a webhook hangs holds up nobody but itself: of the threads only one at a time is given to those that were slow.
 
 mod calls;
+mod error;
 mod state;
 
 use std::collections::HashMap;
@@ -24,6 +25,7 @@ use crate::shutdown::Shutdown;
 use crate::watch::Jitter;
 
 use calls::carry_out;
+pub use error::CredentialError;
 pub use state::Run;
 use state::{Answer, Fate, Readiness, Shown, State, Step};
 
@@ -37,15 +39,6 @@ const SLOW: Duration = Duration::from_secs(3);
 const SLOW_AT_ONCE: usize = 1;
 /// Calls that another one may make while a start waits for it: look, create, request, store.
 const CALLS: u32 = 4;
-
-/// Why a namespace has no token.
-#[derive(Clone, Debug)]
-pub enum CredentialError {
-    /// For now; trying again may help.
-    Api(Error),
-    /// Someone has to do something: what, in one sentence.
-    NotReady(String),
-}
 
 #[derive(Debug)]
 struct Entry {

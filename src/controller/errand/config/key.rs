@@ -10,7 +10,7 @@ use crate::controller::shared::action::Action;
 use crate::kube::{Client, Request};
 
 use super::digest::ConfigKey;
-use super::look::LookError;
+use super::error::LookError;
 
 /// Bytes of a key: as many as the digest has.
 const LENGTH: usize = 32;

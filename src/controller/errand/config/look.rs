@@ -19,23 +19,9 @@ use crate::rules::versions::{bases_of, resolve_references};
 use crate::views::QuarksJobView;
 
 use super::digest::ConfigKey;
+use super::error::LookError;
 use super::key;
 use super::store::Seen;
-
-/// Why it could not be looked.
-#[derive(Debug)]
-pub enum LookError {
-    /// For now; trying again may help.
-    Api(Error),
-    /// Someone has to do something: what, in one sentence.
-    NotReady(String),
-}
-
-impl From<Error> for LookError {
-    fn from(error: Error) -> Self {
-        Self::Api(error)
-    }
-}
 
 /// What was found.
 #[derive(Debug, Default)]

@@ -6,12 +6,13 @@
 //! nothing else. The digest of a run's content is in the marker, so a change is seen after a restart, too.
 
 mod digest;
+mod error;
 mod key;
 mod look;
 mod store;
 mod watches;
 
 pub use digest::{Compared, compare, is_of_template};
-pub use look::LookError;
+pub use error::LookError;
 pub use store::ConfigStore;
 pub use watches::ConfigWatches;
