@@ -132,27 +132,9 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
         Config::load(flags.kubeconfig.as_deref(), flags.context.as_deref()).map_err(|error| CliError::Failed(error.to_string()))?;
     let fence = flags.leader_elect.then(Until::default);
     let metrics = Metrics::new();
-    let options = ClientOptions {
-        user_agent: format!("quarks-job/{}", env!("CARGO_PKG_VERSION")),
-        call_timeout: flags.call_timeout,
-        max_connections: 2 * flags.max_workers + SPARE_CONNECTIONS,
-        busy_wait: BUSY_WAIT,
-        fence: fence.clone(),
-        observer: Some(observer(&metrics)),
-        ..ClientOptions::default()
-    };
-    let client = Client::new(&config, options).map_err(|error| CliError::Failed(error.to_string()))?;
+    let client = client(&flags, &config, fence.clone(), &metrics)?;
     let listener = flags.http_listen.as_deref().map(listen).transpose()?;
-    if let Some(address) = listener.as_ref().and_then(|listener| listener.local_addr().ok()) {
-        info!("http listens address={address}");
-    }
-    info!(
-        "operator starts version={} monitored_id={} namespaces={:?} server={}",
-        env!("CARGO_PKG_VERSION"),
-        flags.monitored_id,
-        flags.watch_namespaces.join(","),
-        config.server.origin(None)
-    );
+    tell_start(&flags, &config, listener.as_ref());
     let (panics, panicked) = bounded(1);
     let election = fence.map(|fence| stand(&flags, &config, fence, &metrics, &panics)).transpose()?;
     let leadership = election.as_ref().map(|election| election.leadership().clone());
@@ -165,19 +147,48 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
     let (_silent, nothing) = bounded(0);
     let turns = election.as_ref().map_or(&nothing, Election::turns);
     let waiting = Waiting { signals: &signals, panicked: &panicked, turns, leadership: leadership.as_ref() };
-    let mut end = waiting.for_lease();
-    let mut operator = None;
-    if end.is_none() {
-        match begin(flags, &client, metrics, &panics) {
-            Ok((begun, guard)) => {
+    let (operator, end) = match waiting.for_lease() {
+        Some(end) => (None, end),
+        None => match begin(flags, &client, metrics, &panics) {
+            Ok(operator) => {
                 // Set once.
-                let _ = probed.operator.set(begun.health());
-                operator = Some((begun, guard));
+                let _ = probed.operator.set(operator.0.health());
+                (Some(operator), waiting.for_end())
             }
-            Err(error) => end = Some(End::Failed(error)),
-        }
+            Err(error) => (None, End::Failed(error)),
+        },
+    };
+    finish(end, &client, operator, election)
+}
+
+fn client(flags: &Flags, config: &Config, fence: Option<Until>, metrics: &Metrics) -> Result<Client, CliError> {
+    let options = ClientOptions {
+        user_agent: format!("quarks-job/{}", env!("CARGO_PKG_VERSION")),
+        call_timeout: flags.call_timeout,
+        max_connections: 2 * flags.max_workers + SPARE_CONNECTIONS,
+        busy_wait: BUSY_WAIT,
+        fence,
+        observer: Some(observer(metrics)),
+        ..ClientOptions::default()
+    };
+    Client::new(config, options).map_err(|error| CliError::Failed(error.to_string()))
+}
+
+fn tell_start(flags: &Flags, config: &Config, listener: Option<&TcpListener>) {
+    if let Some(address) = listener.and_then(|listener| listener.local_addr().ok()) {
+        info!("http listens address={address}");
     }
-    let end = end.unwrap_or_else(|| waiting.for_end());
+    info!(
+        "operator starts version={} monitored_id={} namespaces={:?} server={}",
+        env!("CARGO_PKG_VERSION"),
+        flags.monitored_id,
+        flags.watch_namespaces.join(","),
+        config.server.origin(None)
+    );
+}
+
+/// Stops what was begun, and says how the process ends.
+fn finish(end: End, client: &Client, operator: Option<(Operator, ShutdownGuard)>, election: Option<Election>) -> Result<(), CliError> {
     if let End::Lost(why) = end {
         // Nothing is waited for: no write can leave any more, and the next start begins afresh.
         error!("lost the Lease, ends at once reason=\"{why}\"");

@@ -67,10 +67,21 @@ fn looks(before: &str, is_list: bool, objects: &[QuarksJob]) -> Vec<String> {
     objects.iter().map(|object| word(followed.look(object, is_list))).collect()
 }
 
+const OVER: &str = "another request was set over this one; the run that serves it serves both";
+
+/// The request before ours, what is looked at, and what each look says.
+type Case = (&'static str, Vec<QuarksJob>, &'static [&'static str]);
+
+fn followed(cases: &[Case]) {
+    for (number, (before, objects, expected)) in cases.iter().enumerate() {
+        let expected: Vec<String> = expected.iter().map(|text| (*text).to_owned()).collect();
+        assert_eq!(looks(before, false, objects), expected, "case {number}");
+    }
+}
+
 #[test]
 fn a_request_is_followed_to_the_end_of_the_run_that_serves_it() {
-    let over = "another request was set over this one; the run that serves it serves both";
-    let cases: [(&str, Vec<QuarksJob>, &[&str]); 10] = [
+    followed(&[
         (
             "",
             vec![
@@ -100,34 +111,12 @@ fn a_request_is_followed_to_the_end_of_the_run_that_serves_it() {
             vec![object("mine", active(2, Value::Null)), object("mine", active(2, Value::Null)), object("mine", active(3, json!("mine")))],
             &["run 2 has to end first", "", "run 3 goes on as Job j-3"],
         ),
-        // Overwritten before it was served: the later request's run serves both.
-        (
-            "old",
-            vec![
-                object("mine", json!({})),
-                object("theirs", json!({})),
-                object("theirs", active(7, json!("theirs"))),
-                object("theirs", ended(7, "theirs", 7)),
-            ],
-            &["", over, "run 7 goes on as Job j-7", "over 7"],
-        ),
-        // Overwritten while it is served.
-        (
-            "",
-            vec![
-                object("mine", active(7, json!("mine"))),
-                object("theirs", active(7, json!("mine"))),
-                object("theirs", ended(7, "mine", 7)),
-            ],
-            &["run 7 goes on as Job j-7", over, "over 7"],
-        ),
         // The state of before is still shown, with a value that came between the first list and ours.
         (
             "older",
             vec![object("old", ended(3, "old", 3)), object("mine", ended(3, "old", 3)), object("mine", ended(4, "mine", 4))],
             &["", "", "over 4"],
         ),
-        ("old", vec![object("mine", json!({})), object("", json!({}))], &["", "lost: the request was taken back"]),
         (
             "",
             vec![
@@ -139,14 +128,42 @@ fn a_request_is_followed_to_the_end_of_the_run_that_serves_it() {
             ],
             &["no run starts now: Suspended: m", "", "no run starts now: InvalidSpec: m", "run 1 goes on as Job j-1", ""],
         ),
-    ];
-    for (number, (before, objects, expected)) in cases.iter().enumerate() {
-        let expected: Vec<String> = expected.iter().map(|text| (*text).to_owned()).collect();
-        assert_eq!(looks(before, false, objects), expected, "case {number}");
-    }
+    ]);
+}
+
+#[test]
+fn a_request_that_is_overwritten_is_served_with_the_later_one() {
+    followed(&[
+        // Before it was served: the later request's run serves both.
+        (
+            "old",
+            vec![
+                object("mine", json!({})),
+                object("theirs", json!({})),
+                object("theirs", active(7, json!("theirs"))),
+                object("theirs", ended(7, "theirs", 7)),
+            ],
+            &["", OVER, "run 7 goes on as Job j-7", "over 7"],
+        ),
+        // While it is served.
+        (
+            "",
+            vec![
+                object("mine", active(7, json!("mine"))),
+                object("theirs", active(7, json!("mine"))),
+                object("theirs", ended(7, "mine", 7)),
+            ],
+            &["run 7 goes on as Job j-7", OVER, "over 7"],
+        ),
+    ]);
     // A fresh list may not show ours at all.
     let objects = [object("old", json!({})), object("theirs", json!({})), object("more", ended(8, "more", 8))];
-    assert_eq!(looks("old", true, &objects), ["", over, "over 8"]);
+    assert_eq!(looks("old", true, &objects), ["", OVER, "over 8"]);
+}
+
+#[test]
+fn a_request_is_lost_when_it_is_taken_back_or_its_quarksjob_goes() {
+    followed(&[("old", vec![object("mine", json!({})), object("", json!({}))], &["", "lost: the request was taken back"])]);
     let mut other = object("mine", json!({}));
     other.metadata.uid = "u2".into();
     assert_eq!(looks("", false, &[other]), ["lost: it was deleted, and another one made"]);

@@ -25,17 +25,25 @@ const OWNER: &str = "pods \"p\" is forbidden: cannot set an ownerRef on a resour
 const GOING: &str = r#"jobs.batch "j" is forbidden: unable to create new content in namespace n because it is being terminated"#;
 const LEVEL: &str = r#"pods "p" is forbidden: violates PodSecurity "restricted:latest": CANARY (container "main" must set it)"#;
 
+/// Code, reason, message, reasons and fields of causes; and what it means.
+type Said<'a> = (u16, &'a str, &'a str, &'a [(&'a str, &'a str)], Answer);
+
+fn mean(cases: &[Said<'_>]) {
+    for (code, reason, message, causes, expected) in cases {
+        assert_eq!(genuine(*code, reason, message, causes).answer(), *expected, "{code} {message}");
+    }
+}
+
 #[test]
-fn what_the_api_server_says() {
+fn what_the_api_server_says_of_objects() {
     let changed = "the object has been modified; please apply your changes to the latest version and try again";
     let (j, q) = (r#"Operation cannot be fulfilled on jobs.batch "j": "#, r#"Operation cannot be fulfilled on resourcequotas "q": "#);
     let bound = r#"Operation cannot be fulfilled on Secret "t": the UID in the bound object reference (u) does not match the UID in record. The object might have been deleted and then recreated"#;
     let invalid = r#"Job.batch "j" is invalid: spec.template.spec.containers[0].image: Required value"#;
     let decode = r#"Job in version "v1" cannot be handled as a Job: json: cannot unmarshal number into Go struct field ObjectMeta.metadata.name of type string"#;
     let unrecognized = "the object provided is unrecognized (must be of type Job): couldn't get version/kind; json parse error (7b5d)";
-    let timeout = "Timeout: request did not complete within requested timeout - context deadline exceeded";
-    let cases = [
-        (404, "NotFound", r#"jobs.batch "j" not found"#, &[][..], Answer::Gone),
+    mean(&[
+        (404, "NotFound", r#"jobs.batch "j" not found"#, &[], Answer::Gone),
         (404, "NotFound", r#"namespaces "n" not found"#, &[], Answer::Gone),
         (404, "", "not found", &[], Answer::OnTheWay),
         (409, "AlreadyExists", r#"jobs.batch "j" already exists"#, &[], Answer::Exists),
@@ -74,6 +82,13 @@ fn what_the_api_server_says() {
         (400, "BadRequest", decode, &[], Answer::FieldError),
         (400, "BadRequest", unrecognized, &[], Answer::FieldError),
         (400, "BadRequest", "the name of the object (a) does not match the name on the URL (b)", &[], Answer::Refused),
+    ]);
+}
+
+#[test]
+fn what_the_api_server_says_of_rights_and_of_itself() {
+    let timeout = "Timeout: request did not complete within requested timeout - context deadline exceeded";
+    mean(&[
         (403, "Forbidden", RBAC, &[], Answer::MissingRight),
         (403, "Forbidden", r#"forbidden: User "u" cannot get path "/version""#, &[], Answer::MissingRight),
         (
@@ -111,10 +126,7 @@ fn what_the_api_server_says() {
         (302, "", "elsewhere", &[], Answer::OnTheWay),
         (399, "", "", &[], Answer::OnTheWay),
         (499, "", "", &[], Answer::Refused),
-    ];
-    for (code, reason, message, causes, expected) in cases {
-        assert_eq!(genuine(code, reason, message, causes).answer(), expected, "{code} {message}");
-    }
+    ]);
     let status = || Status::genuine(503, "ServiceUnavailable", "not yet");
     assert_eq!([None, Some(1)].map(|after| with(503, status(), after).answer()), [Answer::Unavailable, Answer::Busy]);
 }

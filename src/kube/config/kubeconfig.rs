@@ -205,18 +205,7 @@ fn plugin(user: &Entry<'_>, cluster: &Entry<'_>) -> Result<Option<PluginSpec>, C
             &format!("use {EXEC_GROUP}v1 or v1beta1; newer plugins can"),
         ));
     }
-    match (exec.text("interactiveMode")?.as_deref(), version) {
-        (Some("Never" | "IfAvailable"), _) | (None, "v1beta1") => {}
-        (None, _) => return Err(exec.error("interactiveMode", "not set", "set it to Never or IfAvailable")),
-        (Some("Always"), _) => {
-            return Err(exec.error(
-                "interactiveMode",
-                "Always needs a terminal, and none is passed on",
-                "log in before, or use IfAvailable",
-            ));
-        }
-        (Some(_), _) => return Err(exec.error("interactiveMode", "is not a mode", "set it to Never or IfAvailable")),
-    }
+    check_mode(&exec, version)?;
     let command = exec.text("command")?.ok_or_else(|| exec.error("command", "not set", "set it to the plugin's program"))?;
     // A name without a slash is looked for in PATH.
     let command = if command.contains('/') { exec.resolve(&command).into_os_string() } else { command.into() };
@@ -250,6 +239,17 @@ fn plugin(user: &Entry<'_>, cluster: &Entry<'_>) -> Result<Option<PluginSpec>, C
         place: user.file.display().to_string(),
         field: format!("{}exec", user.label),
     }))
+}
+
+/// A plugin gets no terminal.
+fn check_mode(exec: &Entry<'_>, version: &str) -> Result<(), ConfigError> {
+    let refuse = |reason: &str, hint: &str| Err(exec.error("interactiveMode", reason, hint));
+    match (exec.text("interactiveMode")?.as_deref(), version) {
+        (Some("Never" | "IfAvailable"), _) | (None, "v1beta1") => Ok(()),
+        (None, _) => refuse("not set", "set it to Never or IfAvailable"),
+        (Some("Always"), _) => refuse("Always needs a terminal, and none is passed on", "log in before, or use IfAvailable"),
+        (Some(_), _) => refuse("is not a mode", "set it to Never or IfAvailable"),
+    }
 }
 
 /// What a plugin is told of the cluster: its fields, with the authority as data.
