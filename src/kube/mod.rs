@@ -1,6 +1,6 @@
 //! Talking to the API server: where it is, who we are, one request and its answer.
 //!
-//! Not for lists that stay fresh (`watch`) and not for decisions. Only `transport.rs` names ureq, only it, `tls.rs` and `crypto.rs` name rustls.
+//! And lists for once (`pages`). Not for lists that stay fresh (`watch`) and not for decisions. Only `transport.rs` names ureq, only it, `tls.rs` and `crypto.rs` name rustls.
 
 pub(crate) mod answer;
 pub mod client;
@@ -8,7 +8,10 @@ pub mod config;
 mod crypto;
 pub mod error;
 pub(crate) mod headers;
+pub(crate) mod items;
 pub mod lines;
+pub(crate) mod objects;
+pub mod pages;
 mod pause;
 pub mod request;
 #[cfg(test)]

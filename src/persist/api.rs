@@ -7,10 +7,10 @@ use serde::de::DeserializeOwned;
 
 use crate::api::{LABEL_SECRET_KIND, ObjectKey, ObjectMeta, QuarksJobHead, Resource, Uid};
 use crate::contract::version::VERSIONED_KIND;
+use crate::kube::pages::{Listed, list_all};
 use crate::kube::{Client, Request, Result};
 use crate::moment::Moment;
 use crate::until::Until;
-use crate::watch::{Listed, list_all};
 
 use super::environment::Environment;
 use super::files::FILE_LIMIT;

@@ -1,16 +1,12 @@
-//! Lists that stay fresh: one thread a watch lists, watches, resumes and lists again. And lists for once (`list`).
+//! Lists that stay fresh: one thread a watch lists, watches, resumes and lists again.
 //!
 //! Promises: a list is delivered whole or not at all; a relist is never older than what was delivered
 //! before, because lists ask for the most recent state; within one watch the server's order is kept;
 //! a silent connection is replaced; stopping takes no longer than a TCP connect in progress; of what is not ours nothing is kept,
 //! and of a list no more than one object at a time beside what is.
 
-mod frame;
 mod handle;
-mod items;
 mod jitter;
-mod list;
-mod pages;
 mod state;
 mod watcher;
 
@@ -20,7 +16,6 @@ use std::time::Duration;
 
 pub use handle::{Relister, WatchHandle};
 pub use jitter::Jitter;
-pub use list::{Listed, list_all};
 pub use watcher::{spawn, spawn_filtered, spawn_with};
 
 use crate::api::{ObjectKey, Resource};

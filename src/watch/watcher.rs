@@ -12,15 +12,15 @@ use serde::de::DeserializeOwned;
 use crate::api::{Resource, ResourceVersion, Status};
 use crate::kube::answer::is_too_large_resource_version;
 use crate::kube::headers::bounded_seconds;
+use crate::kube::items::Item;
 use crate::kube::lines::{LineTooLong, Lines};
+use crate::kube::objects::{Decode, Decoded, Frame, Object, Skipped, parse_frame, parse_item};
+use crate::kube::pages::{PageError, no_list, read_page};
 use crate::kube::{Client, Error, Request};
 use crate::text::{describe_decode, one_line};
 
-use super::frame::{Decode, Decoded, Frame, Object, Skipped, parse_frame, parse_item};
 use super::handle::{AliveGuard, Shared, WatchHandle};
-use super::items::Item;
 use super::jitter::Jitter;
-use super::pages::{PageError, no_list, read_page};
 use super::state::{Cursor, Failure, Notice, Rules, Step, WatchState, Watching};
 use super::{WatchEvent, WatchSpec, WatchTimings};
 

@@ -40,6 +40,8 @@ const PURE: [&str; 35] = [
     "rules/versions.rs",
     "election/lease.rs",
     "kube/answer.rs",
+    "kube/items.rs",
+    "kube/objects.rs",
     "persist/decide.rs",
     "persist/document.rs",
     "persist/expect.rs",
@@ -48,8 +50,6 @@ const PURE: [&str; 35] = [
     "queue/backoff.rs",
     "queue/core.rs",
     "text.rs",
-    "watch/frame.rs",
-    "watch/items.rs",
     "watch/state.rs",
 ];
 

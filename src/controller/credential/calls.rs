@@ -12,6 +12,8 @@ use crate::index::SharedIndex;
 use crate::kube::{self, Client, Error, Request};
 use crate::views::JobView;
 use crate::watch::{Listed, list_all};
+use crate::index::{JobView, SharedIndex};
+use crate::kube::pages::{Listed, list_all};
 
 use super::error::CredentialError;
 use super::state::{Answer, ListedJob, Step, TOKEN_SECONDS, Token};

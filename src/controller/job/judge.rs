@@ -9,6 +9,8 @@ use crate::rules::verdict::{Tally, Verdict};
 use crate::views::JobView;
 use crate::views::identity::OwnJob;
 use crate::watch::{Listed, list_all};
+use crate::index::JobView;
+use crate::kube::pages::{Listed, list_all};
 
 /// With output the sidecars' reports decide: one pod at a time, however many there are.
 pub fn judge(client: &Client, key: &ObjectKey, job: &OwnJob) -> Result<Verdict, Failed> {

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::api::{JobStatus, ObjectMeta, Resource, null_as_default};
+use crate::kube::pages::{Listed, list_all};
 use crate::kube::{Error, Request};
 use crate::persist::each_version;
 use crate::rules::references::{Reference, collect};

@@ -3,12 +3,24 @@
 //! Promises: no more than one item is held, and nothing of one that is longer than the limit; bytes may be split anywhere; a page
 //! that is cut is never taken for a whole one. What is inside an item is looked at by whoever decodes it.
 
-use super::frame::PageMeta;
+use serde::Deserialize;
+
+use crate::api::ResourceVersion;
 
 /// Length of the longest key that means something, quotes included.
 const KEY_MAX: usize = 64;
 /// Largest `metadata` of a page. A token is a few hundred bytes.
 const METADATA_MAX: usize = 64 * 1024;
+
+/// `metadata` of a list.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PageMeta {
+    #[serde(default)]
+    pub(crate) resource_version: ResourceVersion,
+    #[serde(default, rename = "continue")]
+    pub(crate) token: Option<String>,
+}
 
 /// An item as it comes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

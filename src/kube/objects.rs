@@ -46,16 +46,6 @@ pub(crate) enum Frame<T> {
     Unknown(String),
 }
 
-/// `metadata` of a list.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct PageMeta {
-    #[serde(default)]
-    pub(crate) resource_version: ResourceVersion,
-    #[serde(default, rename = "continue")]
-    pub(crate) token: Option<String>,
-}
-
 #[derive(Deserialize)]
 struct RawFrame<'a> {
     #[serde(rename = "type", borrow)]
