@@ -35,7 +35,7 @@ impl Lines {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole line without its newline, if there is one. Empty lines are passed over.
+    /// The next whole line without its newline, if there is one. Blank lines are passed over.
     pub fn next_line(&mut self) -> Result<Option<&[u8]>, LineTooLong> {
         loop {
             let Some(offset) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') else {
@@ -51,7 +51,7 @@ impl Lines {
             if end - start > self.limit {
                 return Err(LineTooLong);
             }
-            if end > start {
+            if !self.buffer[start..end].trim_ascii().is_empty() {
                 return Ok(Some(&self.buffer[start..end]));
             }
         }
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn lines_split_at_any_byte_come_out_whole() {
-        let text = "one\n\ntwo, longer\nthree\nunfinished";
+        let text = "one\n\n \r\ntwo, longer\nthree\nunfinished";
         for size in 1..=text.len() {
             let mut lines = Lines::new(100);
             let mut found = Vec::new();

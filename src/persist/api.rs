@@ -113,8 +113,8 @@ impl Api for KubeApi {
     fn is_pod_kept(&self) -> Result<bool> {
         // By a watch that ends at once: the account may watch pods and not get them. Without a version it begins with the newest state.
         let request = Request::watch(Resource::PODS, &self.pod.namespace, &"".into(), 1).metadata_only();
-        let mut body = self.client.open(&request.field_selector(&format!("metadata.name={}", self.pod.name)), POD_LOOK)?;
-        let pod = first_pod(&mut body).map_err(|error| self.client.read_error("watch", Resource::PODS, &error))?;
+        let body = self.client.open(&request.field_selector(&format!("metadata.name={}", self.pod.name)), POD_LOOK)?;
+        let pod = first_pod(body).map_err(|error| self.client.read_error("watch", Resource::PODS, &error))?;
         Ok(pod.is_some_and(|pod| pod.metadata.uid == self.pod_uid && !pod.metadata.is_being_deleted()))
     }
 

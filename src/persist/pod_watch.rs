@@ -8,15 +8,14 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::environment::Environment;
 use super::retry::{Backoff, Patience};
 use super::run::Event;
 use super::write::Failure;
-use crate::api::{ObjectKey, Pod, Resource, ResourceVersion, Status};
-use crate::kube::lines::Lines;
+use crate::api::{ObjectKey, Pod, Resource, ResourceVersion};
+use crate::kube::frames::Frames;
+use crate::kube::objects::{Decode, Frame, Skipped};
 use crate::kube::{Client, Error, Request};
 use crate::threads::Thread;
 
@@ -138,36 +137,28 @@ impl Watcher {
     fn watch(&mut self) -> ControlFlow<(), End> {
         let selector = format!("metadata.name={}", self.pod.name);
         let request = Request::watch(Resource::PODS, &self.pod.namespace, &self.version, TIMEOUT_SECONDS).field_selector(&selector);
-        let mut reader = match self.client.open(&request, IDLE) {
-            Ok(reader) => reader,
+        let mut frames = match self.client.open(&request, IDLE) {
+            Ok(body) => Frames::new(body, BUFFER, FRAME_LIMIT),
             Err(error) if error.is_gone() => return ControlFlow::Continue(End::Restart(error.to_string())),
             Err(error) => return ControlFlow::Continue(End::Failed(error)),
         };
-        let mut lines = Lines::new(FRAME_LIMIT);
-        let mut buffer = [0; BUFFER];
         loop {
-            let amount = match reader.read(&mut buffer) {
-                Ok(0) => return ControlFlow::Continue(End::Ordinary),
-                Ok(amount) => amount,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            match frames.read() {
+                Ok(true) => {}
+                Ok(false) => return ControlFlow::Continue(End::Ordinary),
                 Err(error) => return ControlFlow::Continue(End::Failed(self.client.read_error("watch", Resource::PODS, &error))),
-            };
-            lines.push(&buffer[..amount]);
+            }
             loop {
-                let line = match lines.next_line() {
-                    Ok(Some(line)) => line,
+                match heard(&mut frames) {
                     Ok(None) => break,
-                    Err(_) => return ControlFlow::Continue(End::Restart(format!("a frame is longer than {FRAME_LIMIT} bytes"))),
-                };
-                match parse_frame(line) {
-                    Ok(Frame::Pod(pod)) => {
+                    Ok(Some(Heard::Pod(pod))) => {
                         self.version = pod.metadata.resource_version.clone();
                         if *pod.metadata.name == *self.pod.name {
                             self.send(Event::Pod(pod))?;
                         }
                     }
-                    Ok(Frame::Version(version)) => self.version = version,
-                    Ok(Frame::Other) => {}
+                    Ok(Some(Heard::Version(version))) => self.version = version,
+                    Ok(Some(Heard::Nothing)) => {}
                     Err(why) => return ControlFlow::Continue(End::Restart(why)),
                 }
             }
@@ -180,20 +171,16 @@ impl Watcher {
 }
 
 /// The first pod of a watch; none if it ends without one. An error of the server's counts as one of the network.
-pub fn first_pod(reader: &mut dyn Read) -> io::Result<Option<Box<Pod>>> {
-    let mut lines = Lines::new(FRAME_LIMIT);
-    let mut buffer = [0; BUFFER];
-    loop {
-        while let Some(line) = lines.next_line().map_err(|_| io::ErrorKind::InvalidData)? {
-            if let Frame::Pod(pod) = parse_frame(line).map_err(io::Error::other)? {
+pub fn first_pod(body: Box<dyn Read + Send>) -> io::Result<Option<Box<Pod>>> {
+    let mut frames = Frames::new(body, BUFFER, FRAME_LIMIT);
+    while frames.read()? {
+        while let Some(heard) = heard(&mut frames).map_err(io::Error::other)? {
+            if let Heard::Pod(pod) = heard {
                 return Ok(Some(pod));
             }
         }
-        match reader.read(&mut buffer)? {
-            0 => return Ok(None),
-            amount => lines.push(&buffer[..amount]),
-        }
     }
+    Ok(None)
 }
 
 /// "Whatever you have in memory, and what follows."
@@ -201,52 +188,29 @@ fn start_version() -> ResourceVersion {
     "0".into()
 }
 
+/// What a frame says.
 #[derive(Debug, PartialEq)]
-enum Frame {
+enum Heard {
     Pod(Box<Pod>),
     /// A bookmark, or the pod is gone: only the position counts.
     Version(ResourceVersion),
-    Other,
+    Nothing,
 }
 
-#[derive(Deserialize)]
-struct RawFrame<'a> {
-    #[serde(rename = "type", default)]
-    kind: &'a str,
-    #[serde(borrow)]
-    object: &'a RawValue,
+/// The next frame that is whole. The error says that the watch has to start anew, and why; it quotes nothing of the pod.
+fn heard(frames: &mut Frames) -> Result<Option<Heard>, String> {
+    let decode: Decode<Box<Pod>> = Box::new(|json| crate::json::from_slice(json).map(|pod| Some(Box::new(pod))));
+    frames.next(Resource::PODS, &decode)?.map(meaning).transpose()
 }
 
-/// The error says that the watch has to start anew, and why; it quotes nothing of the pod.
-fn parse_frame(line: &[u8]) -> Result<Frame, String> {
-    let garbled = |_| "a frame is not understood".to_owned();
-    if line.trim_ascii().is_empty() {
-        return Ok(Frame::Other);
+fn meaning(frame: Frame<Box<Pod>>) -> Result<Heard, String> {
+    match frame {
+        Frame::Applied(pod, _) => Ok(Heard::Pod(pod)),
+        Frame::Deleted(_, version) | Frame::Bookmark(version) => Ok(version.map_or(Heard::Nothing, Heard::Version)),
+        Frame::Unknown(_) => Ok(Heard::Nothing),
+        Frame::Skipped(Skipped { key: _, reason }, _) => Err(format!("the pod is not understood: {reason}")),
+        Frame::Error(status) => Err(format!("{} {}", status.code, status.reason)),
     }
-    let raw: RawFrame<'_> = crate::json::from_slice(line).map_err(garbled)?;
-    let object = raw.object.get();
-    match raw.kind {
-        "ADDED" | "MODIFIED" => crate::json::from_slice(object.as_bytes()).map(|pod| Frame::Pod(Box::new(pod))).map_err(garbled),
-        "BOOKMARK" | "DELETED" => crate::json::from_slice::<OnlyMeta>(object.as_bytes())
-            .map(|only| Frame::Version(only.metadata.resource_version))
-            .map_err(garbled),
-        "ERROR" => {
-            let status: Status = crate::json::from_slice(object.as_bytes()).map_err(garbled)?;
-            Err(format!("{} {}", status.code, status.reason))
-        }
-        _ => Ok(Frame::Other),
-    }
-}
-
-#[derive(Deserialize)]
-struct OnlyMeta {
-    metadata: OnlyVersion,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct OnlyVersion {
-    resource_version: ResourceVersion,
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::kube::ClientOptions;
 use crate::kube::config::Auth;
+use crate::kube::objects::parse_frame;
 use crate::kube::scripted::{Chunk, Reply, Script, WAIT};
 
 fn frame(kind: &str, name: &str, version: &str) -> Value {
@@ -25,16 +26,19 @@ fn client(script: &Script) -> Client {
 
 #[test]
 fn frames_are_understood_or_start_the_watch_anew() {
-    let parse = |value: Value| parse_frame(value.to_string().as_bytes());
-    assert!(matches!(parse(frame("ADDED", "p", "1")), Ok(Frame::Pod(pod)) if pod.metadata.name == "p"));
-    assert!(matches!(parse(frame("MODIFIED", "p", "1")), Ok(Frame::Pod(_))));
-    assert_eq!(parse(frame("BOOKMARK", "", "7")), Ok(Frame::Version("7".into())));
-    assert_eq!(parse(frame("DELETED", "p", "8")), Ok(Frame::Version("8".into())));
-    assert_eq!(parse(frame("LATER", "p", "8")), Ok(Frame::Other));
-    assert_eq!(parse_frame(b" "), Ok(Frame::Other));
+    let parse_text = |text: &[u8]| {
+        let decode: Decode<Box<Pod>> = Box::new(|json| crate::json::from_slice(json).map(|pod| Some(Box::new(pod))));
+        parse_frame(text, Resource::PODS, &decode).and_then(meaning)
+    };
+    let parse = |value: Value| parse_text(value.to_string().as_bytes());
+    assert!(matches!(parse(frame("ADDED", "p", "1")), Ok(Heard::Pod(pod)) if pod.metadata.name == "p"));
+    assert!(matches!(parse(frame("MODIFIED", "p", "1")), Ok(Heard::Pod(_))));
+    assert_eq!(parse(frame("BOOKMARK", "", "7")), Ok(Heard::Version("7".into())));
+    assert_eq!(parse(frame("DELETED", "p", "8")), Ok(Heard::Version("8".into())));
+    assert_eq!(parse(frame("LATER", "p", "8")), Ok(Heard::Nothing));
     assert_eq!(parse(json!({"type": "ERROR", "object": {"code": 410, "reason": "Expired"}})), Err("410 Expired".to_owned()));
     for text in [&b"{"[..], b"[]", b"{}", br#"{"type":"ADDED","object":7}"#, b"\xff"] {
-        assert!(parse_frame(text).is_err());
+        assert!(parse_text(text).is_err());
     }
 }
 

@@ -1,7 +1,7 @@
 //! The thread that drives a [`WatchState`] with a client of its own.
 
 use std::convert::Infallible;
-use std::io::{self, Read};
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,10 +11,10 @@ use serde::de::DeserializeOwned;
 
 use crate::api::{Resource, ResourceVersion, Status};
 use crate::kube::answer::is_too_large_resource_version;
+use crate::kube::frames::Frames;
 use crate::kube::headers::bounded_seconds;
 use crate::kube::items::Item;
-use crate::kube::lines::{LineTooLong, Lines};
-use crate::kube::objects::{Decode, Decoded, Frame, Object, Skipped, parse_frame, parse_item};
+use crate::kube::objects::{Decode, Decoded, Frame, Object, Skipped, parse_item};
 use crate::kube::pages::{PageError, no_list, read_page};
 use crate::kube::{Client, Error, Request};
 use crate::text::{describe_decode, one_line};
@@ -308,53 +308,37 @@ impl Watcher {
         // The span is within u32, so the conversion only cuts the fraction.
         let timeout_seconds = low.saturating_add(span as u32);
         let request = self.select(Request::watch(self.spec.resource, &self.spec.namespace, &state.version, timeout_seconds));
-        let Some(client) = self.shared.client_unless_asked() else {
-            return ControlFlow::Continue((state, End::Failed(Failure::Interrupted, Duration::ZERO)));
-        };
-        let idle = self.timings.idle;
-        let opened = aside(self.spec.name, || client.open(&request, idle));
-        let mut reader = match opened {
-            Ok(Ok(reader)) => reader,
-            Err(error) => {
-                self.detail = format!("a thread could not be started: {error}");
-                return ControlFlow::Continue((state, End::Failed(Failure::Interrupted, Duration::ZERO)));
-            }
-            Ok(Err(error)) => {
-                let failure = self.note(&error);
-                return ControlFlow::Continue((state, End::Failed(failure, Duration::ZERO)));
-            }
+        let mut frames = match self.open(&request) {
+            Ok(frames) => frames,
+            Err(failure) => return ControlFlow::Continue((state, End::Failed(failure, Duration::ZERO))),
         };
         self.shared.touch();
         let start = Instant::now();
-        let mut lines = Lines::new(self.timings.line_max);
-        let mut buffer = vec![0; READ_BUFFER];
+        let failed = |state, failure| ControlFlow::Continue((state, End::Failed(failure, start.elapsed())));
         loop {
-            let amount = match reader.read(&mut buffer) {
-                Ok(0) => return ControlFlow::Continue((state, End::Clean(start.elapsed()))),
-                Ok(amount) => amount,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            match frames.read() {
+                Ok(true) => {}
+                Ok(false) => return ControlFlow::Continue((state, End::Clean(start.elapsed()))),
                 Err(error) => {
                     self.detail = one_line(&error.to_string(), 300);
-                    let failure = if error.kind() == io::ErrorKind::TimedOut { Failure::Idle } else { Failure::Interrupted };
-                    return ControlFlow::Continue((state, End::Failed(failure, start.elapsed())));
+                    return failed(state, if error.kind() == io::ErrorKind::TimedOut { Failure::Idle } else { Failure::Interrupted });
                 }
-            };
+            }
             self.shared.touch();
             if self.shared.is_asked() {
                 // Events that come in without a pause must not put the list off.
-                return ControlFlow::Continue((state, End::Failed(Failure::Interrupted, start.elapsed())));
+                return failed(state, Failure::Interrupted);
             }
-            lines.push(&buffer[..amount]);
             loop {
-                let line = match lines.next_line() {
-                    Ok(Some(line)) => line,
+                let frame = match frames.next(self.spec.resource, &self.decode) {
                     Ok(None) => break,
-                    Err(LineTooLong) => {
-                        self.detail = format!("a frame is longer than {} bytes", self.timings.line_max);
-                        return ControlFlow::Continue((state, End::Failed(Failure::Garbled, start.elapsed())));
+                    Ok(Some(frame)) => frame,
+                    Err(reason) => {
+                        self.detail = reason;
+                        return failed(state, Failure::Garbled);
                     }
                 };
-                match self.frame(line)? {
+                match self.frame(frame)? {
                     Ok(None) => {}
                     Ok(Some(version)) => {
                         let notice;
@@ -364,21 +348,28 @@ impl Watcher {
                             self.tell(notice, None);
                         }
                     }
-                    Err(failure) => return ControlFlow::Continue((state, End::Failed(failure, start.elapsed()))),
+                    Err(failure) => return failed(state, failure),
                 }
             }
         }
     }
 
-    /// Delivers one frame; gives the position after it.
-    fn frame(&mut self, line: &[u8]) -> ControlFlow<(), Result<Option<ResourceVersion>, Failure>> {
-        let frame = match parse_frame(line, self.spec.resource, &self.decode) {
-            Ok(frame) => frame,
-            Err(reason) => {
-                self.detail = format!("frame not understood: {reason}");
-                return ControlFlow::Continue(Err(Failure::Garbled));
+    /// Opens a watch, on a stack that goes afterwards.
+    fn open(&mut self, request: &Request) -> Result<Frames, Failure> {
+        let client = self.shared.client_unless_asked().ok_or(Failure::Interrupted)?;
+        let idle = self.timings.idle;
+        match aside(self.spec.name, || client.open(request, idle)) {
+            Ok(Ok(body)) => Ok(Frames::new(body, READ_BUFFER, self.timings.line_max)),
+            Ok(Err(error)) => Err(self.note(&error)),
+            Err(error) => {
+                self.detail = format!("a thread could not be started: {error}");
+                Err(Failure::Interrupted)
             }
-        };
+        }
+    }
+
+    /// Delivers one frame; gives the position after it.
+    fn frame(&mut self, frame: Frame<Object>) -> ControlFlow<(), Result<Option<ResourceVersion>, Failure>> {
         let version = match frame {
             Frame::Applied(item, version) => {
                 (self.deliver)(WatchEvent::Applied(item))?;
