@@ -1,6 +1,6 @@
 //! Lists: one page, read item by item; or a whole list, once, page by page, when nothing is watched afterwards.
 //!
-//! One function for all kinds: what becomes of an object is the caller's.
+//! One pager for all: which page comes next is said by [`Cursor`], in a watch, too. What becomes of an object is the caller's.
 
 use std::io::{self, Read};
 
@@ -14,10 +14,47 @@ use super::request::Request;
 
 /// Longest object in bytes. The API server stores at most 1.5 MiB; JSON escapes can make it longer.
 const OBJECT_MAX: usize = 8 * 1024 * 1024;
-/// How often a list begins anew because a page token has expired. Servers keep tokens for minutes.
-const RESTARTS: u32 = 3;
+/// Objects in one page of a list for once: what comes in the time for a call, also where objects are large.
+const PAGE: u32 = 100;
 /// Bytes read at once.
 const READ_BUFFER: usize = 8 * 1024;
+
+/// Which page of a list to ask for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Cursor {
+    /// Objects in the page; `None` for all.
+    pub(crate) limit: Option<u32>,
+    /// `None` for the first page: what was collected before is void.
+    pub(crate) token: Option<String>,
+}
+
+impl Cursor {
+    /// The first page, of at least one object.
+    pub(crate) fn first(limit: u32) -> Self {
+        Self { limit: Some(limit.max(1)), token: None }
+    }
+
+    /// The page after this one.
+    pub(crate) fn next(&self, token: String) -> Self {
+        Self { token: Some(token), ..*self }
+    }
+
+    /// After a 410. If a page token has expired the list took too long in pages, so the next one comes whole, and with it there is no
+    /// token that could expire again. `None`: it did come whole, or its first page was refused.
+    pub(crate) fn after_expiry(&self) -> Option<Self> {
+        (self.limit.is_some() && self.token.is_some()).then_some(Self { limit: None, token: None })
+    }
+
+    fn of(&self, mut request: Request) -> Request {
+        if let Some(limit) = self.limit {
+            request = request.limit(limit);
+        }
+        match &self.token {
+            Some(token) => request.continue_token(token),
+            None => request,
+        }
+    }
+}
 
 /// Why a page did not come whole. What was handed out of it counts for nothing.
 #[derive(Debug)]
@@ -51,15 +88,18 @@ impl From<NoList> for Refused {
     }
 }
 
-/// Reads the page that `request` asks for, at no time more than one item of at most `limit` bytes of it.
+/// Reads a page of the list that `request` asks for, at no time more than one item of at most `limit` bytes of it. Gives the list's version
+/// and the token of the next page.
 pub(crate) fn read_page(
     client: &Client,
-    request: &Request,
+    request: Request,
+    cursor: &Cursor,
     limit: usize,
     each: &mut dyn FnMut(Item<'_>) -> Result<()>,
 ) -> std::result::Result<(ResourceVersion, Option<String>), PageError> {
-    let Request { verb, resource, .. } = *request;
-    let mut body = client.open_page(request).map_err(|error| match error {
+    let request = cursor.of(request);
+    let Request { verb, resource, .. } = request;
+    let mut body = client.open_page(&request).map_err(|error| match error {
         Error::Transport { timed_out: true, sent: true, .. } => PageError::Slow(error),
         error => PageError::Call(error),
     })?;
@@ -104,28 +144,26 @@ pub enum Listed<'a> {
 
 /// Tells every object of the list that `request` asks for, one after the other as they come in. An object that `tell` cannot decode
 /// ends it.
-pub fn list_all(client: &Client, mut request: Request, tell: &mut dyn FnMut(Listed<'_>) -> serde_json::Result<()>) -> Result<()> {
+pub fn list_all(client: &Client, request: Request, tell: &mut dyn FnMut(Listed<'_>) -> serde_json::Result<()>) -> Result<()> {
     let Request { verb, resource, .. } = request;
     let undecodable = |error: serde_json::Error| {
         let (message, garbled) = (one_line(&describe_decode(&error), 300), !error.is_data());
         Error::Decode { verb, resource, message, garbled }
     };
-    let mut restarts = 0;
+    let mut cursor = Cursor::first(PAGE);
     tell(Listed::Begin).map_err(undecodable)?;
     loop {
-        let page = read_page(client, &request, OBJECT_MAX, &mut |item| match item {
+        let page = read_page(client, request.clone(), &cursor, OBJECT_MAX, &mut |item| match item {
             Item::Json(json) => tell(Listed::Object(json)).map_err(undecodable),
             Item::TooLong => Err(Error::TooLarge { verb, resource, limit: OBJECT_MAX }),
         });
         match page.map_err(PageError::into_error) {
             Ok((_, None)) => return Ok(()),
-            Ok((_, Some(token))) => request = request.first_page().continue_token(&token),
-            Err(error) if error.is_gone() && restarts < RESTARTS => {
-                restarts += 1;
-                request = request.first_page();
+            Ok((_, Some(token))) => cursor = cursor.next(token),
+            Err(error) => {
+                cursor = cursor.after_expiry().filter(|_| error.is_gone()).ok_or(error)?;
                 tell(Listed::Begin).map_err(undecodable)?;
             }
-            Err(error) => return Err(error),
         }
     }
 }
@@ -157,7 +195,7 @@ mod tests {
         let script = Script::new(replies);
         let client = Client::with_transport(Arc::new(script.clone()), &Auth::None, ClientOptions::default());
         let mut names = Vec::new();
-        let result = list_all(&client, Request::list(Resource::JOBS, "ns").limit(2), &mut |listed| {
+        let result = list_all(&client, Request::list(Resource::JOBS, "ns"), &mut |listed| {
             match listed {
                 Listed::Begin => names.clear(),
                 Listed::Object(json) => names.push(serde_json::from_slice::<Job>(json)?.metadata.name),
@@ -176,18 +214,21 @@ mod tests {
             page(json!(null), json!("")),
         ]);
         assert_eq!(names.expect("a list"), "a b c");
-        assert_eq!(queries, ["limit=2", "limit=2&continue=t1", "limit=2&continue=t2"]);
+        assert_eq!(queries, ["limit=100", "limit=100&continue=t1", "limit=100&continue=t2"]);
         assert_eq!(list([page(json!([]), Value::Null)]).0.expect("a list"), "");
     }
 
     #[test]
-    fn an_expired_page_means_a_fresh_list_but_not_for_ever() {
+    fn an_expired_page_means_a_fresh_list_in_one_piece_and_only_once() {
         let (names, queries) = list([page(json!([named("a")]), json!("t1")), expired(), page(json!([named("b")]), json!(""))]);
         assert_eq!(names.expect("a list"), "b");
-        assert_eq!(queries, ["limit=2", "limit=2&continue=t1", "limit=2"]);
+        assert_eq!(queries, ["limit=100", "limit=100&continue=t1", ""]);
         let (names, queries) = list((0..4).flat_map(|_| [page(json!([named("a")]), json!("t")), expired()]));
         assert!(names.expect_err("ends").is_gone());
-        assert_eq!(queries.len(), 8);
+        assert_eq!(queries, ["limit=100", "limit=100&continue=t", "", "continue=t"], "also if it has pages all the same");
+        let (names, queries) = list([expired()]);
+        assert!(names.expect_err("ends").is_gone());
+        assert_eq!(queries, ["limit=100"]);
     }
 
     #[test]

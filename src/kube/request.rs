@@ -220,12 +220,6 @@ impl Request {
         self.with_query("continue", token)
     }
 
-    /// The same list from its beginning.
-    pub fn first_page(mut self) -> Self {
-        self.query.retain(|(name, _)| *name != "continue");
-        self
-    }
-
     /// Asks for metadata only: content of Secrets and ConfigMaps is then not even sent.
     pub fn metadata_only(mut self) -> Self {
         self.accept = if self.verb == "list" { ACCEPT_METADATA_LIST } else { ACCEPT_METADATA };

@@ -18,8 +18,7 @@ use super::pod_watch::first_pod;
 use super::secrets::{ChangedSecret, LiveSecret, NewSecret};
 use super::versions::{Found, note};
 
-/// Objects in one page of a list.
-const PAGE: u32 = 100;
+
 /// Longest silence while the pod's state is asked for.
 const POD_LOOK: Duration = Duration::from_secs(10);
 
@@ -84,7 +83,7 @@ pub fn each_version(client: &Client, namespace: &str, tell: &mut dyn FnMut(Optio
 
 /// The same; with `all` of each Secret, versioned or not.
 fn each_secret(client: &Client, namespace: &str, all: bool, tell: &mut dyn FnMut(Option<&ObjectMeta>)) -> Result<()> {
-    let mut request = Request::list(Resource::SECRETS, namespace).metadata_only().limit(PAGE);
+    let mut request = Request::list(Resource::SECRETS, namespace).metadata_only();
     if !all {
         request = request.label_selector(&format!("{LABEL_SECRET_KIND}={VERSIONED_KIND}"));
     }
@@ -175,12 +174,12 @@ mod tests {
     }
 
     #[test]
-    fn a_list_begins_anew_a_few_times() {
+    fn a_list_begins_anew_once() {
         let first = || Reply::json(200, &json!({"metadata": {"resourceVersion": "1", "continue": "more"}, "items": []}));
         let expired = || Reply::json(410, &json!({"kind": "Status", "apiVersion": "v1", "reason": "Expired", "code": 410}));
         let replies = (0..5).flat_map(|_| [first(), expired()]);
         let script = Script::new(replies);
         assert!(api(&script).find_versions(&mut Found::from([("s", Numbers::default())]), false).expect_err("it ends").is_gone());
-        assert_eq!(script.seen().len(), 8);
+        assert_eq!(script.seen().len(), 4);
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::api::ResourceVersion;
+use crate::kube::pages::Cursor;
 
 use super::WatchTimings;
 
@@ -20,15 +21,6 @@ pub(crate) enum WatchState {
     Watching(Watching),
     /// Wait, then go on.
     Waiting(Waiting),
-}
-
-/// Which page to fetch.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Cursor {
-    /// Objects in the page; `None` for all.
-    pub(crate) limit: Option<u32>,
-    /// `None` for the first page: what was collected before is void.
-    pub(crate) token: Option<String>,
 }
 
 /// About to fetch a page.
@@ -145,7 +137,7 @@ pub(crate) struct Rules<'a> {
 
 impl Rules<'_> {
     fn fresh(&self) -> Cursor {
-        Cursor { limit: Some(self.page_limit.max(1)), token: None }
+        Cursor::first(self.page_limit)
     }
 
     /// Half to all of an exponential wait; never less than the server asks for.
@@ -179,13 +171,13 @@ impl Rules<'_> {
 impl WatchState {
     /// Every watch starts with a list.
     pub(crate) fn start(page_limit: u32) -> Self {
-        Self::Listing(Listing { cursor: Cursor { limit: Some(page_limit.max(1)), token: None }, failures: 0 })
+        Self::Listing(Listing { cursor: Cursor::first(page_limit), failures: 0 })
     }
 
     /// A fresh list is asked for. A wait goes on, and what was collected of a list is void.
     pub(crate) fn list_again(self, page_limit: u32) -> Self {
         let failures = self.failures();
-        let fresh = Cursor { limit: Some(page_limit.max(1)), token: None };
+        let fresh = Cursor::first(page_limit);
         match self {
             Self::Listing(Listing { cursor: cursor @ Cursor { token: None, .. }, failures }) => Self::Listing(Listing { cursor, failures }),
             Self::Listing(_) | Self::Watching(_) => Self::Listing(Listing { cursor: fresh, failures }),
@@ -206,9 +198,9 @@ impl WatchState {
 impl Listing {
     /// A page is in. Failures are not forgotten yet: a watch that fails after each list must back off.
     pub(crate) fn page(self, version: ResourceVersion, token: Option<String>, rules: Rules<'_>) -> Step {
-        let Self { cursor: Cursor { limit, token: _ }, failures } = self;
+        let Self { cursor, failures } = self;
         if let Some(token) = token.filter(|token| !token.is_empty()) {
-            return Step::quietly(WatchState::Listing(Self { cursor: Cursor { limit, token: Some(token) }, failures }));
+            return Step::quietly(WatchState::Listing(Self { cursor: cursor.next(token), failures }));
         }
         if version.is_empty() {
             // Nothing to watch from.
@@ -222,13 +214,12 @@ impl Listing {
         let Self { cursor, failures } = self;
         let cursor = match failure {
             Failure::Denied | Failure::Busy { .. } | Failure::Interrupted | Failure::Idle => cursor,
-            // A page token expired: the list took too long in pages, so the next one comes whole.
-            Failure::Gone if cursor.token.is_some() => Cursor { limit: None, token: None },
+            Failure::Gone => cursor.after_expiry().unwrap_or(rules.fresh()),
             Failure::TooLarge => {
-                let limit = cursor.limit.map_or(rules.page_limit, |limit| (limit / 4).max(PAGE_MIN.min(limit))).max(1);
-                Cursor { limit: Some(limit), token: None }
+                let limit = cursor.limit.map_or(rules.page_limit, |limit| (limit / 4).max(PAGE_MIN.min(limit)));
+                Cursor::first(limit)
             }
-            Failure::Gone | Failure::Missing | Failure::Garbled => rules.fresh(),
+            Failure::Missing | Failure::Garbled => rules.fresh(),
         };
         rules.wait(failure, Next::List(cursor), failures.saturating_add(1))
     }

@@ -15,13 +15,13 @@ use crate::kube::frames::Frames;
 use crate::kube::headers::bounded_seconds;
 use crate::kube::items::Item;
 use crate::kube::objects::{Decode, Decoded, Frame, Object, Skipped, parse_item};
-use crate::kube::pages::{PageError, no_list, read_page};
+use crate::kube::pages::{Cursor, PageError, no_list, read_page};
 use crate::kube::{Client, Error, Request};
 use crate::text::{describe_decode, one_line};
 
 use super::handle::{AliveGuard, Shared, WatchHandle};
 use super::jitter::Jitter;
-use super::state::{Cursor, Failure, Notice, Rules, Step, WatchState, Watching};
+use super::state::{Failure, Notice, Rules, Step, WatchState, Watching};
 use super::{WatchEvent, WatchSpec, WatchTimings};
 
 /// Bytes read at once from a watch. The connection has a buffer of its own; this one is there while nothing happens.
@@ -257,16 +257,10 @@ impl Watcher {
             self.items = Vec::new();
             self.begun_for = self.shared.begin_list();
         }
-        let mut request = self.select(Request::list(self.spec.resource, &self.spec.namespace));
-        if let Some(limit) = cursor.limit {
-            request = request.limit(limit);
-        }
-        if let Some(token) = &cursor.token {
-            request = request.continue_token(token);
-        }
+        let request = self.select(Request::list(self.spec.resource, &self.spec.namespace));
         let client = self.shared.client();
         let mut items = std::mem::take(&mut self.items);
-        let page = read_page(&client, &request, self.timings.line_max, &mut |item| self.take_item(item, &mut items));
+        let page = read_page(&client, request, cursor, self.timings.line_max, &mut |item| self.take_item(item, &mut items));
         self.shared.touch();
         self.items = items;
         match page {

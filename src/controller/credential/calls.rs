@@ -22,8 +22,6 @@ use super::state::{Answer, ListedJob, Step, TOKEN_SECONDS, Token};
 const ANNOTATION_ACCOUNT: &str = "quarks.cloudfoundry.org/token-account";
 /// Annotation on the Secret: when the token ends, RFC 3339. For people: the wall clock decides nothing.
 const ANNOTATION_EXPIRES: &str = "quarks.cloudfoundry.org/token-expires";
-/// Jobs in one page of a list.
-const PAGE: u32 = 100;
 
 #[derive(Deserialize)]
 struct TokenRequest {
@@ -131,8 +129,7 @@ fn create(client: &Client, namespace: &str, account: &str) -> Result<Answer, Err
 /// Jobs of QuarksJobs, as the API server knows them now. By their owners: somebody may have taken our label off.
 fn list_jobs(client: &Client, namespace: &str) -> Result<Answer, Error> {
     let mut jobs = Vec::new();
-    let request = Request::list(Resource::JOBS, namespace).limit(PAGE);
-    list_all(client, request, &mut |listed| {
+    list_all(client, Request::list(Resource::JOBS, namespace), &mut |listed| {
         match listed {
             Listed::Begin => jobs.clear(),
             Listed::Object(json) => {

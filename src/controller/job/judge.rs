@@ -30,7 +30,7 @@ pub fn judge(client: &Client, key: &ObjectKey, job: &OwnJob) -> Result<Verdict, 
 
 /// Tells each pod that the selector finds; `None` if the list begins anew.
 pub fn each_pod(client: &Client, key: &ObjectKey, selector: &str, tell: &mut dyn FnMut(Option<PodReport>)) -> Result<(), Failed> {
-    let request = Request::list(Resource::PODS, &key.namespace).label_selector(selector).limit(PAGE);
+    let request = Request::list(Resource::PODS, &key.namespace).label_selector(selector);
     list_all(client, request, &mut |listed| {
         match listed {
             Listed::Begin => tell(None),

@@ -14,9 +14,6 @@ use crate::watch::{Listed, list_all};
 use super::choices::Choice;
 use super::turn::Tools;
 
-/// Objects in one page of a list: bounds memory.
-pub const PAGE: u32 = 100;
-
 /// A Job of anybody.
 #[derive(Deserialize)]
 struct AnyJob {
@@ -53,7 +50,7 @@ impl Tools {
     /// What Jobs that have not ended refer to, whoever made them.
     pub fn references_of_active_jobs(&self, namespace: &str) -> Result<Vec<Reference>, Error> {
         let mut found = Vec::new();
-        list_all(&self.client, Request::list(Resource::JOBS, namespace).limit(PAGE), &mut |listed| {
+        list_all(&self.client, Request::list(Resource::JOBS, namespace), &mut |listed| {
             match listed {
                 Listed::Begin => found.clear(),
                 Listed::Object(json) => {
