@@ -1,7 +1,8 @@
 //! Tables for `spec`.
 
-use super::*;
 use serde_json::json;
+
+use super::*;
 
 fn spec() -> Value {
     json!({

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::yaml;
+
 use super::CliError;
 use super::flags::Given;
-use crate::yaml;
 
 /// An object of a file.
 pub(super) struct Object {

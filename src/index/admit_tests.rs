@@ -2,10 +2,11 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::*;
 use crate::index::passed_over::PASSED_OVER;
 use crate::index::{Change, Changed};
 use crate::watch::WatchEvent;
+
+use super::*;
 
 const GROUP_VERSION: &str = "quarks.cloudfoundry.org/v1alpha1";
 

@@ -4,7 +4,6 @@
 //! object itself is read, or the write carries the resourceVersion it was decided on.
 
 mod admit;
-mod extract;
 mod passed_over;
 mod store;
 

@@ -3,8 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::passed_over::PassedOver;
-use super::{JobView, NamespaceView, QuarksJobView};
 use crate::api::{ObjectKey, Uid};
 use crate::planted::{Defect, is_planted};
 use crate::rules::references::{Reference, ReferenceKind};
@@ -13,7 +11,7 @@ use crate::views::identity::run_of;
 use crate::views::{JobView, NamespaceView, QuarksJobView};
 use crate::watch::WatchEvent;
 
-use super::admit::PassedOver;
+use super::passed_over::PassedOver;
 
 /// One event of one watch.
 #[derive(Debug)]

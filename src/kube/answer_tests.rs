@@ -1,6 +1,7 @@
-use super::*;
 use crate::api::{Resource, StatusCause, StatusDetails};
 use crate::kube::Error;
+
+use super::*;
 
 /// A genuine answer; `causes` are reasons and fields.
 fn genuine(code: u16, reason: &str, message: &str, causes: &[(&str, &str)]) -> Error {

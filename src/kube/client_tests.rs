@@ -1,9 +1,12 @@
-use super::*;
+use std::sync::Mutex;
+
+use serde_json::{Value, json};
+
 use crate::api::{Job, ObjectKey};
 use crate::kube::scripted::{Chunk, Reply, Script, TempDir};
 use crate::kube::{DeleteOptions, Propagation};
-use serde_json::{Value, json};
-use std::sync::Mutex;
+
+use super::*;
 
 fn client(script: &Script, auth: &Auth) -> Client {
     Client::with_transport(Arc::new(script.clone()), auth, ClientOptions { max_body: 1000, ..ClientOptions::default() })

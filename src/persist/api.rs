@@ -18,7 +18,6 @@ use super::pod_watch::first_pod;
 use super::secrets::{ChangedSecret, LiveSecret, NewSecret};
 use super::versions::{Found, note};
 
-
 /// Longest silence while the pod's state is asked for.
 const POD_LOOK: Duration = Duration::from_secs(10);
 

@@ -9,15 +9,16 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::environment::Environment;
-use super::retry::{Backoff, Patience};
-use super::run::Event;
-use super::write::Failure;
 use crate::api::{ObjectKey, Pod, Resource, ResourceVersion};
 use crate::kube::frames::Frames;
 use crate::kube::objects::{Decode, Frame, Skipped};
 use crate::kube::{Client, Error, Request};
 use crate::threads::Thread;
+
+use super::environment::Environment;
+use super::retry::{Backoff, Patience};
+use super::run::Event;
+use super::write::Failure;
 
 /// The server is asked to end the watch after this many seconds: below 240, after which idle flows are dropped silently.
 const TIMEOUT_SECONDS: u32 = 200;

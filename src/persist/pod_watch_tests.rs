@@ -5,11 +5,12 @@ use std::sync::Arc;
 use crossbeam_channel::unbounded;
 use serde_json::{Value, json};
 
-use super::*;
 use crate::kube::ClientOptions;
 use crate::kube::config::Auth;
 use crate::kube::objects::parse_frame;
 use crate::kube::scripted::{Chunk, Reply, Script, WAIT};
+
+use super::*;
 
 fn frame(kind: &str, name: &str, version: &str) -> Value {
     json!({"type": kind, "object": {"kind": "Pod", "metadata": {"name": name, "uid": "pod", "resourceVersion": version}}})

@@ -9,11 +9,9 @@ use crate::api::{ObjectKey, ObjectMeta, Resource, Secret, StringMap, TOKEN_SECRE
 use crate::controller::shared::action::Action;
 use crate::controller::shared::trouble::remedy;
 use crate::index::SharedIndex;
+use crate::kube::pages::{Listed, list_all};
 use crate::kube::{self, Client, Error, Request};
 use crate::views::JobView;
-use crate::watch::{Listed, list_all};
-use crate::index::{JobView, SharedIndex};
-use crate::kube::pages::{Listed, list_all};
 
 use super::error::CredentialError;
 use super::state::{Answer, ListedJob, Step, TOKEN_SECONDS, Token};

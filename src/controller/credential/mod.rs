@@ -15,7 +15,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use calls::carry_out;
+pub use error::CredentialError;
 use log::{debug, info, warn};
+pub use state::Run;
+use state::{Answer, Fate, Readiness, Shown, State, Step};
 
 use crate::api::{ObjectKey, Resource, TOKEN_SECRET};
 use crate::index::{Index, SharedIndex};
@@ -23,11 +27,6 @@ use crate::kube::{Client, Error};
 use crate::moment::Moment;
 use crate::shutdown::Shutdown;
 use crate::watch::Jitter;
-
-use calls::carry_out;
-pub use error::CredentialError;
-pub use state::Run;
-use state::{Answer, Fate, Readiness, Shown, State, Step};
 
 /// Threads that renew, look and delete: two are left if one waits for a namespace that was never slow before, and one for one that was.
 pub const THREADS: usize = 3;

@@ -2,15 +2,12 @@
 
 use crate::api::{LABEL_JOB_UID, LABEL_QJOB_NAME, ObjectKey, PodReport, Resource, Uid};
 use crate::controller::shared::decision::Failed;
-use crate::controller::shared::lookup::PAGE;
+use crate::kube::pages::{Listed, list_all};
 use crate::kube::{Client, Request};
 use crate::rules::names::label_value;
 use crate::rules::verdict::{Tally, Verdict};
 use crate::views::JobView;
 use crate::views::identity::OwnJob;
-use crate::watch::{Listed, list_all};
-use crate::index::JobView;
-use crate::kube::pages::{Listed, list_all};
 
 /// With output the sidecars' reports decide: one pod at a time, however many there are.
 pub fn judge(client: &Client, key: &ObjectKey, job: &OwnJob) -> Result<Verdict, Failed> {

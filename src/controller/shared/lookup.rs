@@ -9,7 +9,6 @@ use crate::kube::{Error, Request};
 use crate::persist::each_version;
 use crate::rules::references::{Reference, collect};
 use crate::rules::versions::{Version, referenced_bases, resolve};
-use crate::watch::{Listed, list_all};
 
 use super::choices::Choice;
 use super::turn::Tools;

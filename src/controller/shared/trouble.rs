@@ -13,8 +13,6 @@ use crate::contract::reason::Reason;
 use crate::index::SharedIndex;
 use crate::kube::pages::{Listed, list_all};
 use crate::kube::{Answer, Error, Request};
-use crate::watch::{Listed, list_all};
-use crate::queue::Backoff;
 
 use super::decision::{Failed, Outcome};
 use super::events::Note;

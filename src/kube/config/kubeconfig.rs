@@ -12,11 +12,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+use crate::text::one_line;
+use crate::yaml;
+
 use super::access::{Auth, Config};
 use super::parts::{Ca, ClientCertPem, ConfigError, Server};
 use super::plugin::{Plugin, PluginSpec};
-use crate::text::one_line;
-use crate::yaml;
 
 /// Versions of the plugins' protocol.
 const EXEC_GROUP: &str = "client.authentication.k8s.io/";

@@ -1,5 +1,6 @@
-use super::*;
 use crate::kube::scripted::TempDir;
+
+use super::*;
 
 const WHOLE: &str = r#"
 apiVersion: v1

@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 use serde_json::Value;
 
-use super::parts::{ClientCertPem, ConfigError};
 use crate::clock;
 use crate::text::{describe_decode, one_line};
 use crate::threads::Thread;
+
+use super::parts::{ClientCertPem, ConfigError};
 
 /// Variable with what the plugin is told.
 const INFO_VARIABLE: &str = "KUBERNETES_EXEC_INFO";

@@ -1,5 +1,6 @@
-use super::*;
 use crate::kube::scripted::TempDir;
+
+use super::*;
 
 const V1: &str = "client.authentication.k8s.io/v1";
 const LIMIT: Duration = Duration::from_secs(60);
