@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::admission::{Answer, PROBE, Requests, SENTENCE, Webhook, wait_asked};
+use crate::audit::Entry;
 use crate::case::{Case, log_about, quarks_job, until};
 
 const SETTLED: &str = "quarks.cloudfoundry.org/settled";
@@ -133,4 +134,61 @@ fn a_webhook_that_changes_its_mind_is_served_at_once_afterwards() {
     webhook.set(|_| Answer::Allow);
     assert_eq!(case.wait_runs("q", 1)["outcome"], "Succeeded");
     assert_eq!(case.jobs_created(), 1);
+}
+
+/// Seconds from `now` to the create of its Job, and from the Job's last change to the settle; the middle ones of some runs of `q`.
+fn speed(case: &Case, runs: std::ops::RangeInclusive<u64>) -> (f64, f64) {
+    let mut found: Vec<(f64, f64)> = Vec::new();
+    for run in runs {
+        let before = case.audit().len();
+        case.set_now("q");
+        case.wait_runs("q", run);
+        case.wait_no_jobs();
+        let audit = case.audit();
+        let at = |what: &str, is_it: &dyn Fn(&Entry) -> bool| {
+            let entry =
+                audit[before..].iter().filter(|entry| is_it(entry)).next_back().unwrap_or_else(|| panic!("no {what} in the audit log"));
+            let time = humantime::parse_rfc3339(&entry.time).expect("a time of the audit log");
+            time.duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs_f64()
+        };
+        let asked = at("now", &|entry| !entry.is_operator() && entry.what() == "patch quarksjobs");
+        let created = at("create", &|entry| entry.is_job_created());
+        let ended = at("end", &|entry| entry.user.ends_with(":job-controller") && entry.what() == "update jobs/status");
+        let settled = at("settle", &|entry| entry.is_operator() && entry.what() == "patch quarksjobs");
+        found.push((created - asked, settled - ended));
+    }
+    let middle = |of: fn(&(f64, f64)) -> f64| {
+        let mut all: Vec<f64> = found.iter().map(of).collect();
+        all.sort_by(f64::total_cmp);
+        all[all.len() / 2]
+    };
+    (middle(|found| found.0), middle(|found| found.1))
+}
+
+#[test]
+fn a_namespace_whose_webhook_hangs_holds_up_no_other() {
+    const HANGING: usize = 40;
+    let case = Case::new("denied-crowd-hangs");
+    let other = case.beside("denied-crowd-other");
+    other.label();
+    other.apply(&quarks_job("q", "manual", "true"));
+    let control = speed(&other, 1..=5);
+    let _webhook = Webhook::start(&case, Requests::JOB_CREATE, false, |_| Answer::Hang);
+    wait_asked(&case, Requests::JOB_CREATE, |error| error.contains("failed calling webhook"));
+    let all = (0..HANGING).map(|number| quarks_job(&format!("h{number}"), "once", "true")).collect::<Vec<_>>();
+    case.apply(&json!({"apiVersion": "v1", "kind": "List", "items": all}));
+    until("creates that hang", || (tries(&case) >= 2).then_some(()));
+    let before = tries(&case);
+    let beside = speed(&other, 6..=10);
+    let hung = tries(&case) - before;
+    println!(
+        "now to Job {:.3} s, end to settled {:.3} s; beside {hung} creates that hung {:.3} s, {:.3} s",
+        control.0, control.1, beside.0, beside.1
+    );
+    assert!(hung > 0, "nothing hung meanwhile");
+    // One that waited for a worker would wait for seconds.
+    for (what, alone, beside) in [("now to Job", control.0, beside.0), ("end to settled", control.1, beside.1)] {
+        assert!(beside < 10.0 * alone.max(0.05), "{what}: {alone:.3} s alone, {beside:.3} s beside Jobs that hang");
+    }
+    assert_eq!(case.jobs_created(), 0);
 }
