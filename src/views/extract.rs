@@ -74,6 +74,13 @@ pub struct ReadyView {
 
 impl From<&QuarksJob> for QuarksJobView {
     fn from(object: &QuarksJob) -> Self {
+        Self::with_spec(object).0
+    }
+}
+
+impl QuarksJobView {
+    /// The view, and the checked spec; `None` if it breaks a rule.
+    pub fn with_spec(object: &QuarksJob) -> (Self, Option<Spec>) {
         let QuarksJob { metadata, spec, status } = object;
         let parsed = Spec::parse(spec);
         let strategy = object.strategy();
@@ -87,7 +94,7 @@ impl From<&QuarksJob> for QuarksJobView {
             Ok(spec) if is_waiting || updates_on_config_change => references::of_spec(spec),
             _ => Vec::new(),
         };
-        Self {
+        let view = Self {
             key: metadata.key(),
             uid: metadata.uid.clone(),
             resource_version: metadata.resource_version.clone(),
@@ -101,7 +108,7 @@ impl From<&QuarksJob> for QuarksJobView {
             prunes_versions: parsed.as_ref().is_ok_and(|spec| spec.output.as_ref().is_some_and(Output::prunes_versions)),
             updates_on_config_change,
             references: references.into_boxed_slice(),
-            spec_error: parsed.err().map(Box::new),
+            spec_error: parsed.as_ref().err().cloned().map(Box::new),
             template_digest: Digest::of_template(spec.get("template").unwrap_or(&serde_json::Value::Null)),
             request: request.filter(|value| value.len() <= REQUEST_MAX).cloned(),
             is_request_too_long: request.is_some_and(|value| value.len() > REQUEST_MAX),
@@ -112,11 +119,10 @@ impl From<&QuarksJob> for QuarksJobView {
             active: status.active.clone().map(Box::new),
             last_run: status.last_run.as_ref().map(|run| (run.run, run.outcome)),
             ready,
-        }
+        };
+        (view, parsed.ok())
     }
-}
 
-impl QuarksJobView {
     /// True if a change of what it refers to makes it run: for one-offs that have run or will, and never for errands.
     pub fn acts_on_config(&self) -> bool {
         let is_one_off = match self.strategy {

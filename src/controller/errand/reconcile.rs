@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use log::debug;
 
-use crate::api::{ObjectKey, QuarksJob};
+use crate::api::{ObjectKey, Spec};
 use crate::controller::claims::{Controller, Stage};
 use crate::controller::shared::decision::{Decision, Failed, Flow, Outcome};
 use crate::controller::shared::memory::Memory;
@@ -60,7 +60,7 @@ impl ErrandController {
         }
         // A start is decided on an object read just now; whatever writes a status needs to know the old one.
         let needs_object = matches!(step, Step::Start(_) | Step::Report(_));
-        if needs_object && (turn.object.is_none() || !turn.is_known()) {
+        if needs_object && (turn.fresh.is_none() || !turn.is_known()) {
             turn.must_read = true;
             return ControlFlow::Continue(());
         }
@@ -69,18 +69,18 @@ impl ErrandController {
 
     fn act(&self, turn: &mut Turn<'_>, step: Step, now: Instant) -> ControlFlow<Outcome> {
         debug!("step key={} step={}", turn.key, step.name());
-        let object = turn.object.take();
+        let spec = turn.fresh.take().and_then(|fresh| fresh.spec);
         let is_look = step == Step::LookAtReferences;
-        let result = self.execute(turn, object.as_ref(), step);
+        let result = self.execute(turn, spec, step);
         turn.follow(result, !is_look, now)
     }
 
-    fn execute(&self, turn: &mut Turn<'_>, object: Option<&QuarksJob>, step: Step) -> Result<Flow, Failed> {
+    fn execute(&self, turn: &mut Turn<'_>, spec: Option<Spec>, step: Step) -> Result<Flow, Failed> {
         match step {
-            Step::Start(pending) => self.start(turn, object, pending),
+            Step::Start(pending) => self.start(turn, spec, pending),
             Step::LookAtReferences => self.look_again(turn),
             Step::TakeBaseline => self.take_baseline(turn),
-            Step::Report(readiness) => self.report(turn, object, readiness),
+            Step::Report(readiness) => self.report(turn, spec, readiness),
         }
     }
 }

@@ -53,11 +53,11 @@ impl ErrandController {
         Ok(Flow::Continue)
     }
 
-    pub fn report(&self, turn: &mut Turn<'_>, object: Option<&QuarksJob>, readiness: Readiness) -> Result<Flow, Failed> {
+    pub fn report(&self, turn: &mut Turn<'_>, spec: Option<Spec>, readiness: Readiness) -> Result<Flow, Failed> {
         let Known { status, view } = turn.known()?;
         let mut readiness = readiness;
         let own = match readiness {
-            Readiness::Ready | Readiness::AlreadyRan | Readiness::InvalidRequest => self.check_references(turn, object)?,
+            Readiness::Ready | Readiness::AlreadyRan | Readiness::InvalidRequest => self.check_references(turn, spec)?,
             Readiness::MissingReference => turn.memory().waiting.missing.as_ref().map(|missing| missing.own.clone()).unwrap_or_default(),
             Readiness::Suspended | Readiness::InvalidSpec | Readiness::NamespaceNotReady => Vec::new(),
         };
@@ -93,15 +93,14 @@ impl ErrandController {
     }
 
     /// Looks whether what the template refers to is there. Gives the references to own output.
-    fn check_references(&self, turn: &mut Turn<'_>, object: Option<&QuarksJob>) -> Result<Vec<String>, Failed> {
-        let Some(spec) = object.and_then(|object| Spec::parse(&object.spec).ok()) else { return Ok(Vec::new()) };
-        let mut template = spec.template.clone();
+    fn check_references(&self, turn: &mut Turn<'_>, spec: Option<Spec>) -> Result<Vec<String>, Failed> {
+        let Some(mut spec) = spec else { return Ok(Vec::new()) };
         let due = self.config.due(turn.key);
         let looked = self
             .tools
-            .use_highest_versions(&turn.key.namespace, &mut template)
+            .use_highest_versions(&turn.key.namespace, &mut spec.template)
             .map_err(LookError::from)
-            .and_then(|_choice| self.look(turn.key, &references::of_spec(&Spec { template, ..spec }), None));
+            .and_then(|_choice| self.look(turn.key, &references::of_spec(&spec), None));
         match looked {
             Ok(looked) => {
                 if !turn.view.acts_on_config() {

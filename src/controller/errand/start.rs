@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use log::{debug, info, warn};
 use serde_json::Value;
 
-use crate::api::{Job, ObjectKey, QuarksJob, Spec, Trigger};
+use crate::api::{Job, ObjectKey, Spec, Trigger};
 use crate::contract::reason::Reason;
 use crate::contract::record::RunRecord;
 use crate::controller::credential::{CredentialError, Run};
@@ -34,10 +34,9 @@ use super::config::{Compared, compare};
 const INVALID_TEMPLATE_RETRY: Duration = Duration::from_secs(600);
 
 impl ErrandController {
-    pub fn start(&self, turn: &mut Turn<'_>, object: Option<&QuarksJob>, pending: Pending) -> Result<Flow, Failed> {
+    pub fn start(&self, turn: &mut Turn<'_>, spec: Option<Spec>, pending: Pending) -> Result<Flow, Failed> {
         let key = turn.key;
-        let object = object.ok_or(Failed::Stale)?;
-        let mut spec = Spec::parse(&object.spec).map_err(|_| Failed::Stale)?;
+        let mut spec = spec.ok_or(Failed::Stale)?;
         let _choice = match self.tools.use_highest_versions(&key.namespace, &mut spec.template) {
             Ok(choice) => choice,
             Err(error) if error.is_forbidden() => {

@@ -164,7 +164,7 @@ fn look_and_act(turn: &mut Turn<'_>) -> ControlFlow<Outcome> {
 
 fn act(turn: &mut Turn<'_>, step: Step, now: Instant) -> ControlFlow<Outcome> {
     debug!("step key={} step={}", turn.key, step.name());
-    turn.object = None;
+    turn.fresh = None;
     let result = match step {
         Step::DeleteStray(job) => delete_stray(turn, &job),
         Step::RecordStart(job) => record_start(turn, &job),

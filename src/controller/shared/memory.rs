@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::api::{ActiveRun, ObjectKey, QuarksJob, QuarksJobStatus, ResourceVersion, Uid};
+use crate::api::{ActiveRun, ObjectKey, QuarksJob, QuarksJobStatus, ResourceVersion, Spec, Uid};
 use crate::contract::record::RunRecord;
 use crate::controller::claims::Controller;
 use crate::planted::{Defect, is_planted};
@@ -176,9 +176,11 @@ impl Memory {
 
     /// Remembers the answer to a read or write that was made when `before` was the newest version known: an index that
     /// still shows `before` is behind this answer.
-    pub fn learn(&mut self, before: &ResourceVersion, object: &QuarksJob) {
-        let view = Arc::new(QuarksJobView::from(object));
-        self.learn_view(before, Known { view, status: own_status(&object.metadata, &object.status).into_owned() });
+    /// Gives the checked spec; `None` if it breaks a rule.
+    pub fn learn(&mut self, before: &ResourceVersion, object: &QuarksJob) -> Option<Spec> {
+        let (view, spec) = QuarksJobView::with_spec(object);
+        self.learn_view(before, Known { view: Arc::new(view), status: own_status(&object.metadata, &object.status).into_owned() });
+        spec
     }
 
     /// The same, of an answer that is an extract already.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use log::warn;
 
-use crate::api::{Job, ObjectKey, QuarksJob, QuarksJobStatus, Resource, ResourceVersion};
+use crate::api::{Job, ObjectKey, QuarksJob, QuarksJobStatus, Resource, ResourceVersion, Spec};
 use crate::clock;
 use crate::contract::reason::Reason;
 use crate::controller::claims::{Controller, Snapshot, Stage};
@@ -124,6 +124,13 @@ impl Seen {
     }
 }
 
+/// A QuarksJob that was read just now: what the view does not have of it.
+#[derive(Debug)]
+pub struct Fresh {
+    /// The checked spec; `None` if it breaks a rule.
+    pub spec: Option<Spec>,
+}
+
 /// A key in hand.
 pub struct Turn<'a> {
     /// What both controllers work with.
@@ -135,8 +142,8 @@ pub struct Turn<'a> {
     pub view: Arc<QuarksJobView>,
     /// The same of its namespace, if it is served.
     pub namespace: Option<NamespaceView>,
-    /// The whole object, if it was read for the next step.
-    pub object: Option<QuarksJob>,
+    /// What was read for the next step.
+    pub fresh: Option<Fresh>,
     /// It is to be read before the next look.
     pub must_read: bool,
     in_vain: InVain,
@@ -155,7 +162,7 @@ impl<'a> Turn<'a> {
             hand,
             view,
             namespace: None,
-            object: None,
+            fresh: None,
             must_read: false,
             in_vain: InVain::default(),
             has_acted: false,
@@ -233,7 +240,7 @@ impl<'a> Turn<'a> {
     /// Looks at index and memory. `None` if the QuarksJob is not there any more.
     fn look(&mut self) -> Option<Seen> {
         let Self { tools, key, hand: InHand { memory, .. }, .. } = self;
-        let is_fresh = self.object.is_some();
+        let is_fresh = self.fresh.is_some();
         let index = tools.index.read();
         let indexed = index.quarks_job(key)?;
         memory.identify(&indexed, is_fresh);
@@ -252,9 +259,9 @@ impl<'a> Turn<'a> {
         let before = self.tools.index.read().quarks_job(self.key).map(|view| view.resource_version.clone());
         let Some(before) = before else { return Ok(false) };
         let Some(read) = self.tools.read(self.key)? else { return Ok(false) };
-        self.memory().learn(&before, &read);
+        let spec = self.memory().learn(&before, &read);
         self.in_vain.read(&read.metadata.resource_version);
-        (self.object, self.must_read) = (Some(read), false);
+        (self.fresh, self.must_read) = (Some(Fresh { spec }), false);
         Ok(true)
     }
 
