@@ -7,26 +7,37 @@ use std::ffi::OsString;
 
 use serde_json::{Map, Value, json};
 
-use super::flags::{Given, Row};
-use super::manifest::objects;
-use super::{CliError, print, remark};
 use crate::api::{API_VERSION, KIND, OUTPUT_MOUNT, Spec, is_subdomain};
 use crate::yaml;
 
+use super::flag::{Flag, Given, Help};
+use super::manifest::{FILENAME, objects};
+use super::{CliError, print, remark};
+
 /// `convert --help`.
-pub(super) const HELP: &str = "\
+pub(super) const HELP: Help = Help {
+    head: "\
 Usage: {me} convert -f FILE [flags]   print each ExtendedJob of cf-operator in FILE as a QuarksJob
 
 What has no equivalent is an error, what means something else is told on standard error. Comments are not kept.
 
-  -f, --filename FILE        YAML or JSON; - is standard input
-      --output-from SOURCE   where output with a namePrefix came from: file (each container's /mnt/quarks/output.json) or
-                             log; by default file if the template mentions /mnt/quarks, else log
-
+",
+    flags: &[&FLAGS],
+    tail: "
 Exit codes: 0 printed, 1 failed, 2 wrong usage.
-";
+",
+};
 
-const ROWS: [Row; 2] = [("filename", Some('f'), ""), ("output-from", None, "")];
+static FLAGS: [Flag; 2] = [
+    FILENAME,
+    Flag::new(
+        "output-from",
+        "SOURCE",
+        "",
+        "file if the template mentions /mnt/quarks, else log",
+        "where output with a namePrefix came from: file (each container's\n/mnt/quarks/output.json) or log",
+    ),
+];
 /// What the containers of a file-based ExtendedJob wrote.
 const OUTPUT_FILE: &str = "output.json";
 /// `backoffLimit` that the ancestor gave to Jobs that it made from a pod template.
@@ -36,7 +47,7 @@ const SERVER_METADATA: [&str; 8] =
     ["uid", "resourceVersion", "generation", "creationTimestamp", "selfLink", "managedFields", "ownerReferences", "finalizers"];
 
 pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
-    let given = Given::parse(&ROWS, 0, arguments, &|_| None)?;
+    let given = Given::parse(&[&FLAGS], 0, arguments, &|_| None)?;
     let source = given.value("output-from");
     if source.as_ref().is_some_and(|source| !matches!(source.as_str(), "file" | "log")) {
         return Err(super::flags::bad(given.find("output-from"), "is not a source; use file or log"));

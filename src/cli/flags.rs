@@ -1,10 +1,9 @@
-//! Flags: the command line first, then the environment, then the default. What all commands share, and those of the operator.
+//! The operator's flags, and those that commands share: the command line first, then the environment, then the default.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lexopt::Arg;
 use log::LevelFilter;
 
 use crate::api::is_subdomain;
@@ -15,6 +14,7 @@ use crate::rules::sidecar::{SidecarUser, resources, volume};
 use crate::rules::template::SidecarSettings;
 
 use super::CliError;
+use super::flag::{Flag, Given, Sourced};
 
 /// Everything that can be set. Names are those of the original where it had them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,12 +56,10 @@ const LEASE_DURATION: &str = "leader-elect-lease-duration";
 const RENEW_DEADLINE: &str = "leader-elect-renew-deadline";
 const RETRY_PERIOD: &str = "leader-elect-retry-period";
 
-/// A flag: name, short form, variable. An empty variable is none.
-pub(super) type Row = (&'static str, Option<char>, &'static str);
-
 /// `--kubeconfig` and `--context`, the same for all commands that talk to the API server.
-pub(super) const KUBECONFIG: Row = ("kubeconfig", Some('c'), "");
-pub(super) const CONTEXT: Row = ("context", None, "");
+pub(super) const KUBECONFIG: Flag =
+    Flag::new("kubeconfig", "FILE", "KUBECONFIG", "in-cluster, else ~/.kube/config", "where the API server is, and who we are").short('c');
+pub(super) const CONTEXT: Flag = Flag::new("context", "NAME", "", "current", "context of the kubeconfig");
 
 const SIDECAR_USER: &str = "sidecar-user";
 const SIDECAR_RESOURCES: &str = "sidecar-resources";
@@ -69,82 +67,20 @@ const OUTPUT_SIZE_LIMIT: &str = "output-size-limit";
 const OUTPUT_MEDIUM: &str = "output-medium";
 
 /// How pods get the sidecar: the same for the operator and for `render`.
-pub(super) const SIDECAR: [Row; 10] = [
-    ("docker-image-org", Some('o'), "DOCKER_IMAGE_ORG"),
-    ("docker-image-repository", Some('r'), "DOCKER_IMAGE_REPOSITORY"),
-    ("docker-image-tag", Some('t'), "DOCKER_IMAGE_TAG"),
-    ("docker-image-pull-policy", None, "DOCKER_IMAGE_PULL_POLICY"),
-    ("image", None, "IMAGE"),
-    ("image-pull-secret", None, "IMAGE_PULL_SECRET"),
-    (SIDECAR_USER, None, "SIDECAR_USER"),
-    (SIDECAR_RESOURCES, None, "SIDECAR_RESOURCES"),
-    (OUTPUT_SIZE_LIMIT, None, "OUTPUT_SIZE_LIMIT"),
-    (OUTPUT_MEDIUM, None, "OUTPUT_MEDIUM"),
+pub(super) static SIDECAR: [Flag; 10] = [
+    Flag::new("image", "IMAGE", "IMAGE", "", "image of the sidecar: the operator's own"),
+    Flag::new("docker-image-org", "ORG", "DOCKER_IMAGE_ORG", "none", "or, instead of --image, its parts").short('o'),
+    Flag::new("docker-image-repository", "NAME", "DOCKER_IMAGE_REPOSITORY", "quarks-job", "its name").short('r'),
+    Flag::new("docker-image-tag", "TAG", "DOCKER_IMAGE_TAG", "the version", "its tag").short('t'),
+    Flag::new("docker-image-pull-policy", "P", "DOCKER_IMAGE_PULL_POLICY", "IfNotPresent", "Always, IfNotPresent, Never"),
+    Flag::new("image-pull-secret", "NAME", "IMAGE_PULL_SECRET", "none", "added to pods that get the sidecar"),
+    Flag::new(SIDECAR_USER, "USER", "SIDECAR_USER", "auto", "auto: the mapped container's; none: nothing is set; UID[:GID]"),
+    Flag::new(SIDECAR_RESOURCES, "LIST", "SIDECAR_RESOURCES", "cpu=5m:100m,memory=8Mi:32Mi", "request:limit each"),
+    Flag::new(OUTPUT_SIZE_LIMIT, "SIZE", "OUTPUT_SIZE_LIMIT", "none", "of each output volume, for example 64Mi"),
+    Flag::new(OUTPUT_MEDIUM, "Memory", "OUTPUT_MEDIUM", "the node's disk", "of the output volumes"),
 ];
 
-/// Flags that need no value: alone they mean true.
-const SWITCHES: [&str; 3] = ["apply-crd", LEADER_ELECT, "wait"];
-
-/// What was given: for each row its source, as it is called in messages, and its value.
-pub(super) struct Given {
-    rows: Vec<Row>,
-    values: Vec<Option<(String, String)>>,
-    /// Arguments that are no flags.
-    pub words: Vec<String>,
-}
-
 impl Given {
-    /// Reads the command line, with at most so many words beside flags; `variable` reads the environment.
-    pub fn parse(
-        rows: &[Row],
-        words_max: usize,
-        arguments: &[OsString],
-        variable: &dyn Fn(&str) -> Option<OsString>,
-    ) -> Result<Self, CliError> {
-        let mut values: Vec<Option<(String, String)>> = vec![None; rows.len()];
-        let mut words = Vec::new();
-        let mut parser = lexopt::Parser::from_args(arguments);
-        while let Some(argument) = parser.next().map_err(usage)? {
-            let row = match &argument {
-                Arg::Long(long) => rows.iter().position(|(name, _, _)| name == long),
-                Arg::Short(short) => rows.iter().position(|(_, name, _)| *name == Some(*short)),
-                Arg::Value(word) if words.len() < words_max => {
-                    words.push(text(word.clone(), "an argument")?);
-                    continue;
-                }
-                Arg::Value(_) => None,
-            };
-            let Some(row) = row else { return Err(usage(argument.unexpected())) };
-            let name = rows[row].0;
-            // Switches: `--apply-crd` alone means true.
-            let value = if SWITCHES.contains(&name) { Some(parser.optional_value().unwrap_or_else(|| "true".into())) } else { None };
-            let value = match value {
-                Some(value) => value,
-                None => parser.value().map_err(usage)?,
-            };
-            values[row] = Some((format!("--{name}"), text(value, &format!("--{name}"))?));
-        }
-        for (row, (_, _, variable_name)) in rows.iter().enumerate() {
-            if values[row].is_none()
-                && !variable_name.is_empty()
-                && let Some(value) = variable(variable_name).filter(|value| !value.is_empty())
-            {
-                values[row] = Some(((*variable_name).to_owned(), text(value, variable_name)?));
-            }
-        }
-        Ok(Self { rows: rows.to_vec(), values, words })
-    }
-
-    /// Source and value of a flag.
-    pub fn find(&self, name: &str) -> Option<&(String, String)> {
-        self.values[self.rows.iter().position(|row| row.0 == name).expect("a row of the command")].as_ref()
-    }
-
-    /// Its value.
-    pub fn value(&self, name: &str) -> Option<String> {
-        self.find(name).map(|(_, value)| value.clone())
-    }
-
     /// `--namespace`.
     pub fn namespace(&self) -> Result<Option<String>, CliError> {
         let given = self.find("namespace");
@@ -216,31 +152,40 @@ impl Given {
     }
 }
 
-/// One row a flag of the operator, besides those of [`SIDECAR`].
-const VALUES: [Row; 17] = [
+/// The operator's, besides [`SIDECAR`].
+static VALUES: [Flag; 15] = [
     KUBECONFIG,
     CONTEXT,
-    ("monitored-id", None, "MONITORED_ID"),
-    ("max-workers", None, "MAX_WORKERS"),
-    ("log-level", Some('l'), "LOG_LEVEL"),
-    ("log-format", None, "LOG_FORMAT"),
-    ("apply-crd", None, "APPLY_CRD"),
-    ("ctx-timeout", None, "CTX_TIMEOUT"),
-    ("http-listen", None, "HTTP_LISTEN"),
-    (LEADER_ELECT, None, "LEADER_ELECT"),
-    (LEASE_DURATION, None, "LEADER_ELECT_LEASE_DURATION"),
-    (RENEW_DEADLINE, None, "LEADER_ELECT_RENEW_DEADLINE"),
-    (RETRY_PERIOD, None, "LEADER_ELECT_RETRY_PERIOD"),
-    ("meltdown-duration", None, "MELTDOWN_DURATION"),
-    ("meltdown-requeue-after", None, "MELTDOWN_REQUEUE_AFTER"),
-    ("watch-namespaces", None, "WATCH_NAMESPACES"),
-    ("sidecar-service-account", None, "SIDECAR_SERVICE_ACCOUNT"),
+    Flag::new("monitored-id", "ID", "MONITORED_ID", "default", "value of the namespace label quarks.cloudfoundry.org/monitored"),
+    Flag::new("watch-namespaces", "A,B", "WATCH_NAMESPACES", "by label", "these namespaces only, whatever their labels; needs Roles only"),
+    Flag::new("sidecar-service-account", "NAME", "SIDECAR_SERVICE_ACCOUNT", "quarks-job-sidecar", "the sidecar's account in those"),
+    Flag::new("max-workers", "N", "MAX_WORKERS", "4", "QuarksJobs each controller works on at once, 1 to 64"),
+    Flag::new("log-level", "LEVEL", "LOG_LEVEL", "info", "error, warn, info, debug").short('l'),
+    Flag::new("log-format", "FORMAT", "LOG_FORMAT", "text", "text, or json: one object a line"),
+    Flag::new("http-listen", "ADDRESS", "HTTP_LISTEN", "off", "/healthz, /readyz and /metrics, for example :8080"),
+    Flag::new(LEADER_ELECT, "[=false]", "LEADER_ELECT", "false", "of several operators only the holder of a Lease works"),
+    Flag::new(LEASE_DURATION, "SECONDS", "LEADER_ELECT_LEASE_DURATION", "15", "how long the Lease holds"),
+    Flag::new(RENEW_DEADLINE, "SECONDS", "LEADER_ELECT_RENEW_DEADLINE", "10", "when a leader that cannot renew it stops; less"),
+    Flag::new(RETRY_PERIOD, "SECONDS", "LEADER_ELECT_RETRY_PERIOD", "2", "between two tries; less again"),
+    Flag::new("apply-crd", "[=false]", "APPLY_CRD", "false", "create or update the CRD at start"),
+    Flag::new("ctx-timeout", "SECONDS", "CTX_TIMEOUT", "30", "limit on one API call, 1 to 600"),
 ];
+
+/// Flags of the original that are taken and do nothing.
+static IGNORED: [Flag; 2] = [
+    Flag::new("meltdown-duration", "SECONDS", "MELTDOWN_DURATION", "", ""),
+    Flag::new("meltdown-requeue-after", "SECONDS", "MELTDOWN_REQUEUE_AFTER", "", ""),
+];
+
+/// All of the operator's.
+pub(super) static OPERATOR: [&[Flag]; 3] = [&VALUES, &SIDECAR, &IGNORED];
 
 impl Flags {
     /// Reads the command line; `variable` reads the environment.
     pub fn parse(arguments: Vec<OsString>, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, CliError> {
-        let given = Given::parse(&[&VALUES[..], &SIDECAR].concat(), 0, &arguments, variable)?;
+        // It may name several files, and is read where they are.
+        let variable = |name: &str| variable(name).filter(|_| name != KUBECONFIG.variable);
+        let given = Given::parse(&OPERATOR, 0, &arguments, &variable)?;
         let (find, value) = (|name: &str| given.find(name), |name: &str| given.value(name));
         let watch_namespaces = namespaces(find("watch-namespaces"))?;
         let account = find("sidecar-service-account");
@@ -290,26 +235,18 @@ impl Flags {
             http_listen,
             leader_elect: boolean(find(LEADER_ELECT))?,
             election: Timing { lease, renew, retry },
-            ignored: ["meltdown-duration", "meltdown-requeue-after"].into_iter().filter(|name| find(name).is_some()).collect(),
+            ignored: IGNORED.iter().map(|flag| flag.name).filter(|name| find(name).is_some()).collect(),
         })
     }
 }
 
-fn usage(error: lexopt::Error) -> CliError {
-    CliError::Usage(error.to_string())
-}
-
-fn text(value: OsString, source: &str) -> Result<String, CliError> {
-    value.into_string().map_err(|_| CliError::Usage(format!("{source}: is not valid UTF-8")))
-}
-
-pub(super) fn bad(given: Option<&(String, String)>, why: &str) -> CliError {
+pub(super) fn bad(given: Option<&Sourced>, why: &str) -> CliError {
     let (source, value) = given.cloned().unwrap_or_default();
     let value: String = value.chars().take(60).collect();
     CliError::Usage(format!("{source}: {value:?} {why}"))
 }
 
-fn number(given: Option<&(String, String)>, default: usize, least: usize, most: usize) -> Result<usize, CliError> {
+fn number(given: Option<&Sourced>, default: usize, least: usize, most: usize) -> Result<usize, CliError> {
     let Some((_, value)) = given else { return Ok(default) };
     value
         .parse()
@@ -326,7 +263,7 @@ fn is_namespace(name: &str) -> bool {
 }
 
 /// Names between commas, with or without spaces around them.
-fn namespaces(given: Option<&(String, String)>) -> Result<Vec<String>, CliError> {
+fn namespaces(given: Option<&Sourced>) -> Result<Vec<String>, CliError> {
     let Some((source, value)) = given else { return Ok(Vec::new()) };
     let mut names: Vec<String> = Vec::new();
     for name in value.split(',').map(str::trim) {
@@ -345,7 +282,7 @@ fn namespaces(given: Option<&(String, String)>) -> Result<Vec<String>, CliError>
     Ok(names)
 }
 
-pub(super) fn boolean(given: Option<&(String, String)>) -> Result<bool, CliError> {
+pub(super) fn boolean(given: Option<&Sourced>) -> Result<bool, CliError> {
     match given.map(|(_, value)| value.as_str()) {
         None | Some("false" | "0") => Ok(false),
         Some("true" | "1") => Ok(true),
@@ -353,7 +290,7 @@ pub(super) fn boolean(given: Option<&(String, String)>) -> Result<bool, CliError
     }
 }
 
-fn log_level(given: Option<&(String, String)>) -> Result<LevelFilter, CliError> {
+fn log_level(given: Option<&Sourced>) -> Result<LevelFilter, CliError> {
     let Some((_, value)) = given else { return Ok(LevelFilter::Info) };
     let word = if value == "warning" { "warn" } else { value };
     word.parse()
@@ -362,7 +299,7 @@ fn log_level(given: Option<&(String, String)>) -> Result<LevelFilter, CliError> 
         .ok_or_else(|| bad(given, "is not a level; use error, warn, info, debug or trace"))
 }
 
-fn log_format(given: Option<&(String, String)>) -> Result<Format, CliError> {
+fn log_format(given: Option<&Sourced>) -> Result<Format, CliError> {
     let Some((_, value)) = given else { return Ok(Format::default()) };
     Format::parse(value).ok_or_else(|| bad(given, "is not a log format; use text or json"))
 }

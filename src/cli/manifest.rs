@@ -7,7 +7,10 @@ use serde_json::Value;
 use crate::yaml;
 
 use super::CliError;
-use super::flags::Given;
+use super::flag::{Flag, Given};
+
+/// `--filename`.
+pub(super) const FILENAME: Flag = Flag::new("filename", "FILE", "", "", "YAML or JSON; - is standard input").short('f');
 
 /// An object of a file.
 pub(super) struct Object {

@@ -4,9 +4,12 @@
 
 mod convert;
 mod crd;
+mod flag;
 mod flags;
 mod manifest;
 mod operator;
+#[cfg(test)]
+mod readme_tests;
 mod render;
 mod trigger;
 
@@ -14,6 +17,8 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
 use std::process::ExitCode;
+
+use flag::Help;
 
 /// A run that ended badly.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,27 +45,35 @@ impl fmt::Display for CliError {
 /// What runs a command with the arguments after its name.
 type Run = fn(&[OsString]) -> Result<(), CliError>;
 
-/// Name, help and function of each command. In the help `{me}` is how the program was called.
-const COMMANDS: [(&str, &str, Run); 5] = [
+/// Name, help and function of each command.
+const COMMANDS: [(&str, Help, Run); 5] = [
     ("trigger", trigger::HELP, trigger::main),
     ("render", render::HELP, render::main),
     ("convert", convert::HELP, convert::main),
-    ("crd", "Usage: {me} crd   print the custom resource definition\n", |arguments| no_more(arguments).and_then(|()| print(crd::MANIFEST))),
-    ("version", "Usage: {me} version   print the version\n", |arguments| {
+    ("crd", without_flags("Usage: {me} crd   print the custom resource definition\n"), |arguments| {
+        no_more(arguments).and_then(|()| print(crd::MANIFEST))
+    }),
+    ("version", without_flags("Usage: {me} version   print the version\n"), |arguments| {
         no_more(arguments).and_then(|()| print(&format!("quarks-job {}\n", env!("CARGO_PKG_VERSION"))))
     }),
 ];
 
 /// Its exit code is its own, so it has no row.
 const PERSIST_OUTPUT: &str = "persist-output";
-const PERSIST_OUTPUT_HELP: &str = "\
+const PERSIST_OUTPUT_HELP: Help = without_flags(
+    "\
 Usage: quarks-job persist-output   store the output of the pod that it runs in as Secrets
 
 The sidecar: container output-persist, which the operator adds to pods of QuarksJobs with spec.output. It takes no flags; what to
 store comes in environment variables that the operator sets, and what became of it goes to the container's termination message.
 
 Exit codes: 0 ended, data errors are in the termination message; 2 wrong usage; 143 stopped before all was stored.
-";
+",
+);
+
+const fn without_flags(text: &'static str) -> Help {
+    Help { head: text, flags: &[], tail: "" }
+}
 
 /// Runs the program; the first argument is its own name.
 pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
@@ -75,18 +88,18 @@ pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
         PERSIST_OUTPUT => {
             topic = format!(" {PERSIST_OUTPUT}");
             match no_more(&arguments[1..]) {
-                _ if wants_help(&arguments) => help(PERSIST_OUTPUT_HELP, me),
+                _ if wants_help(&arguments) => help(&PERSIST_OUTPUT_HELP, me),
                 Ok(()) => return crate::persist::main(),
                 Err(error) => Err(error),
             }
         }
         "--version" | "-V" => COMMANDS[4].2(&arguments[1..]),
         "help" if arguments.len() > 1 => help_on(&arguments[1..], me),
-        "help" | "--help" | "-h" => help(operator::HELP, me),
-        "" if is_plugin => help(operator::HELP, me),
+        "help" | "--help" | "-h" => help(&operator::HELP, me),
+        "" if is_plugin => help(&operator::HELP, me),
         word if word.starts_with('-') && is_plugin => Err(CliError::Usage("flags come after the command".to_owned())),
         word if word.is_empty() || word.starts_with('-') => match wants_help(&arguments) {
-            true => help(operator::HELP, me),
+            true => help(&operator::HELP, me),
             false => operator::main(arguments),
         },
         word => match COMMANDS.iter().find(|(name, _, _)| *name == word) {
@@ -123,15 +136,15 @@ fn wants_help(arguments: &[OsString]) -> bool {
     arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--help" || argument == "-h")
 }
 
-fn help(text: &str, me: &str) -> Result<(), CliError> {
-    print(&text.replace("{me}", me))
+fn help(help: &Help, me: &str) -> Result<(), CliError> {
+    print(&help.text(me))
 }
 
 /// `help COMMAND`.
 fn help_on(words: &[OsString], me: &str) -> Result<(), CliError> {
-    let given = flags::Given::parse(&[], 1, words, &|_| None)?;
+    let given = flag::Given::parse(&[], 1, words, &|_| None)?;
     match given.words.first().map_or("", String::as_str) {
-        PERSIST_OUTPUT => help(PERSIST_OUTPUT_HELP, me),
+        PERSIST_OUTPUT => help(&PERSIST_OUTPUT_HELP, me),
         word => match COMMANDS.iter().find(|(name, _, _)| *name == word) {
             Some((_, text, _)) => help(text, me),
             None => Err(unknown(word)),
@@ -152,7 +165,7 @@ fn unknown(word: &str) -> CliError {
 }
 
 fn no_more(arguments: &[OsString]) -> Result<(), CliError> {
-    flags::Given::parse(&[], 0, arguments, &|_| None).map(|_| ())
+    flag::Given::parse(&[], 0, arguments, &|_| None).map(|_| ())
 }
 
 /// A remark beside the output, on standard error.

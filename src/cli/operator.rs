@@ -24,11 +24,13 @@ use crate::metrics::Metrics;
 use crate::shutdown::{self, ShutdownGuard};
 use crate::until::Until;
 
-use super::flags::Flags;
+use super::flag::Help;
+use super::flags::{Flags, OPERATOR};
 use super::{CliError, crd};
 
 /// `--help`.
-pub const HELP: &str = "\
+pub(super) const HELP: Help = Help {
+    head: "\
 quarks-job: runs a Kubernetes Job when something happens and stores what it wrote as Secrets
 
 Usage: quarks-job [flags]          run the operator
@@ -42,33 +44,12 @@ Usage: quarks-job [flags]          run the operator
 Each command has its own --help. Installed as kubectl-qjob this program is a kubectl plugin: kubectl qjob trigger NAME.
 
 Flags of the operator (variable in brackets, default in parentheses):
-  -c, --kubeconfig FILE               [KUBECONFIG] (in-cluster, else ~/.kube/config)
-      --context NAME                  context of the kubeconfig
-      --monitored-id ID               [MONITORED_ID] value of the namespace label quarks.cloudfoundry.org/monitored (default)
-      --watch-namespaces A,B          [WATCH_NAMESPACES] these namespaces only, whatever their labels; needs Roles only
-      --sidecar-service-account NAME  [SIDECAR_SERVICE_ACCOUNT] the sidecar's account in those (quarks-job-sidecar)
-      --max-workers N                 [MAX_WORKERS] QuarksJobs each controller works on at once, 1 to 64 (4)
-  -l, --log-level LEVEL               [LOG_LEVEL] error, warn, info, debug (info)
-      --log-format FORMAT             [LOG_FORMAT] text, or json: one object a line (text)
-      --apply-crd[=false]             [APPLY_CRD] create or update the CRD at start (false)
-      --ctx-timeout SECONDS           [CTX_TIMEOUT] limit on one API call, 1 to 600 (30)
-      --image IMAGE                   [IMAGE] image of the sidecar: the operator's own
-  -o, --docker-image-org ORG          [DOCKER_IMAGE_ORG] or, instead of --image, its parts
-  -r, --docker-image-repository NAME  [DOCKER_IMAGE_REPOSITORY] (quarks-job)
-  -t, --docker-image-tag TAG          [DOCKER_IMAGE_TAG] (the version)
-      --docker-image-pull-policy P    [DOCKER_IMAGE_PULL_POLICY] Always, IfNotPresent, Never (IfNotPresent)
-      --image-pull-secret NAME        [IMAGE_PULL_SECRET] added to pods that get the sidecar
-      --sidecar-user USER             [SIDECAR_USER] auto: the mapped container's; none: nothing is set; UID[:GID] (auto)
-      --sidecar-resources LIST        [SIDECAR_RESOURCES] request:limit each (cpu=5m:100m,memory=8Mi:32Mi)
-      --output-size-limit SIZE        [OUTPUT_SIZE_LIMIT] of each output volume, for example 64Mi (none)
-      --output-medium Memory          [OUTPUT_MEDIUM] of the output volumes (the node's disk)
-      --http-listen ADDRESS           [HTTP_LISTEN] /healthz, /readyz and /metrics, for example :8080 (off)
-      --leader-elect[=false]          [LEADER_ELECT] of several operators only the holder of a Lease works (false)
-      --leader-elect-lease-duration, --leader-elect-renew-deadline, --leader-elect-retry-period SECONDS
-                                      [LEADER_ELECT_LEASE_DURATION, ...] (15, 10, 2)
-
+",
+    flags: &OPERATOR,
+    tail: "
 Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed or lost the Lease, 2 wrong usage.
-";
+",
+};
 
 /// Idle connections beyond one a worker of each controller: Events and tokens.
 const SPARE_CONNECTIONS: usize = 2;

@@ -13,38 +13,33 @@ use crate::rules::names::job_name;
 use crate::rules::template::{SidecarSettings, build_job, has_delete_pod_label, ignored_fields, ttl_seconds};
 use crate::yaml;
 
-use super::flags::{Given, Row, SIDECAR};
-use super::manifest::{Object, objects};
+use super::flag::{Flag, Given, Help};
+use super::flags::SIDECAR;
+use super::manifest::{FILENAME, Object, objects};
 use super::{CliError, print, remark};
 
 /// `render --help`.
-pub(super) const HELP: &str = "\
+pub(super) const HELP: Help = Help {
+    head: "\
 Usage: {me} render -f FILE [flags]   print the Job that would be made for each QuarksJob in FILE
 
 No cluster is asked: the UID is a placeholder, the run is the first one, and names like X-v1 of versioned Secrets stay
 as they are. Other objects are passed over with a remark. A QuarksJob that the operator would not run is an error.
 
-  -f, --filename FILE                 YAML or JSON; - is standard input
-  -n, --namespace NS                  for QuarksJobs that name none (default)
-      --image IMAGE                   [IMAGE] image of the sidecar
-  -o, --docker-image-org ORG          [DOCKER_IMAGE_ORG] or, instead of --image, its parts
-  -r, --docker-image-repository NAME  [DOCKER_IMAGE_REPOSITORY] (quarks-job)
-  -t, --docker-image-tag TAG          [DOCKER_IMAGE_TAG] (the version)
-      --docker-image-pull-policy P    [DOCKER_IMAGE_PULL_POLICY] Always, IfNotPresent, Never (IfNotPresent)
-      --image-pull-secret NAME        [IMAGE_PULL_SECRET] added to pods that get the sidecar
-      --sidecar-user, --sidecar-resources, --output-size-limit, --output-medium
-                                      as the operator's
-
+",
+    flags: &[&FLAGS, &SIDECAR],
+    tail: "
 Exit codes: 0 printed, 1 failed, 2 wrong usage.
-";
+",
+};
 
 /// The UID is not known before the QuarksJob exists.
 const PLACEHOLDER_UID: &str = "00000000-0000-0000-0000-000000000000";
 
-const ROWS: [Row; 2] = [("filename", Some('f'), ""), ("namespace", Some('n'), "")];
+static FLAGS: [Flag; 2] = [FILENAME, Flag::new("namespace", "NS", "", "default", "for QuarksJobs that name none").short('n')];
 
 pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
-    let given = Given::parse(&[&ROWS[..], &SIDECAR].concat(), 0, arguments, &|name| std::env::var_os(name))?;
+    let given = Given::parse(&[&FLAGS, &SIDECAR], 0, arguments, &|name| std::env::var_os(name))?;
     let (namespace, sidecar) = (given.namespace()?, given.sidecar(LevelFilter::Info, Format::Text)?);
     let mut text = String::new();
     for object in objects(&given)?.0 {

@@ -18,28 +18,38 @@ use crate::rules::own_status::own_status;
 use crate::text::one_line;
 use crate::watch::{Jitter, WatchEvent, WatchSpec, spawn};
 
-use super::flags::{CONTEXT, Given, KUBECONFIG, Row, bad, boolean};
+use super::flag::{Flag, Given, Help};
+use super::flags::{CONTEXT, KUBECONFIG, bad, boolean};
 use super::{CliError, print, remark};
 
 /// `trigger --help`.
-pub(super) const HELP: &str = "\
+pub(super) const HELP: Help = Help {
+    head: "\
 Usage: {me} trigger NAME [flags]   ask for one run of the QuarksJob NAME; its spec is left alone
 
-      --wait                wait until the request has been served, and print how the run ended
-      --timeout DURATION    with --wait: for at most so long, for example 90s, 5m or 1h30m (no limit)
-      --request VALUE       value of the annotation run-requested; one that was served already asks for nothing, so that a
-                            repeated call makes no second run (a new value each time)
-  -n, --namespace NS        (of the context, in a pod the pod's)
-      --context NAME        context of the kubeconfig
-  -c, --kubeconfig FILE     [KUBECONFIG] (in-cluster, else ~/.kube/config)
-
+",
+    flags: &[&FLAGS],
+    tail: "
 Rights on quarksjobs: patch; with --wait also list and watch.
 Exit codes: 0 requested, or with --wait succeeded; 1 failed, with --wait also a run that did not succeed; 2 wrong usage;
 3 not over in time: the request stays and is served later.
-";
+",
+};
 
-const ROWS: [Row; 6] =
-    [KUBECONFIG, CONTEXT, ("namespace", Some('n'), ""), ("wait", None, ""), ("timeout", None, ""), ("request", None, "")];
+static FLAGS: [Flag; 6] = [
+    Flag::new("wait", "", "", "", "wait until the request has been served, and print how the run ended"),
+    Flag::new("timeout", "DURATION", "", "no limit", "with --wait: for at most so long, for example 90s, 5m or 1h30m"),
+    Flag::new(
+        "request",
+        "VALUE",
+        "",
+        "a new value each time",
+        "value of the annotation run-requested; one that was served already asks for\nnothing, so that a repeated call makes no second run",
+    ),
+    Flag::new("namespace", "NS", "", "of the context, in a pod the pod's", "of the QuarksJob").short('n'),
+    CONTEXT,
+    KUBECONFIG,
+];
 
 /// Limit on one API call.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
@@ -53,7 +63,7 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 const QUIET: Duration = Duration::from_secs(10);
 
 pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
-    let given = Given::parse(&ROWS, 1, arguments, &|_| None)?;
+    let given = Given::parse(&[&FLAGS], 1, arguments, &|_| None)?;
     let Some(name) = given.words.first() else { return Err(CliError::Usage("the NAME of a QuarksJob is missing".to_owned())) };
     if !is_subdomain(name) {
         return Err(CliError::Usage(format!("{:?} is no name of a QuarksJob", name.chars().take(60).collect::<String>())));
