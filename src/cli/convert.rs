@@ -12,7 +12,7 @@ use crate::yaml;
 
 use super::flag::{Flag, Given, Help};
 use super::manifest::{FILENAME, objects};
-use super::{CliError, print, remark};
+use super::output::{CliError, print, remark};
 
 /// `convert --help`.
 pub(super) const HELP: Help = Help {

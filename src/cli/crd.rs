@@ -6,7 +6,7 @@ use crate::api::{ObjectKey, Resource};
 use crate::kube::{Client, Request};
 use crate::yaml;
 
-use super::CliError;
+use super::output::CliError;
 
 /// The manifest as it is in the repository.
 pub const MANIFEST: &str = include_str!("../../manifests/crd.yaml");

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use lexopt::Arg;
 
-use super::CliError;
+use super::output::CliError;
 
 /// Column where the help on a flag begins; a flag that is longer has a line of its own.
 const COLUMN: usize = 38;

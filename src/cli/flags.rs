@@ -13,8 +13,8 @@ use crate::log::Format;
 use crate::rules::sidecar::{SidecarUser, resources, volume};
 use crate::rules::template::SidecarSettings;
 
-use super::CliError;
 use super::flag::{Flag, Given, Sourced};
+use super::output::CliError;
 
 /// Everything that can be set. Names are those of the original where it had them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -311,7 +311,8 @@ mod tests {
 
     fn parse(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Flags, String> {
         let variable = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
-        Flags::parse(arguments.iter().map(OsString::from).collect(), &variable).map_err(|error| error.to_string())
+        Flags::parse(arguments.iter().map(OsString::from).collect(), &variable)
+            .map_err(|error| error.message().unwrap_or_default().into_owned())
     }
 
     #[test]

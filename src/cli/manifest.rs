@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::yaml;
 
-use super::CliError;
 use super::flag::{Flag, Given};
+use super::output::CliError;
 
 /// `--filename`.
 pub(super) const FILENAME: Flag = Flag::new("filename", "FILE", "", "", "YAML or JSON; - is standard input").short('f');

@@ -8,39 +8,18 @@ mod flag;
 mod flags;
 mod manifest;
 mod operator;
+mod output;
 #[cfg(test)]
 mod readme_tests;
 mod render;
 mod trigger;
 
 use std::ffi::OsString;
-use std::fmt;
 use std::path::Path;
 use std::process::ExitCode;
 
 use flag::Help;
-
-/// A run that ended badly.
-#[derive(Debug, PartialEq, Eq)]
-pub enum CliError {
-    /// The command line or the environment is wrong; exit code 2.
-    Usage(String),
-    /// It did not work; exit code 1.
-    Failed(String),
-    /// What was waited for did not come in time; exit code 3.
-    TimedOut(String),
-    /// All is said already; exit code 1.
-    Said,
-}
-
-impl fmt::Display for CliError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Usage(message) | Self::Failed(message) | Self::TimedOut(message) => f.write_str(message),
-            Self::Said => Ok(()),
-        }
-    }
-}
+use output::{CliError, print};
 
 /// What runs a command with the arguments after its name.
 type Run = fn(&[OsString]) -> Result<(), CliError>;
@@ -115,21 +94,11 @@ pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
         },
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
-    match error {
-        CliError::Said => ExitCode::from(1),
-        CliError::Usage(message) => {
-            eprintln!("{name}: {} (see {me}{topic} --help)", crate::text::one_line(&message, 1_000));
-            ExitCode::from(2)
-        }
-        CliError::Failed(message) => {
-            eprintln!("{name}: {message}");
-            ExitCode::from(1)
-        }
-        CliError::TimedOut(message) => {
-            eprintln!("{name}: {message}");
-            ExitCode::from(3)
-        }
+    if let Some(message) = error.message() {
+        let hint = if matches!(error, CliError::Usage(_)) { format!(" (see {me}{topic} --help)") } else { String::new() };
+        eprintln!("{name}: {message}{hint}");
     }
+    ExitCode::from(error.code())
 }
 
 fn wants_help(arguments: &[OsString]) -> bool {
@@ -166,18 +135,4 @@ fn unknown(word: &str) -> CliError {
 
 fn no_more(arguments: &[OsString]) -> Result<(), CliError> {
     flag::Given::parse(&[], 0, arguments, &|_| None).map(|_| ())
-}
-
-/// A remark beside the output, on standard error.
-fn remark(text: &str) {
-    eprintln!("{}", crate::text::one_line(text, 1_000));
-}
-
-fn print(text: &str) -> Result<(), CliError> {
-    use std::io::Write as _;
-    match std::io::stdout().write_all(text.as_bytes()) {
-        // The reader has seen enough (`quarks-job crd | head`).
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(|error| CliError::Failed(format!("standard output: {error}"))),
-    }
 }

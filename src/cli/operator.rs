@@ -24,9 +24,10 @@ use crate::metrics::Metrics;
 use crate::shutdown::{self, ShutdownGuard};
 use crate::until::Until;
 
+use super::crd;
 use super::flag::Help;
 use super::flags::{Flags, OPERATOR};
-use super::{CliError, crd};
+use super::output::CliError;
 
 /// `--help`.
 pub(super) const HELP: Help = Help {

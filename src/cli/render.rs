@@ -16,7 +16,7 @@ use crate::yaml;
 use super::flag::{Flag, Given, Help};
 use super::flags::SIDECAR;
 use super::manifest::{FILENAME, Object, objects};
-use super::{CliError, print, remark};
+use super::output::{CliError, print, remark};
 
 /// `render --help`.
 pub(super) const HELP: Help = Help {

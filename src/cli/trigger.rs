@@ -20,7 +20,7 @@ use crate::watch::{Jitter, WatchEvent, WatchSpec, spawn};
 
 use super::flag::{Flag, Given, Help};
 use super::flags::{CONTEXT, KUBECONFIG, bad, boolean};
-use super::{CliError, print, remark};
+use super::output::{CliError, print, remark};
 
 /// `trigger --help`.
 pub(super) const HELP: Help = Help {

@@ -59,29 +59,29 @@ fn expand(tree: &str) -> Vec<String> {
     filled.flat_map(expand).map(|path| format!("{}{path}", before.trim())).collect()
 }
 
-/// The paths that a file's code names: those of `use` declarations, with whether they are re-exports, and those in the text.
-fn paths_in(code: &str) -> Vec<(String, bool)> {
-    let mut found = Vec::new();
-    let mut text = String::new();
+/// The paths of `use` declarations, with whether they are re-exports, and the code without them.
+fn declarations(code: &str) -> (Vec<(String, bool)>, String) {
+    let (mut declared, mut rest) = (Vec::new(), String::new());
     for statement in code.split(';') {
-        let line = statement
-            .rfind("use ")
-            .filter(|at| statement[..*at].trim_end().ends_with(['}', '{', ';', ']', ')']) || is_start(&statement[..*at]));
-        match line {
-            Some(at) => {
-                let is_public = statement[..at].trim_end().ends_with("pub") || statement[..at].contains("pub(");
-                found.extend(expand(&statement[at + 4..]).into_iter().map(|path| (path, is_public)));
-                text.push_str(&statement[..at]);
-            }
-            None => text.push_str(statement),
-        }
-        text.push(';');
+        let start = statement.rfind("use ").filter(|at| is_start(&statement[..*at]));
+        let (before, tree) = start.map_or((statement, None), |at| (&statement[..at], Some(&statement[at + 4..])));
+        let is_public = before.trim_end().ends_with("pub") || before.contains("pub(");
+        declared.extend(tree.map(expand).unwrap_or_default().into_iter().map(|path| (path, is_public)));
+        rest.push_str(before);
+        rest.push(';');
     }
-    for start in ["crate::", "super::", "self::"] {
-        for (at, _) in text.match_indices(start).filter(|(at, _)| !text[..*at].ends_with(|letter| is_word_letter(letter) || letter == ':'))
+    (declared, rest)
+}
+
+/// The paths that a file's code names, with whether they are re-exports; `children` are the modules below it.
+fn paths_in(code: &str, children: &[&str]) -> Vec<(String, bool)> {
+    let (mut found, rest) = declarations(code);
+    let children: Vec<String> = children.iter().map(|child| format!("{child}::")).collect();
+    for start in ["crate::", "super::", "self::"].into_iter().chain(children.iter().map(String::as_str)) {
+        for (at, _) in rest.match_indices(start).filter(|(at, _)| !rest[..*at].ends_with(|letter| is_word_letter(letter) || letter == ':'))
         {
-            let end = text[at..].find(|letter| !is_word_letter(letter) && letter != ':').map_or(text.len(), |end| at + end);
-            found.push((text[at..end].to_owned(), false));
+            let end = rest[at..].find(|letter| !is_word_letter(letter) && letter != ':').map_or(rest.len(), |end| at + end);
+            found.push((rest[at..end].to_owned(), false));
         }
     }
     found
@@ -130,7 +130,9 @@ fn uses() -> BTreeMap<String, BTreeSet<String>> {
     let mut passed_on = BTreeMap::new();
     let mut named = Vec::new();
     for (module, file) in &modules {
-        for (path, is_public) in paths_in(&code[file]) {
+        let is_child = |child: &&Module| child.len() == module.len() + 1 && child.starts_with(module);
+        let children: Vec<&str> = modules.keys().filter(is_child).map(|child| child[module.len()].as_str()).collect();
+        for (path, is_public) in paths_in(&code[file], &children) {
             let Some(path) = absolute(module, &path, &modules) else { continue };
             let (target, name) = split(&path, &modules);
             if is_public && target.starts_with(module) && target != *module {
@@ -159,10 +161,11 @@ fn layer_of(file: &str) -> Option<(usize, &'static str)> {
 
 #[test]
 fn paths_are_read_as_the_compiler_reads_them() {
-    let code = "use std::fmt;\nuse crate::a::{B, c::{D, E as F}};\npub use g::H;\nfn f() { super::i::j(); crate::k::l }\n";
+    let code =
+        "use std::fmt;\nuse crate::a::{B, c::{D, E as F}};\npub use g::H;\nfn f() { super::i::j(); crate::k::l(); m::n; other::o }\n";
     let found: Vec<String> =
-        paths_in(code).into_iter().map(|(path, is_public)| format!("{path}{}", if is_public { "!" } else { "" })).collect();
-    assert_eq!(found, ["std::fmt", "crate::a::B", "crate::a::c::D", "crate::a::c::E", "g::H!", "crate::k::l", "super::i::j"]);
+        paths_in(code, &["m"]).into_iter().map(|(path, is_public)| format!("{path}{}", if is_public { "!" } else { "" })).collect();
+    assert_eq!(found, ["std::fmt", "crate::a::B", "crate::a::c::D", "crate::a::c::E", "g::H!", "crate::k::l", "super::i::j", "m::n"]);
 }
 
 #[test]
