@@ -5,39 +5,18 @@
 //! Names and labels are those of client-go and controller-runtime where these have the number: dashboards know them.
 
 mod process;
+mod registry;
 mod text;
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use crate::api::{Outcome, Trigger};
 use crate::kube::Request;
 use crate::watch::OnRestart;
 
-/// Buckets of all histograms: upper bound in microseconds, and in seconds as it is written. From an idle operator's
-/// milliseconds to minutes behind a busy API server.
-const BUCKETS: [(u64, &str); 16] = [
-    (1_000, "0.001"),
-    (2_500, "0.0025"),
-    (5_000, "0.005"),
-    (10_000, "0.01"),
-    (25_000, "0.025"),
-    (50_000, "0.05"),
-    (100_000, "0.1"),
-    (250_000, "0.25"),
-    (500_000, "0.5"),
-    (1_000_000, "1"),
-    (2_500_000, "2.5"),
-    (5_000_000, "5"),
-    (10_000_000, "10"),
-    (30_000_000, "30"),
-    (60_000_000, "60"),
-    (300_000_000, "300"),
-];
-
-/// The controllers, each with a queue of that name.
-const CONTROLLERS: [&str; 2] = ["errand", "job"];
+use registry::{CONTROLLERS, Counters, Histogram, Queue, Registry};
 
 const TRIGGERS: [Trigger; 4] = [Trigger::Now, Trigger::Once, Trigger::Request, Trigger::Config];
 const OUTCOMES: [Outcome; 4] = [Outcome::Succeeded, Outcome::Failed, Outcome::Cancelled, Outcome::Unknown];
@@ -77,35 +56,6 @@ pub struct ControllerMetrics {
     registry: Arc<Registry>,
     /// Its place among the controllers.
     at: usize,
-}
-
-/// A queue and its workers.
-#[derive(Debug, Default)]
-struct Queue {
-    depth: AtomicU64,
-    adds: AtomicU64,
-    retries: AtomicU64,
-    queue_time: Histogram,
-    work_time: Histogram,
-}
-
-#[derive(Debug)]
-struct Registry {
-    /// One a controller.
-    queues: [Queue; CONTROLLERS.len()],
-    trigger_to_job: Histogram,
-    /// Code; method, resource.
-    requests: Counters,
-    /// Controller, result.
-    reconciles: Counters,
-    /// Trigger, outcome.
-    runs: Counters,
-    /// Plural, reason.
-    restarts: Counters,
-    /// 0 if there is no election, else 1 and, as leader, 2.
-    leader: AtomicU8,
-    /// Hundredths of a second since 1970.
-    started: Option<u64>,
 }
 
 impl Default for Metrics {
@@ -207,50 +157,6 @@ impl ControllerMetrics {
         if matches!(result, Reconciled::Error | Reconciled::RequeueAfter) {
             self.own().retries.fetch_add(1, Ordering::Relaxed);
         }
-    }
-}
-
-/// Counters by labels; few, so they are searched from the front.
-#[derive(Debug, Default)]
-struct Counters(Mutex<Vec<Row>>);
-
-#[derive(Debug)]
-struct Row {
-    code: u16,
-    words: [&'static str; 2],
-    count: u64,
-}
-
-impl Counters {
-    fn add(&self, code: u16, words: [&'static str; 2], count: u64) {
-        let mut rows = self.lock();
-        match rows.iter_mut().find(|row| row.code == code && row.words == words) {
-            Some(row) => row.count += count,
-            None => rows.push(Row { code, words, count }),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Row>> {
-        // Plain numbers: a panic elsewhere does not spoil them.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Durations by size.
-#[derive(Debug, Default)]
-struct Histogram {
-    /// One a bucket, and one beyond them; not cumulative.
-    counts: [AtomicU64; BUCKETS.len() + 1],
-    /// Microseconds.
-    sum: AtomicU64,
-}
-
-impl Histogram {
-    fn record(&self, time: Duration) {
-        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BUCKETS.iter().position(|(bound, _)| micros <= *bound).unwrap_or(BUCKETS.len());
-        self.sum.fetch_add(micros, Ordering::Relaxed);
-        self.counts[bucket].fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::process::Process;
-use super::{BUCKETS, CONTROLLERS, Counters, Histogram, Queue, Registry, Row};
+use super::registry::{BUCKETS, CONTROLLERS, Counters, Histogram, Queue, Registry, Row};
 
 /// The one name with a code.
 const REQUESTS: &str = "rest_client_requests_total";
