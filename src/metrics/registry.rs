@@ -31,17 +31,24 @@ pub const CONTROLLERS: [&str; 2] = ["errand", "job"];
 /// A queue and its workers.
 #[derive(Debug, Default)]
 pub struct Queue {
+    /// Keys that wait.
     pub depth: AtomicU64,
+    /// How often a key came to wait.
     pub adds: AtomicU64,
+    /// How often one was put back.
     pub retries: AtomicU64,
+    /// How long they waited.
     pub queue_time: Histogram,
+    /// How long a worker had one.
     pub work_time: Histogram,
 }
 
+/// All numbers of a process.
 #[derive(Debug)]
 pub struct Registry {
     /// One a controller.
     pub queues: [Queue; CONTROLLERS.len()],
+    /// From a trigger to its Job.
     pub trigger_to_job: Histogram,
     /// Code; method, resource.
     pub requests: Counters,
@@ -61,14 +68,19 @@ pub struct Registry {
 #[derive(Debug, Default)]
 pub struct Counters(Mutex<Vec<Row>>);
 
+/// One counter.
 #[derive(Debug)]
 pub struct Row {
+    /// A status code, where the counters have one.
     pub code: u16,
+    /// Its labels.
     pub words: [&'static str; 2],
+    /// How often.
     pub count: u64,
 }
 
 impl Counters {
+    /// Counts; one that is new begins with `count`.
     pub fn add(&self, code: u16, words: [&'static str; 2], count: u64) {
         let mut rows = self.lock();
         match rows.iter_mut().find(|row| row.code == code && row.words == words) {
@@ -77,6 +89,7 @@ impl Counters {
         }
     }
 
+    /// To read them.
     pub fn lock(&self) -> MutexGuard<'_, Vec<Row>> {
         // Plain numbers: a panic elsewhere does not spoil them.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -93,6 +106,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
+    /// One more.
     pub fn record(&self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let bucket = BUCKETS.iter().position(|(bound, _)| micros <= *bound).unwrap_or(BUCKETS.len());

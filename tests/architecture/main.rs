@@ -12,6 +12,8 @@ mod words;
 
 /// Longest file of `src`, tests included, in lines.
 const LINES_MAX: usize = 700;
+/// Longest function of `src`, tests included, in lines.
+const FUNCTION_MAX: usize = 60;
 /// Crates of async runtimes, or that cannot do without one. `deny.toml` bans them too.
 const ASYNC_RUNTIMES: [&str; 7] = ["async-executor", "async-std", "futures-executor", "hyper", "mio", "smol", "tokio"];
 /// Files of which nothing is found out by asking a clock, and that say what they found by their value.
@@ -267,6 +269,28 @@ fn no_file_is_too_long() {
         (lines > LINES_MAX).then(|| format!("src/{name}: {lines} lines"))
     };
     assert_none(&format!("more than {LINES_MAX} lines"), &sources().into_iter().filter_map(long).collect::<Vec<_>>());
+}
+
+#[test]
+fn no_function_is_too_long() {
+    let mut long = Vec::new();
+    for (name, text) in sources() {
+        let lines: Vec<&str> = text.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let code = line.trim_start();
+            let is_function = code
+                .strip_prefix("pub")
+                .map_or(code, |rest| rest.trim_start_matches(|letter| letter != ' '))
+                .trim_start()
+                .starts_with("fn ");
+            let end = format!("{}}}", &line[..line.len() - code.len()]);
+            let length = lines[at..].iter().position(|line| *line == end).map_or(0, |last| last + 1);
+            if is_function && !code.ends_with(';') && length > FUNCTION_MAX {
+                long.push(format!("src/{name}:{}: {length} lines", at + 1));
+            }
+        }
+    }
+    assert_none(&format!("functions of more than {FUNCTION_MAX} lines"), &long);
 }
 
 /// The requests that only read; a new one has to be named here.
