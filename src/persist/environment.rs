@@ -6,9 +6,10 @@ use std::time::Duration;
 use crate::api::{ObjectKey, SIDECAR_OUTPUT_ROOT, Uid};
 use crate::contract::plan::{PLAN_VARIABLE, POD_NAME_VARIABLE, POD_NAMESPACE_VARIABLE, POD_UID_VARIABLE, Plan, text_of};
 
-use super::leave::OUTAGE_LIMIT;
-use super::retry::REFUSED_LIMIT;
-
+/// How long final answers (403, 422 and the like) are retried: someone may be setting up rights or quota just now.
+pub const REFUSED_LIMIT: Duration = Duration::from_secs(60);
+/// How long a look is good for, and how long nothing may be heard until that counts as an outage.
+pub const OUTAGE_LIMIT: Duration = Duration::from_secs(30);
 /// Set by Kubernetes in every container of an Indexed Job's pod.
 const COMPLETION_INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";
 /// For tests: where the report goes.

@@ -14,9 +14,6 @@ use crate::moment::Moment;
 
 use super::api::Api;
 
-/// How long a look is good for, and how long nothing may be heard until that counts as an outage.
-pub const OUTAGE_LIMIT: Duration = Duration::from_secs(30);
-
 /// Containers that end within this time of a look have ended together.
 const TOGETHER: Duration = Duration::from_secs(1);
 

@@ -16,9 +16,8 @@ use crate::kube::{Client, Error, Request};
 use crate::threads::Thread;
 
 use super::environment::Environment;
-use super::retry::{Backoff, Patience};
-use super::run::Event;
-use super::write::Failure;
+use super::messages::Event;
+use super::retry::{Backoff, Failure, Patience};
 
 /// The server is asked to end the watch after this many seconds: below 240, after which idle flows are dropped silently.
 const TIMEOUT_SECONDS: u32 = 200;

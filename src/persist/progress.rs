@@ -10,7 +10,7 @@ use crate::contract::report::{OutputError, OutputErrorReason, Report};
 
 use super::decide::{Verdict, decide};
 use super::expect::{count_containers, observe};
-use super::store::{Ended, Outcome};
+use super::messages::{Ended, Outcome};
 
 /// Mapped containers on their way.
 #[derive(Debug)]

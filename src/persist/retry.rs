@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::write::Failure;
-use crate::kube::Answer;
+use crate::kube::{Answer, Error};
 use crate::queue;
 use crate::watch::Jitter;
 
@@ -13,11 +12,18 @@ const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 /// Longest wait that a server may ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(60);
-/// How long final answers (403, 422 and the like) are retried: someone may be setting up rights or quota just now.
-pub const REFUSED_LIMIT: Duration = Duration::from_secs(60);
 /// How long 401 is retried: the token comes from the operator, which may be away for an upgrade, and takes up to 90 s to reach the
 /// pod. An admission webhook that cannot be reached may be away for one as well.
 const OUTAGE_LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// Why an attempt did not get through.
+#[derive(Debug)]
+pub enum Failure {
+    /// The API server's answer, or none.
+    Call(Error),
+    /// Something in the way that may go.
+    InTheWay(String),
+}
 
 /// Growing waits with jitter, so that many sidecars do not ask at the same moment.
 #[derive(Debug)]
@@ -80,9 +86,9 @@ impl Patience {
 
 #[cfg(test)]
 mod tests {
+    use super::super::environment::REFUSED_LIMIT;
     use super::*;
     use crate::api::{Resource, Status};
-    use crate::kube::Error;
 
     fn answered(code: u16, status: Status) -> Failure {
         Failure::Call(Error::Status { verb: "create", resource: Resource::SECRETS, code, status: Box::new(status), retry_after: None })

@@ -4,7 +4,7 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
@@ -15,11 +15,13 @@ use crate::until::Until;
 
 use super::api::KubeApi;
 use super::environment::Environment;
+use super::messages::{Event, Order};
 use super::pod_watch::PodWatch;
 use super::retry::Backoff;
-use super::run::{Channels, Ending, Event, Files, Finish, refuse, run_loop, stopped_early};
+use super::run::{Ending, Finish, refuse, run_loop, stopped_early};
 use super::store::Store;
 use super::storer::run_storer;
+use super::unseen::Files;
 
 /// Largest answer, in bytes: a Secret, or a page of metadata.
 const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
@@ -29,6 +31,22 @@ const THREADS_LIMIT: Duration = Duration::from_millis(200);
 const THREADS_LOOK: Duration = Duration::from_millis(2);
 /// How long a missing or half-written credential is waited for: its volume may be changing just now.
 const CREDENTIAL_LIMIT: Duration = Duration::from_secs(60);
+/// Events on their way to the loop; it never waits for anyone, so little room is enough.
+const EVENTS: usize = 32;
+
+/// Channels between the loop and its threads.
+pub(super) struct Channels {
+    pub events: (Sender<Event>, Receiver<Event>),
+    pub orders: (Sender<Order>, Receiver<Order>),
+    pub panics: (Sender<&'static str>, Receiver<&'static str>),
+}
+
+impl Channels {
+    pub fn new() -> Self {
+        // Orders are one for each container and one more, so that channel needs no limit.
+        Self { events: bounded(EVENTS), orders: unbounded(), panics: bounded(1) }
+    }
+}
 
 /// The sidecar with everything real.
 pub(super) fn run_all(environment: &Environment) -> Finish {
@@ -144,5 +162,5 @@ fn seed_bytes(uid: &str) -> [u8; 8] {
 }
 
 #[cfg(test)]
-#[path = "run_tests.rs"]
+#[path = "start_tests.rs"]
 mod tests;

@@ -17,36 +17,15 @@ use super::api::Api;
 use super::decide::Fault;
 use super::environment::Environment;
 use super::leave::{Leave, NoLeave, Over};
+use super::messages::{Ended, Outcome};
 use super::read::{read_file, read_log};
-use super::retry::{Backoff, Patience};
+use super::retry::{Backoff, Failure, Patience};
 use super::secrets::Desired;
 use super::versions::{Found, Numbers};
-use super::write::{Above, Attempt, Failure, Step, attempt};
+use super::write::{Above, Attempt, Step, attempt};
 
 /// How often a log that ends too early is read again: the node may not have written all of it yet. About 1 s with the waits.
 const LOG_LOOKS: u32 = 2;
-
-/// What came of it; sent to the loop.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// A Secret holds the output.
-    Stored(StoredSecret),
-    /// An output is not stored and will not be.
-    Failed(OutputError),
-    /// Nothing is left to do for this container.
-    Finished(String),
-}
-
-/// Output of a container that has ended for good.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// Name of the container.
-    pub container: String,
-    /// It failed: what is not there or not valid is no error.
-    pub lenient: bool,
-    /// Documents that a file may hold.
-    pub documents: usize,
-}
 
 /// The work of the store.
 pub struct Store<A> {

@@ -5,17 +5,8 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 
 use super::api::Api;
-use super::run::Event;
-use super::store::{Ended, Outcome, Store};
-
-/// What the loop tells the thread. Its end of the channel closed means: stop.
-#[derive(Debug)]
-pub enum Order {
-    /// Store the output of this container.
-    Store(Ended),
-    /// Try everything once more, now, and then give up.
-    Hurry,
-}
+use super::messages::{Event, Order, Outcome};
+use super::store::Store;
 
 /// Works until the orders end.
 pub fn run_storer<A: Api>(mut store: Store<A>, orders: &Receiver<Order>, events: &Sender<Event>) {

@@ -5,9 +5,10 @@
 
 use crate::contract::plan::Plan;
 use crate::contract::version::{version_name, version_of};
-use crate::kube::{Answer, Error};
+use crate::kube::Answer;
 
 use super::api::Api;
+use super::retry::Failure;
 use super::secrets::{Desired, Existing, decide_existing, foreign_writer};
 use super::versions;
 
@@ -56,15 +57,6 @@ pub enum Attempt {
     Occupied,
     /// Perhaps later.
     Failed(Failure),
-}
-
-/// Why an attempt did not get through.
-#[derive(Debug)]
-pub enum Failure {
-    /// The API server's answer, or none.
-    Call(Error),
-    /// Something in the way that may go.
-    InTheWay(String),
 }
 
 /// Tries to store one Secret. `step` is where the next attempt has to begin.

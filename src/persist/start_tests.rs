@@ -13,7 +13,7 @@ use crate::kube::Method;
 use crate::kube::config::Auth;
 use crate::kube::scripted::TempDir;
 use crate::kube::transport::{HttpRequest, HttpResponse, Transport, TransportError, TransportErrorKind};
-use crate::persist::store::Outcome;
+use crate::persist::messages::Outcome;
 
 use super::*;
 

@@ -1,0 +1,58 @@
+//! Says in the log when a mapped file is there. Not for what is stored: that counts once its container has ended.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, never, tick};
+
+use super::environment::Environment;
+use super::files;
+use super::inotify::FileWatch;
+use super::messages::Event;
+
+/// Looking for new files where inotify is not to be had.
+const POLL: Duration = Duration::from_secs(2);
+
+/// Files that have not been seen yet, for the log only.
+pub(super) struct Files {
+    /// Kept for its drop, which ends the watch.
+    watch: Option<FileWatch>,
+    /// When to look, without inotify.
+    pub ticks: Receiver<Instant>,
+    unseen: BTreeSet<(String, String)>,
+}
+
+impl Files {
+    /// Hears of new files by inotify, or else by looking now and then.
+    pub fn start(environment: &Environment, events: &Sender<Event>, panics: &Sender<&'static str>) -> Self {
+        // Containers of which only the log is output have no folder.
+        let containers = || environment.plan.containers.iter().filter(|(_, plan)| !plan.files.is_empty());
+        let mut unseen = BTreeSet::new();
+        unseen.extend(containers().flat_map(|(name, plan)| plan.files.keys().map(|file| (name.clone(), file.clone()))));
+        let sender = events.clone();
+        // With a full channel there is a look to come anyway.
+        let look = move || !matches!(sender.try_send(Event::Look), Err(TrySendError::Disconnected(_)));
+        match FileWatch::start(&environment.root, containers().map(|(name, _)| name), panics, look) {
+            Ok(watch) => Self { watch: Some(watch), ticks: never(), unseen },
+            Err(error) => {
+                log::warn!("inotify is not available, looking for files every 2 s: error={error}");
+                Self { watch: None, ticks: tick(POLL), unseen }
+            }
+        }
+    }
+
+    /// Looks for those that have not been seen yet.
+    pub fn look(&mut self, environment: &Environment) {
+        self.unseen.retain(|(container, file)| {
+            let is_there = files::is_there(&environment.root, container, file);
+            if is_there {
+                log::info!("output file is there: container={container} file={file}");
+            }
+            !is_there
+        });
+        if self.unseen.is_empty() {
+            self.watch = None;
+            self.ticks = never();
+        }
+    }
+}
