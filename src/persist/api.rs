@@ -12,10 +12,10 @@ use crate::kube::{Client, Request, Result};
 use crate::moment::Moment;
 use crate::until::Until;
 
+use super::bodies::{ChangedSecret, LiveSecret, NewSecret};
 use super::environment::Environment;
 use super::files::FILE_LIMIT;
 use super::pod_watch::first_pod;
-use super::secrets::{ChangedSecret, LiveSecret, NewSecret};
 use super::versions::{Found, note};
 
 /// Longest silence while the pod's state is asked for.

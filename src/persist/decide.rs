@@ -1,10 +1,6 @@
 //! What to do with a container's output once its state is known (pure).
 
-use crate::contract::report::OutputErrorReason;
-
-use super::document::DocumentError;
 use super::expect::Seen;
-use super::files::FileError;
 
 /// What to do about one container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,51 +28,6 @@ pub fn decide(seen: Seen, write_on_failure: bool) -> Verdict {
         Seen::Ended(end) if end.exit_code != 0 && !write_on_failure => Verdict::Nothing,
         Seen::Ended(end) => {
             Verdict::Read { lenient: end.exit_code != 0, documents: usize::try_from(end.restarts).unwrap_or(usize::MAX).saturating_add(1) }
-        }
-    }
-}
-
-/// Why a file's content cannot be stored.
-#[derive(Debug)]
-pub enum Fault {
-    /// It cannot be read.
-    File(FileError),
-    /// Its content is wrong.
-    Document(DocumentError),
-    /// The content of a log is wrong.
-    Log(DocumentError),
-    /// A log is larger than a file may be.
-    LogTooLarge,
-    /// Name, labels or annotations of its Secret break a rule.
-    Rule(String),
-    /// The name of its Secret belongs to something else, whether that is there or not.
-    Taken(String),
-}
-
-impl Fault {
-    /// The word for programs.
-    pub fn reason(&self) -> OutputErrorReason {
-        if let Self::Taken(_) = self { OutputErrorReason::OutputConflict } else { OutputErrorReason::OutputInvalid }
-    }
-}
-
-impl std::fmt::Display for Fault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::File(error) => error.fmt(f),
-            Self::Document(error) => error.fmt(f),
-            // Whoever reads this may not have thought of what else the container prints.
-            Self::Log(error) => {
-                match error {
-                    DocumentError::Trailing { line, column, documents: _ } => {
-                        write!(f, "its log: trailing data at line {line} column {column}")?;
-                    }
-                    error => write!(f, "its log: {error}")?,
-                }
-                f.write_str("; with namePrefix all that a container prints has to be one JSON object")
-            }
-            Self::LogTooLarge => write!(f, "its log: {}", FileError::TooLarge),
-            Self::Rule(text) | Self::Taken(text) => f.write_str(text),
         }
     }
 }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use crate::contract::plan::Plan;
 
 use super::data::Data;
-use super::decide::Fault;
+use super::desired::{Desired, Marks, Source};
 use super::document;
+use super::fault::Fault;
 use super::files;
-use super::secrets::{Desired, Marks, Source, base_name, check_free};
+use super::names::{base_name, check_free};
 
 /// Reads and checks one file. Any error means that nothing of the file is stored.
 pub fn read_file(

@@ -14,13 +14,13 @@ use crate::contract::report::{OutputError, OutputErrorReason, StoredSecret};
 use crate::kube::Error;
 
 use super::api::Api;
-use super::decide::Fault;
+use super::desired::Desired;
 use super::environment::Environment;
+use super::fault::Fault;
 use super::leave::{Leave, NoLeave, Over};
 use super::messages::{Ended, Outcome};
 use super::read::{read_file, read_log};
 use super::retry::{Backoff, Failure, Patience};
-use super::secrets::Desired;
 use super::versions::{Found, Numbers};
 use super::write::{Above, Attempt, Step, attempt};
 

@@ -7,12 +7,13 @@ use std::rc::Rc;
 
 use serde_json::{Value, json};
 
-use super::super::secrets::{ChangedSecret, LiveSecret, NewSecret};
-use super::super::versions::note;
-use super::*;
 use crate::api::{ANNOTATION_WRITTEN_BY, LABEL_CONTAINER_NAME, LABEL_SECRET_KIND, LABEL_SECRET_VERSION, QuarksJobHead, Resource, Status};
 use crate::kube::Result;
 use crate::moment::Moment;
+
+use super::super::bodies::{ChangedSecret, LiveSecret, NewSecret};
+use super::super::versions::note;
+use super::*;
 
 #[cfg(test)]
 #[path = "store_writers_tests.rs"]

@@ -12,8 +12,9 @@ use crate::api::{
 use crate::contract::plan::Plan;
 use crate::contract::version::{VERSIONED_KIND, version_name, version_of};
 
+use super::bodies::{LiveMeta, LiveSecret, NewMeta, NewSecret};
+use super::desired::{Desired, is_within};
 use super::rules;
-use super::secrets::{Desired, LiveMeta, LiveSecret, NewMeta, NewSecret, is_within};
 
 /// Value of the annotation that says where a version came from, as the original wrote it.
 const SOURCE_DESCRIPTION: &str = "created by quarksJob";
@@ -109,7 +110,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::super::data::Data;
-    use super::super::secrets::Marks;
+    use super::super::desired::Marks;
     use super::*;
     use crate::api::LONGEST_VERSION;
 

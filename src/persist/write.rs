@@ -8,8 +8,9 @@ use crate::contract::version::{version_name, version_of};
 use crate::kube::Answer;
 
 use super::api::Api;
+use super::desired::Desired;
+use super::existing::{Existing, decide_existing, foreign_writer};
 use super::retry::Failure;
-use super::secrets::{Desired, Existing, decide_existing, foreign_writer};
 use super::versions;
 
 /// Rounds of read and write within one attempt, when others keep changing the same Secret.

@@ -1,0 +1,53 @@
+//! Why a file or log is not stored, and what is said of it.
+
+use std::fmt;
+
+use crate::contract::report::OutputErrorReason;
+
+use super::document::DocumentError;
+use super::files::FileError;
+
+/// Why a file's content cannot be stored.
+#[derive(Debug)]
+pub enum Fault {
+    /// It cannot be read.
+    File(FileError),
+    /// Its content is wrong.
+    Document(DocumentError),
+    /// The content of a log is wrong.
+    Log(DocumentError),
+    /// A log is larger than a file may be.
+    LogTooLarge,
+    /// Name, labels or annotations of its Secret break a rule.
+    Rule(String),
+    /// The name of its Secret belongs to something else, whether that is there or not.
+    Taken(String),
+}
+
+impl Fault {
+    /// The word for programs.
+    pub fn reason(&self) -> OutputErrorReason {
+        if let Self::Taken(_) = self { OutputErrorReason::OutputConflict } else { OutputErrorReason::OutputInvalid }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(error) => error.fmt(f),
+            Self::Document(error) => error.fmt(f),
+            // Whoever reads this may not have thought of what else the container prints.
+            Self::Log(error) => {
+                match error {
+                    DocumentError::Trailing { line, column, documents: _ } => {
+                        write!(f, "its log: trailing data at line {line} column {column}")?;
+                    }
+                    error => write!(f, "its log: {error}")?,
+                }
+                f.write_str("; with namePrefix all that a container prints has to be one JSON object")
+            }
+            Self::LogTooLarge => write!(f, "its log: {}", FileError::TooLarge),
+            Self::Rule(text) | Self::Taken(text) => f.write_str(text),
+        }
+    }
+}
