@@ -12,8 +12,8 @@ use crate::api::{JobEnd, Outcome, PodReport};
 use crate::contract::report::{OutputError, OutputErrorReason, REPORT_LIMIT, Report, ReportError, StoredSecret};
 use crate::rules::verdict::verdict;
 
-use super::data::Data;
-use super::document::{DocumentError, is_secret_key, parse, parse_fan_out};
+use super::input::document::{DocumentError, is_secret_key, parse, parse_fan_out};
+use super::secret::data::Data;
 
 /// Seeds that found something once, and two more. 1: a report that counts errors and names none was a success to the operator.
 const KEPT: [u64; 3] = [1, 2, 0x5eed];

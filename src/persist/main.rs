@@ -10,7 +10,7 @@ use log::LevelFilter;
 use crate::log::Format;
 
 use super::environment::{Environment, termination_log};
-use super::run::{Ending, Finish, refuse};
+use super::main_loop::{Ending, Finish, refuse};
 use super::start::run_all;
 
 /// Exit code after SIGTERM with output that is not stored: 128 + 15.

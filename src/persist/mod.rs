@@ -1,37 +1,20 @@
 //! The sidecar `quarks-job persist-output`: stores what the containers of a pod wrote as Secrets.
 //!
-//! `plan` and `report` are the two ends of the contract with the operator. Not for the run's outcome: the operator decides it.
+//! `contract::plan` and `contract::report` are its two ends towards the operator. Not for the run's outcome: the operator decides it.
 
-mod api;
-mod bodies;
-mod data;
-mod decide;
-mod desired;
-mod document;
 mod environment;
-mod existing;
-mod expect;
-mod fault;
-mod files;
 #[cfg(test)]
 mod fuzz_tests;
-mod inotify;
-mod leave;
+mod input;
 mod main;
+mod main_loop;
 mod messages;
-mod names;
-mod pod_watch;
+mod pod;
 mod progress;
-mod read;
 mod retry;
-mod rules;
-mod run;
+mod secret;
 mod start;
 mod store;
-mod storer;
-mod unseen;
-mod versions;
-mod write;
 
-pub(crate) use api::each_version;
 pub use main::main;
+pub(crate) use store::api::each_version;

@@ -8,9 +8,9 @@ use crate::api::{Pod, Uid};
 use crate::contract::plan::Plan;
 use crate::contract::report::{OutputError, OutputErrorReason, Report};
 
-use super::decide::{Verdict, decide};
-use super::expect::{count_containers, observe};
 use super::messages::{Ended, Outcome};
+use super::pod::decide::{Verdict, decide};
+use super::pod::expect::{count_containers, observe};
 
 /// Mapped containers on their way.
 #[derive(Debug)]

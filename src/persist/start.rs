@@ -13,15 +13,15 @@ use crate::kube::{Client, ClientOptions, Config};
 use crate::threads::Thread;
 use crate::until::Until;
 
-use super::api::KubeApi;
 use super::environment::Environment;
+use super::input::unseen::Files;
+use super::main_loop::{Ending, Finish, refuse, run_loop, stopped_early};
 use super::messages::{Event, Order};
-use super::pod_watch::PodWatch;
+use super::pod::watch::PodWatch;
 use super::retry::Backoff;
-use super::run::{Ending, Finish, refuse, run_loop, stopped_early};
-use super::store::Store;
-use super::storer::run_storer;
-use super::unseen::Files;
+use super::store::api::KubeApi;
+use super::store::tasks::Store;
+use super::store::thread::run_storer;
 
 /// Largest answer, in bytes: a Secret, or a page of metadata.
 const ANSWER_LIMIT: usize = 16 * 1024 * 1024;

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::contract::plan::Plan;
+use crate::persist::secret::data::Data;
+use crate::persist::secret::desired::{Desired, Marks, Source};
+use crate::persist::secret::names::{base_name, check_free};
 
-use super::data::Data;
-use super::desired::{Desired, Marks, Source};
 use super::document;
 use super::fault::Fault;
 use super::files;
-use super::names::{base_name, check_free};
 
 /// Reads and checks one file. Any error means that nothing of the file is stored.
 pub fn read_file(

@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use crate::api::{ANNOTATION_WRITTEN_BY, LABEL_CONTAINER_NAME, LABEL_SECRET_KIND, LABEL_SECRET_VERSION, QuarksJobHead, Resource, Status};
 use crate::kube::Result;
 use crate::moment::Moment;
+use crate::persist::secret::bodies::{ChangedSecret, LiveSecret, NewSecret};
+use crate::persist::secret::versions::note;
 
-use super::super::bodies::{ChangedSecret, LiveSecret, NewSecret};
-use super::super::versions::note;
 use super::*;
 
 #[cfg(test)]
-#[path = "store_writers_tests.rs"]
+#[path = "tasks_writers_tests.rs"]
 mod writers;
 
 const CANARY: &str = "CANARY-s3cr3t";

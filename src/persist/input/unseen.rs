@@ -5,16 +5,17 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, never, tick};
 
-use super::environment::Environment;
+use crate::persist::environment::Environment;
+use crate::persist::messages::Event;
+
 use super::files;
 use super::inotify::FileWatch;
-use super::messages::Event;
 
 /// Looking for new files where inotify is not to be had.
 const POLL: Duration = Duration::from_secs(2);
 
 /// Files that have not been seen yet, for the log only.
-pub(super) struct Files {
+pub struct Files {
     /// Kept for its drop, which ends the watch.
     watch: Option<FileWatch>,
     /// When to look, without inotify.

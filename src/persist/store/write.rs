@@ -6,12 +6,12 @@
 use crate::contract::plan::Plan;
 use crate::contract::version::{version_name, version_of};
 use crate::kube::Answer;
+use crate::persist::retry::Failure;
+use crate::persist::secret::desired::Desired;
+use crate::persist::secret::existing::{Existing, decide_existing, foreign_writer};
+use crate::persist::secret::versions;
 
 use super::api::Api;
-use super::desired::Desired;
-use super::existing::{Existing, decide_existing, foreign_writer};
-use super::retry::Failure;
-use super::versions;
 
 /// Rounds of read and write within one attempt, when others keep changing the same Secret.
 const ROUNDS: u32 = 8;

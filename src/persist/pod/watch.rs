@@ -13,11 +13,10 @@ use crate::api::{ObjectKey, Pod, Resource, ResourceVersion};
 use crate::kube::frames::Frames;
 use crate::kube::objects::{Decode, Frame, Skipped};
 use crate::kube::{Client, Error, Request};
+use crate::persist::environment::Environment;
+use crate::persist::messages::Event;
+use crate::persist::retry::{Backoff, Failure, Patience};
 use crate::threads::Thread;
-
-use super::environment::Environment;
-use super::messages::Event;
-use super::retry::{Backoff, Failure, Patience};
 
 /// The server is asked to end the watch after this many seconds: below 240, after which idle flows are dropped silently.
 const TIMEOUT_SECONDS: u32 = 200;
@@ -214,5 +213,5 @@ fn meaning(frame: Frame<Box<Pod>>) -> Result<Heard, String> {
 }
 
 #[cfg(test)]
-#[path = "pod_watch_tests.rs"]
+#[path = "watch_tests.rs"]
 mod tests;

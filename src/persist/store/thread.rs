@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 
+use crate::persist::messages::{Event, Order, Outcome};
+
 use super::api::Api;
-use super::messages::{Event, Order, Outcome};
-use super::store::Store;
+use super::tasks::Store;
 
 /// Works until the orders end.
 pub fn run_storer<A: Api>(mut store: Store<A>, orders: &Receiver<Order>, events: &Sender<Event>) {

@@ -10,13 +10,12 @@ use crate::contract::version::VERSIONED_KIND;
 use crate::kube::pages::{Listed, list_all};
 use crate::kube::{Client, Request, Result};
 use crate::moment::Moment;
+use crate::persist::environment::Environment;
+use crate::persist::input::files::FILE_LIMIT;
+use crate::persist::pod::watch::first_pod;
+use crate::persist::secret::bodies::{ChangedSecret, LiveSecret, NewSecret};
+use crate::persist::secret::versions::{Found, note};
 use crate::until::Until;
-
-use super::bodies::{ChangedSecret, LiveSecret, NewSecret};
-use super::environment::Environment;
-use super::files::FILE_LIMIT;
-use super::pod_watch::first_pod;
-use super::versions::{Found, note};
 
 /// Longest silence while the pod's state is asked for.
 const POD_LOOK: Duration = Duration::from_secs(10);
@@ -146,11 +145,11 @@ mod tests {
 
     use serde_json::json;
 
-    use super::super::versions::Numbers;
     use super::*;
     use crate::kube::config::Auth;
     use crate::kube::scripted::{Reply, Script};
     use crate::kube::{Answer, ClientOptions};
+    use crate::persist::secret::versions::Numbers;
 
     fn api(script: &Script) -> KubeApi {
         let client = Client::with_transport(Arc::new(script.clone()), &Auth::None, ClientOptions::default());

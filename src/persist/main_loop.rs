@@ -7,9 +7,9 @@ use crossbeam_channel::{Receiver, Sender, after, never, select};
 use crate::contract::report::{OutputError, OutputErrorReason, REPORT_LIMIT, Report};
 
 use super::environment::Environment;
+use super::input::unseen::Files;
 use super::messages::{Event, Order};
 use super::progress::Progress;
-use super::unseen::Files;
 
 /// From SIGTERM to the loop's end: the promise is 2 s for everything, with threads to end and the report to write.
 const STOP_LIMIT: Duration = Duration::from_millis(1500);

@@ -12,16 +12,16 @@ use std::time::{Duration, Instant};
 use crate::contract::plan::{ContainerPlan, Plan};
 use crate::contract::report::{OutputError, OutputErrorReason, StoredSecret};
 use crate::kube::Error;
+use crate::persist::environment::Environment;
+use crate::persist::input::fault::Fault;
+use crate::persist::input::read::{read_file, read_log};
+use crate::persist::messages::{Ended, Outcome};
+use crate::persist::retry::{Backoff, Failure, Patience};
+use crate::persist::secret::desired::Desired;
+use crate::persist::secret::versions::{Found, Numbers};
 
 use super::api::Api;
-use super::desired::Desired;
-use super::environment::Environment;
-use super::fault::Fault;
 use super::leave::{Leave, NoLeave, Over};
-use super::messages::{Ended, Outcome};
-use super::read::{read_file, read_log};
-use super::retry::{Backoff, Failure, Patience};
-use super::versions::{Found, Numbers};
 use super::write::{Above, Attempt, Step, attempt};
 
 /// How often a log that ends too early is read again: the node may not have written all of it yet. About 1 s with the waits.
@@ -300,5 +300,5 @@ fn fields(origin: &Origin) -> String {
 }
 
 #[cfg(test)]
-#[path = "store_tests.rs"]
+#[path = "tasks_tests.rs"]
 mod tests;

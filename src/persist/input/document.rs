@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::data::{Append, Data, encode};
+use crate::persist::secret::data::{Append, Data, encode};
 
 /// What Kubernetes takes in one Secret: the sum of its values' lengths, in bytes.
 pub const SECRET_LIMIT: usize = 1024 * 1024;

@@ -1,0 +1,9 @@
+//! Outputs become Secrets: what is still to be done, one attempt, whether this run may write at all, and the calls.
+//!
+//! `thread` has the thread, `tasks` what it works on. Not for what a Secret shall be: see `secret`.
+
+pub mod api;
+mod leave;
+pub mod tasks;
+pub mod thread;
+mod write;
