@@ -108,6 +108,11 @@ pub(super) fn run_loop(
             break;
         }
     }
+    finish(progress, state)
+}
+
+/// What is reported, by the state in which the loop ended.
+fn finish(progress: Progress, state: State) -> Finish {
     let limit = progress.report_limit();
     match state {
         State::Crashed => Finish { report: progress.into_report(""), limit, ending: Ending::Crashed },
