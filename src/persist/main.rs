@@ -10,7 +10,7 @@ use log::LevelFilter;
 use crate::log::Format;
 
 use super::environment::{Environment, termination_log};
-use super::main_loop::{Ending, Finish, refuse};
+use super::main_loop::{ExitReason, Finish, refuse};
 use super::start::run_all;
 
 /// Exit code after SIGTERM with output that is not stored: 128 + 15.
@@ -28,7 +28,7 @@ pub fn main() -> ExitCode {
         Err(text) => refuse(text),
     };
     let Finish { report, limit, ending } = finish;
-    if ending == Ending::Crashed {
+    if ending == ExitReason::Crashed {
         return ExitCode::from(PANICKED);
     }
     let text = report.encode_within(limit);
@@ -37,7 +37,7 @@ pub fn main() -> ExitCode {
     if let Err(error) = write_report(&termination_log(&variable), &text) {
         log::error!("report not written: error={error}");
     }
-    if ending == Ending::Stopped && !report.is_success() { ExitCode::from(STOPPED) } else { ExitCode::SUCCESS }
+    if ending == ExitReason::Stopped && !report.is_success() { ExitCode::from(STOPPED) } else { ExitCode::SUCCESS }
 }
 
 /// The operator passes its own level on.

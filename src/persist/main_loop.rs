@@ -1,4 +1,4 @@
-//! The sidecar's loop: the pod's state, new files, the store's outcomes and SIGTERM come in; the report goes out.
+//! The sidecar's loop: the pod's state, new files, the store's events and SIGTERM come in; the report goes out.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::contract::report::{OutputError, OutputErrorReason, REPORT_LIMIT, Repo
 
 use super::environment::Environment;
 use super::input::unseen::Files;
-use super::messages::{Event, Order};
+use super::messages::{LoopEvent, StoreCommand};
 use super::progress::Progress;
 
 /// From SIGTERM to the loop's end: the promise is 2 s for everything, with threads to end and the report to write.
@@ -19,7 +19,7 @@ const UNSEEN: &str = "the pod was stopped before the container was seen to end a
 
 /// What ended the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum ExitReason {
     /// Nothing is left to do.
     Done,
     /// The pod is being stopped.
@@ -36,7 +36,7 @@ pub struct Finish {
     /// Bytes that the report may have.
     pub limit: usize,
     /// What ended it.
-    pub ending: Ending,
+    pub ending: ExitReason,
 }
 
 /// The end when the sidecar cannot even begin. A retry would find the same.
@@ -44,21 +44,21 @@ pub(super) fn refuse(message: String) -> Finish {
     log::error!("output cannot be stored: error={message:?}");
     let (container, file) = (String::new(), String::new());
     let error = OutputError { reason: OutputErrorReason::OutputNotStored, container, file, message };
-    Finish { report: Report { errors: vec![error], ..Report::default() }, limit: REPORT_LIMIT, ending: Ending::Done }
+    Finish { report: Report { errors: vec![error], ..Report::default() }, limit: REPORT_LIMIT, ending: ExitReason::Done }
 }
 
 /// The end when the pod is stopped before anything was seen.
 pub(super) fn stopped_early(environment: &Environment) -> Finish {
     let progress = Progress::new(&environment.plan, environment.pod_uid.clone());
-    Finish { limit: progress.report_limit(), report: progress.into_report(UNSEEN), ending: Ending::Stopped }
+    Finish { limit: progress.report_limit(), report: progress.into_report(UNSEEN), ending: ExitReason::Stopped }
 }
 
 /// Runs until everything mapped is done, or the pod is stopped and its time is up.
 pub(super) fn run_loop(
     environment: &Environment,
-    events: &Receiver<Event>,
+    events: &Receiver<LoopEvent>,
     panics: &Receiver<&'static str>,
-    orders: &Sender<Order>,
+    commands: &Sender<StoreCommand>,
     mut files: Files,
 ) -> Finish {
     let mut progress = Progress::new(&environment.plan, environment.pod_uid.clone());
@@ -71,7 +71,7 @@ pub(super) fn run_loop(
                 // All threads are gone: nothing more will be heard.
                 Err(_) => break,
             },
-            recv(files.ticks) -> _ => Event::Look,
+            recv(files.ticks) -> _ => LoopEvent::Look,
             recv(deadline) -> _ => break,
             recv(panics) -> name => match name {
                 Ok(name) => {
@@ -83,25 +83,25 @@ pub(super) fn run_loop(
             },
         };
         match (event, &state) {
-            (Event::Pod(pod), _) => {
+            (LoopEvent::Pod(pod), _) => {
                 for ended in progress.on_pod(&pod) {
                     // The storer lives as long as this end of its channel.
-                    let _ = orders.send(Order::Store(ended));
+                    let _ = commands.send(StoreCommand::Store(ended));
                 }
             }
-            (Event::Outcome(outcome), _) => progress.on_outcome(outcome),
-            (Event::Look, _) => files.look(environment),
-            (Event::Blind(text), State::Watching) => {
+            (LoopEvent::Store(event), _) => progress.on_event(event),
+            (LoopEvent::Look, _) => files.look(environment),
+            (LoopEvent::Blind(text), State::Watching) => {
                 log::error!("pod cannot be watched: error={text:?}");
                 state = State::Blind(text);
             }
-            (Event::Stop, State::Watching | State::Blind(_)) => {
+            (LoopEvent::Stop, State::Watching | State::Blind(_)) => {
                 log::info!("stopping: storing={}", progress.is_storing());
-                let _ = orders.send(Order::Hurry);
+                let _ = commands.send(StoreCommand::Hurry);
                 deadline = after(STOP_LIMIT);
                 state = State::Stopping(Instant::now());
             }
-            (Event::Blind(_) | Event::Stop, _) => {}
+            (LoopEvent::Blind(_) | LoopEvent::Stop, _) => {}
         }
         // What is being stored is still stored; nothing else will be seen to end.
         if !matches!(state, State::Watching) && !progress.is_storing() {
@@ -115,13 +115,13 @@ pub(super) fn run_loop(
 fn finish(progress: Progress, state: State) -> Finish {
     let limit = progress.report_limit();
     match state {
-        State::Crashed => Finish { report: progress.into_report(""), limit, ending: Ending::Crashed },
-        State::Watching => Finish { report: progress.into_report("the sidecar ended early"), limit, ending: Ending::Done },
-        State::Blind(text) => Finish { report: progress.into_report(&text), limit, ending: Ending::Done },
+        State::Crashed => Finish { report: progress.into_report(""), limit, ending: ExitReason::Crashed },
+        State::Watching => Finish { report: progress.into_report("the sidecar ended early"), limit, ending: ExitReason::Done },
+        State::Blind(text) => Finish { report: progress.into_report(&text), limit, ending: ExitReason::Done },
         State::Stopping(since) => {
             log::debug!("stopped: took_ms={}", since.elapsed().as_millis());
             let report = progress.into_report(UNSEEN);
-            Finish { report, limit, ending: Ending::Stopped }
+            Finish { report, limit, ending: ExitReason::Stopped }
         }
     }
 }

@@ -1,11 +1,11 @@
-//! What the sidecar's threads say to each other: everything to the loop is an event, and the storer gets orders.
+//! What the sidecar's threads say to each other: everything to the loop is an event, and the storer gets commands.
 
 use crate::api::Pod;
 use crate::contract::report::{OutputError, StoredSecret};
 
 /// Everything that the loop hears of.
 #[derive(Debug)]
-pub enum Event {
+pub enum LoopEvent {
     /// The pod's state, as it is now.
     Pod(Box<Pod>),
     /// The pod cannot be watched and this will not pass by itself; the text says why.
@@ -13,14 +13,14 @@ pub enum Event {
     /// New files, perhaps.
     Look,
     /// The store did something.
-    Outcome(Outcome),
+    Store(StoreEvent),
     /// SIGTERM or SIGINT.
     Stop,
 }
 
-/// What came of it; sent to the loop.
+/// What the store did; sent to the loop.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum StoreEvent {
     /// A Secret holds the output.
     Stored(StoredSecret),
     /// An output is not stored and will not be.
@@ -29,18 +29,18 @@ pub enum Outcome {
     Finished(String),
 }
 
-/// What the loop tells the thread. Its end of the channel closed means: stop.
+/// What the loop tells the store's thread. Its end of the channel closed means: stop.
 #[derive(Debug)]
-pub enum Order {
+pub enum StoreCommand {
     /// Store the output of this container.
-    Store(Ended),
+    Store(EndedContainer),
     /// Try everything once more, now, and then give up.
     Hurry,
 }
 
 /// Output of a container that has ended for good.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
+pub struct EndedContainer {
     /// Name of the container.
     pub container: String,
     /// It failed: what is not there or not valid is no error.

@@ -8,7 +8,7 @@ use crate::api::{Pod, Uid};
 use crate::contract::plan::Plan;
 use crate::contract::report::{OutputError, OutputErrorReason, Report};
 
-use super::messages::{Ended, Outcome};
+use super::messages::{EndedContainer, StoreEvent};
 use super::pod::decide::{Verdict, decide};
 use super::pod::expect::{count_containers, observe};
 
@@ -41,7 +41,7 @@ impl Progress {
 
     /// Looks at the pod; gives what has to be stored now. A pod of the same name with another UID says nothing, and one that Kubernetes has
     /// replaced says it too late.
-    pub fn on_pod(&mut self, pod: &Pod) -> Vec<Ended> {
+    pub fn on_pod(&mut self, pod: &Pod) -> Vec<EndedContainer> {
         if pod.metadata.uid != self.pod_uid || pod.is_disrupted() {
             return Vec::new();
         }
@@ -62,7 +62,7 @@ impl Progress {
                 Verdict::Read { lenient, documents } => {
                     log::info!("container ended: container={name} failed={lenient}");
                     *stage = Stage::Storing;
-                    ended.push(Ended { container: name.clone(), lenient, documents });
+                    ended.push(EndedContainer { container: name.clone(), lenient, documents });
                 }
             }
         }
@@ -70,11 +70,11 @@ impl Progress {
     }
 
     /// Notes what the store did.
-    pub fn on_outcome(&mut self, outcome: Outcome) {
-        match outcome {
-            Outcome::Stored(secret) => self.report.secrets.push(secret),
-            Outcome::Failed(error) => self.report.errors.push(error),
-            Outcome::Finished(container) => {
+    pub fn on_event(&mut self, event: StoreEvent) {
+        match event {
+            StoreEvent::Stored(secret) => self.report.secrets.push(secret),
+            StoreEvent::Failed(error) => self.report.errors.push(error),
+            StoreEvent::Finished(container) => {
                 self.containers.insert(container, Stage::Done);
             }
         }
@@ -143,25 +143,25 @@ mod tests {
         json!({"terminated": {"exitCode": code}})
     }
 
-    fn stored(container: &str) -> Outcome {
-        Outcome::Stored(StoredSecret { name: "s".into(), version: None, container: container.into(), file: "f".into() })
+    fn stored(container: &str) -> StoreEvent {
+        StoreEvent::Stored(StoredSecret { name: "s".into(), version: None, container: container.into(), file: "f".into() })
     }
 
     #[test]
     fn each_container_is_stored_once_and_unmapped_ones_are_not_waited_for() {
         let mut progress = Progress::new(&plan(false), "pod".into());
         assert_eq!(progress.on_pod(&pod(running(), running())), []);
-        let first = Ended { container: "a".into(), lenient: false, documents: 2 };
+        let first = EndedContainer { container: "a".into(), lenient: false, documents: 2 };
         assert_eq!(progress.on_pod(&pod(ended(0), running())), [first]);
         assert_eq!(progress.on_pod(&pod(ended(0), running())), []);
-        for outcome in [stored("a"), Outcome::Finished("a".into())] {
-            progress.on_outcome(outcome);
+        for event in [stored("a"), StoreEvent::Finished("a".into())] {
+            progress.on_event(event);
         }
         assert!(!progress.is_complete() && !progress.is_storing());
         assert_eq!(progress.on_pod(&pod(ended(0), ended(0))).len(), 1);
         assert!(progress.is_storing());
-        for outcome in [stored("b"), Outcome::Finished("b".into())] {
-            progress.on_outcome(outcome);
+        for event in [stored("b"), StoreEvent::Finished("b".into())] {
+            progress.on_event(event);
         }
         assert!(progress.is_complete());
         assert_eq!(progress.report_limit(), 3072);
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(progress.on_pod(&failed), []);
         assert!(progress.is_complete() && progress.into_report("").is_success());
         let mut progress = Progress::new(&plan(true), "pod".into());
-        let lenient = |name: &str, documents| Ended { container: name.into(), lenient: true, documents };
+        let lenient = |name: &str, documents| EndedContainer { container: name.into(), lenient: true, documents };
         assert_eq!(progress.on_pod(&failed), [lenient("a", 2), lenient("b", 1)]);
     }
 

@@ -15,8 +15,8 @@ use crate::until::Until;
 
 use super::environment::Environment;
 use super::input::unseen::Files;
-use super::main_loop::{Ending, Finish, refuse, run_loop, stopped_early};
-use super::messages::{Event, Order};
+use super::main_loop::{ExitReason, Finish, refuse, run_loop, stopped_early};
+use super::messages::{LoopEvent, StoreCommand};
 use super::pod::watch::PodWatch;
 use super::retry::Backoff;
 use super::store::api::KubeApi;
@@ -36,22 +36,22 @@ const EVENTS: usize = 32;
 
 /// Channels between the loop and its threads.
 pub(super) struct Channels {
-    pub events: (Sender<Event>, Receiver<Event>),
-    pub orders: (Sender<Order>, Receiver<Order>),
+    pub events: (Sender<LoopEvent>, Receiver<LoopEvent>),
+    pub commands: (Sender<StoreCommand>, Receiver<StoreCommand>),
     pub panics: (Sender<&'static str>, Receiver<&'static str>),
 }
 
 impl Channels {
     pub fn new() -> Self {
         // Orders are one for each container and one more, so that channel needs no limit.
-        Self { events: bounded(EVENTS), orders: unbounded(), panics: bounded(1) }
+        Self { events: bounded(EVENTS), commands: unbounded(), panics: bounded(1) }
     }
 }
 
 /// The sidecar with everything real.
 pub(super) fn run_all(environment: &Environment) -> Finish {
     if environment.plan.containers.is_empty() {
-        return Finish { report: Report { stored: true, ..Report::default() }, limit: REPORT_LIMIT, ending: Ending::Done };
+        return Finish { report: Report { stored: true, ..Report::default() }, limit: REPORT_LIMIT, ending: ExitReason::Done };
     }
     let channels = Channels::new();
     let signals = match Listener::start(channels.events.0.clone(), &channels.panics.0) {
@@ -76,15 +76,15 @@ pub(super) fn run_all(environment: &Environment) -> Finish {
 
 /// Threads around the loop; the client is the only way out.
 pub(super) fn run_with(environment: &Environment, client: &Client, writes: Until, channels: Channels, seed: u64) -> io::Result<Finish> {
-    let Channels { events: (event_sender, events), orders: (order_sender, orders), panics: (panic_sender, panics) } = channels;
+    let Channels { events: (event_sender, events), commands: (command_sender, commands), panics: (panic_sender, panics) } = channels;
     let api = KubeApi::new(client.clone(), environment, writes);
     let store = Store::new(api, environment, seed);
     let files = Files::start(environment, &event_sender, &panic_sender);
     let pod_watch = PodWatch::start(client, environment, seed, event_sender.clone(), &panic_sender)?;
-    let storer = Thread::spawn("storer", &panic_sender, move || run_storer(store, &orders, &event_sender))?;
-    let finish = run_loop(environment, &events, &panics, &order_sender, files);
+    let storer = Thread::spawn("storer", &panic_sender, move || run_storer(store, &commands, &event_sender))?;
+    let finish = run_loop(environment, &events, &panics, &command_sender, files);
     // Nobody listens from here on, so a full channel holds up no thread; the client ends calls that are under way.
-    drop((events, order_sender));
+    drop((events, command_sender));
     client.shutdown();
     join_within(THREADS_LIMIT, pod_watch.stop().into_iter().chain([storer]).collect());
     Ok(finish)
@@ -105,7 +105,7 @@ enum Refusal {
 }
 
 /// A client of the cluster that we run in. Connects to nothing yet.
-fn connect(events: &Receiver<Event>, mut backoff: Backoff, writes: &Until) -> Result<Client, Refusal> {
+fn connect(events: &Receiver<LoopEvent>, mut backoff: Backoff, writes: &Until) -> Result<Client, Refusal> {
     let start = Instant::now();
     let options = || ClientOptions { max_connections: 1, max_body: ANSWER_LIMIT, fence: Some(writes.clone()), ..ClientOptions::default() };
     for tries in 0.. {
@@ -118,7 +118,7 @@ fn connect(events: &Receiver<Event>, mut backoff: Backoff, writes: &Until) -> Re
         }
         log::warn!("no access to the cluster yet: error={error:?}");
         match events.recv_timeout(backoff.delay(tries, None)) {
-            Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return Err(Refusal::Stopped),
+            Ok(LoopEvent::Stop) | Err(RecvTimeoutError::Disconnected) => return Err(Refusal::Stopped),
             Ok(_) | Err(RecvTimeoutError::Timeout) => {}
         }
     }
@@ -132,12 +132,12 @@ struct Listener {
 }
 
 impl Listener {
-    fn start(events: Sender<Event>, panics: &Sender<&'static str>) -> io::Result<Self> {
+    fn start(events: Sender<LoopEvent>, panics: &Sender<&'static str>) -> io::Result<Self> {
         let mut signals = Signals::new([SIGTERM, SIGINT])?;
         let handle = signals.handle();
         let run = move || {
             for _ in signals.forever() {
-                if events.send(Event::Stop).is_err() {
+                if events.send(LoopEvent::Stop).is_err() {
                     return;
                 }
             }

@@ -13,7 +13,7 @@ use crate::kube::Method;
 use crate::kube::config::Auth;
 use crate::kube::scripted::TempDir;
 use crate::kube::transport::{HttpRequest, HttpResponse, Transport, TransportError, TransportErrorKind};
-use crate::persist::messages::Outcome;
+use crate::persist::messages::StoreEvent;
 
 use super::*;
 
@@ -105,7 +105,7 @@ impl Transport for Server {
 struct Bench {
     server: Server,
     frames: Sender<String>,
-    events: Sender<Event>,
+    events: Sender<LoopEvent>,
     thread: thread::JoinHandle<Finish>,
     _root: TempDir,
 }
@@ -175,7 +175,7 @@ fn each_container_is_stored_as_it_ends_and_the_report_tells_all() {
     bench.pod("pod", ended(), ended());
     let server = bench.server.clone();
     let finish = bench.end();
-    assert!(finish.ending == Ending::Done && !finish.report.stored);
+    assert!(finish.ending == ExitReason::Done && !finish.report.stored);
     assert_eq!(finish.report.secrets, [StoredSecret { name: "s".into(), version: None, container: "a".into(), file: "f".into() }]);
     assert_eq!(finish.report.errors.len(), 1);
     assert_eq!(finish.report.errors[0].message, "key \"k\" holds an array; expected a string");
@@ -196,9 +196,9 @@ fn a_stop_ends_the_wait_at_once() {
     bench.pod("pod", running(), running());
     bench.wait_for("GET /api/v1/namespaces/ns/pods");
     let start = Instant::now();
-    bench.events.send(Event::Stop).unwrap();
+    bench.events.send(LoopEvent::Stop).unwrap();
     let finish = bench.end();
-    assert!(finish.ending == Ending::Stopped && !finish.report.is_success() && start.elapsed() < Duration::from_secs(1));
+    assert!(finish.ending == ExitReason::Stopped && !finish.report.is_success() && start.elapsed() < Duration::from_secs(1));
     assert!(finish.report.errors.iter().all(|error| error.reason == OutputErrorReason::OutputNotStored));
 }
 
@@ -208,14 +208,14 @@ fn a_stop_while_the_api_server_hangs_ends_in_two_seconds() {
     bench.pod("pod", ended(), running());
     bench.wait_for("POST /api/v1/namespaces/ns/secrets");
     let start = Instant::now();
-    bench.events.send(Event::Stop).unwrap();
+    bench.events.send(LoopEvent::Stop).unwrap();
     let finish = bench.end();
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
-    assert!(finish.ending == Ending::Stopped && finish.report.secrets.is_empty() && finish.report.errors.len() == 2);
+    assert!(finish.ending == ExitReason::Stopped && finish.report.secrets.is_empty() && finish.report.errors.len() == 2);
 }
 
 /// The loop alone, told the given events.
-fn run_events(events: Vec<Event>) -> Finish {
+fn run_events(events: Vec<LoopEvent>) -> Finish {
     let plan = json!({"quarksJob": "q", "uid": "u", "run": 1, "containers": {"a": {"files": {"f": {"name": "s"}}}}});
     let environment = Environment::for_tests(plan, std::path::Path::new("/nonexistent"));
     let (sender, receiver) = unbounded();
@@ -227,30 +227,30 @@ fn run_events(events: Vec<Event>) -> Finish {
     run_loop(&environment, &receiver, &never(), &unbounded().0, files)
 }
 
-fn ended_pod() -> Event {
+fn ended_pod() -> LoopEvent {
     let pod = json!({
         "metadata": {"name": "p", "uid": "pod"}, "spec": {"restartPolicy": "Never"},
         "status": {"containerStatuses": [{"name": "a", "state": {"terminated": {"exitCode": 0}}}]},
     });
-    Event::Pod(Box::new(serde_json::from_value(pod).unwrap()))
+    LoopEvent::Pod(Box::new(serde_json::from_value(pod).unwrap()))
 }
 
-fn finished() -> Event {
-    Event::Outcome(Outcome::Finished("a".into()))
+fn finished() -> LoopEvent {
+    LoopEvent::Store(StoreEvent::Finished("a".into()))
 }
 
 #[test]
 fn after_a_stop_what_had_ended_is_still_stored() {
-    let finish = run_events(vec![ended_pod(), Event::Stop, finished()]);
-    assert!(finish.ending == Ending::Stopped && finish.report.is_success());
+    let finish = run_events(vec![ended_pod(), LoopEvent::Stop, finished()]);
+    assert!(finish.ending == ExitReason::Stopped && finish.report.is_success());
 }
 
 #[test]
 fn a_pod_that_cannot_be_watched_is_told_and_ends_the_wait() {
-    let finish = run_events(vec![Event::Blind("watch pods: 403 Forbidden".into()), ended_pod()]);
-    assert_eq!(finish.ending, Ending::Done);
+    let finish = run_events(vec![LoopEvent::Blind("watch pods: 403 Forbidden".into()), ended_pod()]);
+    assert_eq!(finish.ending, ExitReason::Done);
     assert_eq!(finish.report.errors[0].message, "watch pods: 403 Forbidden");
     // What was seen before is still stored.
-    let finish = run_events(vec![ended_pod(), Event::Blind("x".into()), finished()]);
+    let finish = run_events(vec![ended_pod(), LoopEvent::Blind("x".into()), finished()]);
     assert!(finish.report.is_success());
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TrySendError, never, tick};
 
 use crate::persist::environment::Environment;
-use crate::persist::messages::Event;
+use crate::persist::messages::LoopEvent;
 
 use super::files;
 use super::inotify::FileWatch;
@@ -25,14 +25,14 @@ pub struct Files {
 
 impl Files {
     /// Hears of new files by inotify, or else by looking now and then.
-    pub fn start(environment: &Environment, events: &Sender<Event>, panics: &Sender<&'static str>) -> Self {
+    pub fn start(environment: &Environment, events: &Sender<LoopEvent>, panics: &Sender<&'static str>) -> Self {
         // Containers of which only the log is output have no folder.
         let containers = || environment.plan.containers.iter().filter(|(_, plan)| !plan.files.is_empty());
         let mut unseen = BTreeSet::new();
         unseen.extend(containers().flat_map(|(name, plan)| plan.files.keys().map(|file| (name.clone(), file.clone()))));
         let sender = events.clone();
         // With a full channel there is a look to come anyway.
-        let look = move || !matches!(sender.try_send(Event::Look), Err(TrySendError::Disconnected(_)));
+        let look = move || !matches!(sender.try_send(LoopEvent::Look), Err(TrySendError::Disconnected(_)));
         match FileWatch::start(&environment.root, containers().map(|(name, _)| name), panics, look) {
             Ok(watch) => Self { watch: Some(watch), ticks: never(), unseen },
             Err(error) => {

@@ -14,7 +14,7 @@ use crate::kube::frames::Frames;
 use crate::kube::objects::{Decode, Frame, Skipped};
 use crate::kube::{Client, Error, Request};
 use crate::persist::environment::Environment;
-use crate::persist::messages::Event;
+use crate::persist::messages::LoopEvent;
 use crate::persist::retry::{Backoff, Failure, Patience};
 use crate::threads::Thread;
 
@@ -38,12 +38,12 @@ pub struct PodWatch {
 }
 
 impl PodWatch {
-    /// Starts the thread; it sends [`Event::Pod`], and [`Event::Blind`] if the API server refuses for good.
+    /// Starts the thread; it sends [`LoopEvent::Pod`], and [`LoopEvent::Blind`] if the API server refuses for good.
     pub fn start(
         client: &Client,
         environment: &Environment,
         seed: u64,
-        events: Sender<Event>,
+        events: Sender<LoopEvent>,
         panics: &Sender<&'static str>,
     ) -> io::Result<Self> {
         // Connections of its own, to be shut down on its own.
@@ -79,7 +79,7 @@ struct Watcher {
     pod: ObjectKey,
     refused_limit: Duration,
     version: ResourceVersion,
-    events: Sender<Event>,
+    events: Sender<LoopEvent>,
     stopped: Receiver<()>,
 }
 
@@ -121,7 +121,7 @@ impl Watcher {
                     let asked = error.retry_after();
                     let text = error.to_string();
                     if patience.is_over(&Failure::Call(error), Instant::now()) {
-                        self.send(Event::Blind(text))?;
+                        self.send(LoopEvent::Blind(text))?;
                     }
                     asked
                 }
@@ -153,7 +153,7 @@ impl Watcher {
                     Ok(Some(Heard::Pod(pod))) => {
                         self.version = pod.metadata.resource_version.clone();
                         if *pod.metadata.name == *self.pod.name {
-                            self.send(Event::Pod(pod))?;
+                            self.send(LoopEvent::Pod(pod))?;
                         }
                     }
                     Ok(Some(Heard::Version(version))) => self.version = version,
@@ -164,7 +164,7 @@ impl Watcher {
         }
     }
 
-    fn send(&self, event: Event) -> ControlFlow<()> {
+    fn send(&self, event: LoopEvent) -> ControlFlow<()> {
         if self.events.send(event).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
 }

@@ -55,7 +55,7 @@ fn the_pod_is_watched_from_memory_and_only_watched() {
     let watch = PodWatch::start(&client(&script), &environment, 1, sender, &unbounded().0).unwrap();
     for version in ["5", "12"] {
         let event = receiver.recv_timeout(WAIT).unwrap();
-        let Event::Pod(pod) = event else { panic!("{event:?}") };
+        let LoopEvent::Pod(pod) = event else { panic!("{event:?}") };
         assert_eq!(pod.metadata.resource_version, version.into());
     }
     drop(watch);

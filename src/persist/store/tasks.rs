@@ -15,7 +15,7 @@ use crate::kube::Error;
 use crate::persist::environment::Environment;
 use crate::persist::input::fault::Fault;
 use crate::persist::input::read::{read_file, read_log};
-use crate::persist::messages::{Ended, Outcome};
+use crate::persist::messages::{EndedContainer, StoreEvent};
 use crate::persist::retry::{Backoff, Failure, Patience};
 use crate::persist::secret::desired::Desired;
 use crate::persist::secret::versions::{Found, Numbers};
@@ -104,8 +104,8 @@ impl<A: Api> Store<A> {
     }
 
     /// Takes over the output of a container.
-    pub fn accept(&mut self, ended: Ended, now: Instant) -> Vec<Outcome> {
-        let Ended { container, lenient, documents } = ended;
+    pub fn accept(&mut self, ended: EndedContainer, now: Instant) -> Vec<StoreEvent> {
+        let EndedContainer { container, lenient, documents } = ended;
         self.leave.heard(self.api.now());
         let before = self.tasks.len();
         if let Some(ContainerPlan { files, log, remote_id: _ }) = self.plan.containers.get(&container) {
@@ -116,7 +116,7 @@ impl<A: Api> Store<A> {
         }
         let new = self.tasks.len() - before;
         if new == 0 {
-            return vec![Outcome::Finished(container)];
+            return vec![StoreEvent::Finished(container)];
         }
         self.open.insert(container, new);
         Vec::new()
@@ -136,7 +136,7 @@ impl<A: Api> Store<A> {
     }
 
     /// Does one thing that is due.
-    pub fn step(&mut self, now: Instant) -> Vec<Outcome> {
+    pub fn step(&mut self, now: Instant) -> Vec<StoreEvent> {
         let Some(at) = self.tasks.iter().position(|task| task.due <= now) else { return Vec::new() };
         let task = self.tasks.remove(at);
         let (plan, index, container) = (&self.plan, self.index, &task.origin.container);
@@ -163,7 +163,7 @@ impl<A: Api> Store<A> {
     }
 
     /// What was read becomes writes.
-    fn take(&mut self, origin: Arc<Origin>, read: Result<Vec<Desired>, Fault>, lenient: bool, now: Instant) -> Vec<Outcome> {
+    fn take(&mut self, origin: Arc<Origin>, read: Result<Vec<Desired>, Fault>, lenient: bool, now: Instant) -> Vec<StoreEvent> {
         let desired = match read {
             Ok(desired) => desired,
             Err(fault) if lenient => {
@@ -194,7 +194,7 @@ impl<A: Api> Store<A> {
         self.finish(&origin.container)
     }
 
-    fn write(&mut self, mut task: Task, now: Instant) -> Vec<Outcome> {
+    fn write(&mut self, mut task: Task, now: Instant) -> Vec<StoreEvent> {
         let leave = self.leave.ask(&self.api, &self.plan).and_then(|()| self.find_versions(&mut task).map_err(NoLeave::Unknown));
         let Work::Write { desired, step } = &mut task.work else { return Vec::new() };
         let tried = match leave {
@@ -207,9 +207,9 @@ impl<A: Api> Store<A> {
                 log::info!("output stored: secret={name} {}", fields(&task.origin));
                 let Origin { container, file } = &*task.origin;
                 let secret = StoredSecret { name, version, container: container.clone(), file: file.clone() };
-                let mut outcomes = vec![Outcome::Stored(secret)];
-                outcomes.extend(self.finish(container));
-                outcomes
+                let mut events = vec![StoreEvent::Stored(secret)];
+                events.extend(self.finish(container));
+                events
             }
             Attempt::Conflict(message) => self.fail(task.origin.error(OutputErrorReason::OutputConflict, message)),
             // The look was good for too short a time, or a list is needed that says more: again, at once.
@@ -251,7 +251,7 @@ impl<A: Api> Store<A> {
     }
 
     /// Later, unless it has been tried for long enough.
-    fn try_again(&mut self, mut task: Task, failure: Failure, what: &str, now: Instant) -> Vec<Outcome> {
+    fn try_again(&mut self, mut task: Task, failure: Failure, what: &str, now: Instant) -> Vec<StoreEvent> {
         let message = match &failure {
             Failure::Call(error) => error.to_string(),
             Failure::InTheWay(text) => text.clone(),
@@ -273,24 +273,24 @@ impl<A: Api> Store<A> {
         Vec::new()
     }
 
-    fn fail(&mut self, error: OutputError) -> Vec<Outcome> {
+    fn fail(&mut self, error: OutputError) -> Vec<StoreEvent> {
         let OutputError { reason, container, file, message } = &error;
         log::error!("output not stored: reason={reason} container={container} file={file:?} error={message:?}");
         let container = container.clone();
-        let mut outcomes = vec![Outcome::Failed(error)];
-        outcomes.extend(self.finish(&container));
-        outcomes
+        let mut events = vec![StoreEvent::Failed(error)];
+        events.extend(self.finish(&container));
+        events
     }
 
     /// One task of the container less.
-    fn finish(&mut self, container: &str) -> Vec<Outcome> {
+    fn finish(&mut self, container: &str) -> Vec<StoreEvent> {
         let open = self.open.entry(container.to_owned()).or_insert(1);
         *open = open.saturating_sub(1);
         if *open > 0 {
             return Vec::new();
         }
         self.open.remove(container);
-        vec![Outcome::Finished(container.to_owned())]
+        vec![StoreEvent::Finished(container.to_owned())]
     }
 }
 

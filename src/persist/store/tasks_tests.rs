@@ -224,28 +224,28 @@ impl Bench {
     }
 
     /// Runs until nothing is left or the time is over; time passes as the store waits.
-    fn run_for(&mut self, lenient: bool, limit: Duration) -> Vec<Outcome> {
-        let mut outcomes = self.store.accept(Ended { container: "main".into(), lenient, documents: 1 }, self.now);
-        outcomes.extend(self.go_on(limit));
-        outcomes
+    fn run_for(&mut self, lenient: bool, limit: Duration) -> Vec<StoreEvent> {
+        let mut events = self.store.accept(EndedContainer { container: "main".into(), lenient, documents: 1 }, self.now);
+        events.extend(self.go_on(limit));
+        events
     }
 
-    fn go_on(&mut self, limit: Duration) -> Vec<Outcome> {
-        let (end, mut outcomes) = (self.now + limit, Vec::new());
+    fn go_on(&mut self, limit: Duration) -> Vec<StoreEvent> {
+        let (end, mut events) = (self.now + limit, Vec::new());
         while let Some(due) = self.store.next_due().filter(|due| *due <= end) {
             let waited = due.saturating_duration_since(self.now);
             self.now += waited;
             self.server.borrow_mut().clock += waited;
-            outcomes.extend(self.store.step(self.now));
+            events.extend(self.store.step(self.now));
         }
-        outcomes
+        events
     }
 
-    fn run(&mut self) -> Vec<Outcome> {
-        let outcomes = self.run_for(false, Duration::from_secs(3600));
-        let shown = format!("{outcomes:?}");
+    fn run(&mut self) -> Vec<StoreEvent> {
+        let events = self.run_for(false, Duration::from_secs(3600));
+        let shown = format!("{events:?}");
         assert!(!shown.contains("CANARY") && !shown.contains("s3cr3t"), "{shown}");
-        outcomes
+        events
     }
 
     fn calls(&self) -> String {
@@ -259,18 +259,18 @@ impl Drop for Bench {
     }
 }
 
-fn stored(name: &str, version: Option<u64>, file: &str) -> Outcome {
-    Outcome::Stored(StoredSecret { name: name.into(), version, container: "main".into(), file: file.into() })
+fn stored(name: &str, version: Option<u64>, file: &str) -> StoreEvent {
+    StoreEvent::Stored(StoredSecret { name: name.into(), version, container: "main".into(), file: file.into() })
 }
 
-fn finished() -> Outcome {
-    Outcome::Finished("main".into())
+fn finished() -> StoreEvent {
+    StoreEvent::Finished("main".into())
 }
 
 /// Reason and message of the only error.
-fn failure(outcomes: &[Outcome]) -> (OutputErrorReason, String) {
-    match outcomes {
-        [Outcome::Failed(error), Outcome::Finished(_)] => (error.reason, error.message.clone()),
+fn failure(events: &[StoreEvent]) -> (OutputErrorReason, String) {
+    match events {
+        [StoreEvent::Failed(error), StoreEvent::Finished(_)] => (error.reason, error.message.clone()),
         other => panic!("{other:?}"),
     }
 }
@@ -294,10 +294,10 @@ fn nothing_is_written_for_an_owner_that_is_gone() {
     ] {
         let mut bench = Bench::new("owner", &[("f", json!({"name": "s"}), Some("{}")), ("g", json!({"name": "t"}), Some("{}"))]);
         bench.server.borrow_mut().owner = owner;
-        let outcomes = bench.run();
-        assert_eq!(outcomes.len(), 3, "{outcomes:?}");
-        for outcome in &outcomes[..2] {
-            let Outcome::Failed(error) = outcome else { panic!("{outcome:?}") };
+        let events = bench.run();
+        assert_eq!(events.len(), 3, "{events:?}");
+        for event in &events[..2] {
+            let StoreEvent::Failed(error) = event else { panic!("{event:?}") };
             assert!(error.reason == OutputErrorReason::OwnerGone && error.message.contains(text), "{error:?}");
         }
         assert_eq!(bench.calls(), "get quarksjob");
@@ -435,8 +435,8 @@ fn trouble_that_may_pass_is_retried_until_the_pod_stops() {
     assert_eq!(bench.run(), []);
     assert!(bench.store.next_due().is_some());
     bench.store.hurry(bench.now);
-    let outcomes = bench.store.step(bench.now);
-    assert_eq!(failure(&outcomes), (OutputErrorReason::OutputNotStored, "Secret s: create secrets: refused".to_owned()));
+    let events = bench.store.step(bench.now);
+    assert_eq!(failure(&events), (OutputErrorReason::OutputNotStored, "Secret s: create secrets: refused".to_owned()));
     assert_eq!(bench.store.next_due(), None);
 }
 
@@ -461,19 +461,19 @@ fn a_bad_file_is_an_error_and_the_others_are_stored() {
     let mut bench = Bench::new("bad", &files());
     let invalid = |file: &str, message: &str| {
         let (container, file, message) = ("main".into(), file.into(), message.into());
-        Outcome::Failed(OutputError { reason: OutputErrorReason::OutputInvalid, container, file, message })
+        StoreEvent::Failed(OutputError { reason: OutputErrorReason::OutputInvalid, container, file, message })
     };
-    let outcomes = bench.run();
+    let events = bench.run();
     assert_eq!(
-        outcomes[..3],
+        events[..3],
         [
             invalid("a", "the container ended without writing it"),
             invalid("b", "key \"k\" holds an array; expected a string"),
             stored("s-c", None, "c"),
         ]
     );
-    assert!(matches!(&outcomes[3], Outcome::Failed(error) if error.message.contains("no name of a Secret")));
-    assert_eq!(outcomes[4..], [finished()]);
+    assert!(matches!(&events[3], StoreEvent::Failed(error) if error.message.contains("no name of a Secret")));
+    assert_eq!(events[4..], [finished()]);
     // Of a failed container, what is there and valid, without errors.
     let mut bench = Bench::new("lenient", &files());
     assert_eq!(bench.run_for(true, Duration::from_secs(1)), [stored("s-c", None, "c"), finished()]);
@@ -488,14 +488,14 @@ fn fan_out_makes_one_secret_an_entry() {
         ("i", json!({"name": "e", "fanOut": true}), Some("{}")),
     ];
     let mut bench = Bench::new("fan-out", &files);
-    let outcomes = bench.run();
-    assert_eq!(outcomes[..2], [stored("s-a", None, "f"), stored("s-b", None, "f")]);
+    let events = bench.run();
+    assert_eq!(events[..2], [stored("s-a", None, "f"), stored("s-b", None, "f")]);
     assert!(
-        matches!(&outcomes[2], Outcome::Failed(error) if error.reason == OutputErrorReason::OutputConflict && error.message.contains("container main, file f"))
+        matches!(&events[2], StoreEvent::Failed(error) if error.reason == OutputErrorReason::OutputConflict && error.message.contains("container main, file f"))
     );
     // One entry's name is wrong: nothing of the file is written.
-    assert!(matches!(&outcomes[3], Outcome::Failed(error) if error.message.contains("t-B")));
-    assert_eq!(outcomes[4..], [finished()]);
+    assert!(matches!(&events[3], StoreEvent::Failed(error) if error.message.contains("t-B")));
+    assert_eq!(events[4..], [finished()]);
     assert_eq!(bench.server.borrow().secrets.len(), 2);
 }
 

@@ -13,10 +13,10 @@ fn an_older_run_writes_nothing() {
         for versioned in [false, true] {
             let mut bench = if versioned { Bench::versioned("older") } else { Bench::one("older") };
             bench.server.borrow_mut().status = settled(runs);
-            let outcomes = bench.run();
+            let events = bench.run();
             assert_eq!(bench.server.borrow().secrets.is_empty(), is_over);
             if is_over {
-                let (reason, message) = failure(&outcomes);
+                let (reason, message) = failure(&events);
                 assert_eq!(reason, OutputErrorReason::OwnerGone);
                 assert!(message.starts_with("run 1 of QuarksJob q is over"), "{message}");
                 assert_eq!(bench.calls(), "get quarksjob");
@@ -37,11 +37,11 @@ fn after_an_outage_it_is_asked_again_and_after_a_short_one_not() {
             assert_eq!(first, []);
             bench.server.borrow_mut().status = settled(u64::from(what == "marker"));
             bench.server.borrow_mut().is_pod_gone = what == "pod";
-            let outcomes = bench.go_on(Duration::from_secs(3600));
+            let events = bench.go_on(Duration::from_secs(3600));
             let reason = if is_asked { expected } else { None };
             match reason {
-                None => assert_eq!(outcomes, [stored("s", None, "f"), finished()], "{tries} {what}"),
-                Some(reason) => assert_eq!(failure(&outcomes).0.as_str(), reason, "{tries} {what}"),
+                None => assert_eq!(events, [stored("s", None, "f"), finished()], "{tries} {what}"),
+                Some(reason) => assert_eq!(failure(&events).0.as_str(), reason, "{tries} {what}"),
             }
             let looks = |call: &str| bench.server.borrow().calls.iter().filter(|other| *other == call).count();
             assert_eq!(looks("get quarksjob") > 1, is_asked, "{}", bench.calls());
@@ -63,9 +63,9 @@ fn for_a_container_that_ends_later_it_is_asked_again() {
         let plan = json!({"quarksJob": "q", "uid": "u", "run": 1, "containers": containers});
         bench.store = Store::new(Fake(Rc::clone(&bench.server)), &Environment::for_tests(plan, &bench.root), 7);
         let end = |bench: &mut Bench, name: &str| {
-            let mut outcomes = bench.store.accept(Ended { container: name.into(), lenient: false, documents: 1 }, bench.now);
-            outcomes.extend(bench.go_on(Duration::from_secs(3600)));
-            outcomes.into_iter().find_map(|outcome| if let Outcome::Failed(error) = outcome { Some(error.reason) } else { None })
+            let mut events = bench.store.accept(EndedContainer { container: name.into(), lenient: false, documents: 1 }, bench.now);
+            events.extend(bench.go_on(Duration::from_secs(3600)));
+            events.into_iter().find_map(|event| if let StoreEvent::Failed(error) = event { Some(error.reason) } else { None })
         };
         assert_eq!(end(&mut bench, "a"), None);
         bench.server.borrow_mut().clock += Duration::from_secs(seconds);
@@ -109,11 +109,11 @@ fn versions_have_an_owner() {
             let mut bench = Bench::versioned("owner").secret("s-v1", version_by("q", "s", 1, "eQ=="));
             bench = bench.secret("s-v2", version_by(writer, "s", 2, content));
             let before = bench.server.borrow().secrets.clone();
-            let outcomes = bench.run();
+            let events = bench.run();
             if is_ours {
-                assert!(matches!(&outcomes[0], Outcome::Stored(_)), "{outcomes:?}");
+                assert!(matches!(&events[0], StoreEvent::Stored(_)), "{events:?}");
             } else {
-                assert_eq!(failure(&outcomes).0, OutputErrorReason::OutputConflict);
+                assert_eq!(failure(&events).0, OutputErrorReason::OutputConflict);
                 assert_eq!(bench.server.borrow().secrets, before, "{writer}");
             }
         }
@@ -144,9 +144,9 @@ fn one_list_is_for_all_entries_of_a_file() {
     bench.store.claimed.clear();
     bench.server.borrow_mut().calls.clear();
     bench.server.borrow_mut().trouble.extend([("create", Trouble::Unsent), ("create", Trouble::ReplyLost)]);
-    let mut outcomes = bench.run();
-    outcomes.sort_by_key(|outcome| format!("{outcome:?}"));
-    assert_eq!(outcomes, [finished(), stored("s-a-v2", Some(2), "f"), stored("s-b-v2", Some(2), "f")]);
+    let mut events = bench.run();
+    events.sort_by_key(|event| format!("{event:?}"));
+    assert_eq!(events, [finished(), stored("s-a-v2", Some(2), "f"), stored("s-b-v2", Some(2), "f")]);
     // What failed is listed for again, once for all that failed until then.
     let lists = "list s-a+s-b, get s-a-v1, create s-a-v2, get s-b-v1, create s-b-v2, list s-a+s-b, get s-";
     assert!(bench.calls().starts_with(lists), "{}", bench.calls());
@@ -174,10 +174,10 @@ fn a_number_that_makes_the_name_of_another_output_is_skipped() {
         for number in there {
             bench = bench.secret(&format!("s-v{number}"), version(number));
         }
-        let outcomes = bench.run();
-        let is_version = |outcome: &&Outcome| matches!(outcome, Outcome::Stored(secret) if secret.name == format!("s-v{number}") && secret.version == Some(number));
-        assert_eq!(outcomes.iter().filter(is_version).count(), 1, "{name}: {outcomes:?}");
-        assert!(!outcomes.iter().any(|outcome| matches!(outcome, Outcome::Failed(_))), "{name}: {outcomes:?}");
+        let events = bench.run();
+        let is_version = |event: &&StoreEvent| matches!(event, StoreEvent::Stored(secret) if secret.name == format!("s-v{number}") && secret.version == Some(number));
+        assert_eq!(events.iter().filter(is_version).count(), 1, "{name}: {events:?}");
+        assert!(!events.iter().any(|event| matches!(event, StoreEvent::Failed(_))), "{name}: {events:?}");
         assert!(!bench.calls().contains("all"), "{name}: {}", bench.calls());
     }
 }
@@ -198,7 +198,7 @@ fn a_version_that_is_there_is_never_another_output() {
     let files =
         [("a", json!({"name": "s", "versioned": true}), Some(r#"{"k":"x"}"#)), ("b", json!({"name": "s-v2"}), Some(r#"{"k":"x"}"#))];
     let mut bench = Bench::new("version-before", &files).secret("s-v2", json!({"metadata": {"name": "s-v2", "labels": labels}}));
-    let outcomes = bench.run();
-    assert_eq!((&outcomes[0], &outcomes[2]), (&stored("s-v3", Some(3), "a"), &finished()));
-    assert_eq!(failure(&outcomes[1..]), (OutputErrorReason::OutputConflict, "Secret s-v2 is a version of another output".into()));
+    let events = bench.run();
+    assert_eq!((&events[0], &events[2]), (&stored("s-v3", Some(3), "a"), &finished()));
+    assert_eq!(failure(&events[1..]), (OutputErrorReason::OutputConflict, "Secret s-v2 is a version of another output".into()));
 }
