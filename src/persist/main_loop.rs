@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, Sender, after, never, select};
 use crate::contract::report::{OutputError, OutputErrorReason, REPORT_LIMIT, Report};
 
 use super::environment::Environment;
-use super::input::unseen::Files;
+use super::input::unseen::UnseenFiles;
 use super::messages::{LoopEvent, StoreCommand};
 use super::progress::Progress;
 
@@ -59,7 +59,7 @@ pub(super) fn run_loop(
     events: &Receiver<LoopEvent>,
     panics: &Receiver<&'static str>,
     commands: &Sender<StoreCommand>,
-    mut files: Files,
+    mut files: UnseenFiles,
 ) -> Finish {
     let mut progress = Progress::new(&environment.plan, environment.pod_uid.clone());
     let mut state = State::Watching;

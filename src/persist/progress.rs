@@ -9,7 +9,7 @@ use crate::contract::plan::Plan;
 use crate::contract::report::{OutputError, OutputErrorReason, Report};
 
 use super::messages::{EndedContainer, StoreEvent};
-use super::pod::decide::{Verdict, decide};
+use super::pod::decide::{OutputDecision, decide};
 use super::pod::expect::{count_containers, observe};
 
 /// Mapped containers on their way.
@@ -49,17 +49,17 @@ impl Progress {
         let mut ended = Vec::new();
         for (name, stage) in self.containers.iter_mut().filter(|(_, stage)| **stage == Stage::Waiting) {
             match decide(observe(pod, name), self.write_on_failure) {
-                Verdict::Wait => {}
-                Verdict::Nothing => {
+                OutputDecision::Wait => {}
+                OutputDecision::Nothing => {
                     log::info!("container failed, nothing to store: container={name}");
                     *stage = Stage::Done;
                 }
-                Verdict::Absent => {
+                OutputDecision::Absent => {
                     *stage = Stage::Done;
                     let message = "the pod has no such container";
                     self.report.errors.push(error(OutputErrorReason::OutputInvalid, name, message.to_owned()));
                 }
-                Verdict::Read { lenient, documents } => {
+                OutputDecision::Read { lenient, documents } => {
                     log::info!("container ended: container={name} failed={lenient}");
                     *stage = Stage::Storing;
                     ended.push(EndedContainer { container: name.clone(), lenient, documents });

@@ -14,7 +14,7 @@ use crate::threads::Thread;
 use crate::until::Until;
 
 use super::environment::Environment;
-use super::input::unseen::Files;
+use super::input::unseen::UnseenFiles;
 use super::main_loop::{ExitReason, Finish, refuse, run_loop, stopped_early};
 use super::messages::{LoopEvent, StoreCommand};
 use super::pod::watch::PodWatch;
@@ -79,7 +79,7 @@ pub(super) fn run_with(environment: &Environment, client: &Client, writes: Until
     let Channels { events: (event_sender, events), commands: (command_sender, commands), panics: (panic_sender, panics) } = channels;
     let api = KubeApi::new(client.clone(), environment, writes);
     let store = Store::new(api, environment, seed);
-    let files = Files::start(environment, &event_sender, &panic_sender);
+    let files = UnseenFiles::start(environment, &event_sender, &panic_sender);
     let pod_watch = PodWatch::start(client, environment, seed, event_sender.clone(), &panic_sender)?;
     let storer = Thread::spawn("storer", &panic_sender, move || run_storer(store, &commands, &event_sender))?;
     let finish = run_loop(environment, &events, &panics, &command_sender, files);

@@ -219,7 +219,7 @@ fn run_events(events: Vec<LoopEvent>) -> Finish {
     let plan = json!({"quarksJob": "q", "uid": "u", "run": 1, "containers": {"a": {"files": {"f": {"name": "s"}}}}});
     let environment = Environment::for_tests(plan, std::path::Path::new("/nonexistent"));
     let (sender, receiver) = unbounded();
-    let files = Files::start(&environment, &sender, &unbounded().0);
+    let files = UnseenFiles::start(&environment, &sender, &unbounded().0);
     for event in events {
         sender.send(event).unwrap();
     }

@@ -15,7 +15,7 @@ use super::inotify::FileWatch;
 const POLL: Duration = Duration::from_secs(2);
 
 /// Files that have not been seen yet, for the log only.
-pub struct Files {
+pub struct UnseenFiles {
     /// Kept for its drop, which ends the watch.
     watch: Option<FileWatch>,
     /// When to look, without inotify.
@@ -23,7 +23,7 @@ pub struct Files {
     unseen: BTreeSet<(String, String)>,
 }
 
-impl Files {
+impl UnseenFiles {
     /// Hears of new files by inotify, or else by looking now and then.
     pub fn start(environment: &Environment, events: &Sender<LoopEvent>, panics: &Sender<&'static str>) -> Self {
         // Containers of which only the log is output have no folder.

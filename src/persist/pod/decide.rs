@@ -1,10 +1,10 @@
 //! What to do with a container's output once its state is known (pure).
 
-use super::expect::Seen;
+use super::expect::Observed;
 
 /// What to do about one container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum OutputDecision {
     /// Nothing yet.
     Wait,
     /// Read its files. What is not right is an error, or with `lenient` not stored and no error.
@@ -21,39 +21,40 @@ pub enum Verdict {
 }
 
 /// Decides about one container.
-pub fn decide(seen: Seen, write_on_failure: bool) -> Verdict {
-    match seen {
-        Seen::Going => Verdict::Wait,
-        Seen::Absent => Verdict::Absent,
-        Seen::Ended(end) if end.exit_code != 0 && !write_on_failure => Verdict::Nothing,
-        Seen::Ended(end) => {
-            Verdict::Read { lenient: end.exit_code != 0, documents: usize::try_from(end.restarts).unwrap_or(usize::MAX).saturating_add(1) }
-        }
+pub fn decide(observed: Observed, write_on_failure: bool) -> OutputDecision {
+    match observed {
+        Observed::Going => OutputDecision::Wait,
+        Observed::Absent => OutputDecision::Absent,
+        Observed::Ended(end) if end.exit_code != 0 && !write_on_failure => OutputDecision::Nothing,
+        Observed::Ended(end) => OutputDecision::Read {
+            lenient: end.exit_code != 0,
+            documents: usize::try_from(end.restarts).unwrap_or(usize::MAX).saturating_add(1),
+        },
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::expect::End;
+    use super::super::expect::ContainerEnd;
     use super::*;
 
     #[test]
     fn a_failed_container_writes_only_when_asked() {
-        let ended = |exit_code, restarts| Seen::Ended(End { exit_code, restarts });
-        for (seen, write_on_failure, expected) in [
-            (Seen::Going, false, Verdict::Wait),
-            (Seen::Going, true, Verdict::Wait),
-            (Seen::Absent, true, Verdict::Absent),
-            (ended(0, 0), false, Verdict::Read { lenient: false, documents: 1 }),
-            (ended(0, 2), true, Verdict::Read { lenient: false, documents: 3 }),
-            (ended(1, 0), false, Verdict::Nothing),
-            (ended(137, 0), false, Verdict::Nothing),
-            (ended(1, 0), true, Verdict::Read { lenient: true, documents: 1 }),
-            (ended(137, 1), true, Verdict::Read { lenient: true, documents: 2 }),
-            (ended(-1, 0), true, Verdict::Read { lenient: true, documents: 1 }),
-            (ended(0, u32::MAX), false, Verdict::Read { lenient: false, documents: 1 << 32 }),
+        let ended = |exit_code, restarts| Observed::Ended(ContainerEnd { exit_code, restarts });
+        for (observed, write_on_failure, expected) in [
+            (Observed::Going, false, OutputDecision::Wait),
+            (Observed::Going, true, OutputDecision::Wait),
+            (Observed::Absent, true, OutputDecision::Absent),
+            (ended(0, 0), false, OutputDecision::Read { lenient: false, documents: 1 }),
+            (ended(0, 2), true, OutputDecision::Read { lenient: false, documents: 3 }),
+            (ended(1, 0), false, OutputDecision::Nothing),
+            (ended(137, 0), false, OutputDecision::Nothing),
+            (ended(1, 0), true, OutputDecision::Read { lenient: true, documents: 1 }),
+            (ended(137, 1), true, OutputDecision::Read { lenient: true, documents: 2 }),
+            (ended(-1, 0), true, OutputDecision::Read { lenient: true, documents: 1 }),
+            (ended(0, u32::MAX), false, OutputDecision::Read { lenient: false, documents: 1 << 32 }),
         ] {
-            assert_eq!(decide(seen, write_on_failure), expected, "{seen:?} {write_on_failure}");
+            assert_eq!(decide(observed, write_on_failure), expected, "{observed:?} {write_on_failure}");
         }
     }
 }

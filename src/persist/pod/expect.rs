@@ -7,18 +7,18 @@ use crate::api::{Container, ContainerStatus, ContainerTerminated, Pod, RestartRu
 
 /// What the pod's state says about one container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum Observed {
     /// It has not ended for good, as far as one can see.
     Going,
     /// It will not run again.
-    Ended(End),
+    Ended(ContainerEnd),
     /// The pod has no such container: waiting for it would never end.
     Absent,
 }
 
 /// The last end of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct End {
+pub struct ContainerEnd {
     /// 0 for success; signals and running out of memory are above 128.
     pub exit_code: i32,
     /// How often it was started anew in place.
@@ -26,15 +26,15 @@ pub struct End {
 }
 
 /// Looks for one container in a pod.
-pub fn observe(pod: &Pod, name: &str) -> Seen {
+pub fn observe(pod: &Pod, name: &str) -> Observed {
     let spec = spec_of(pod, name);
     let statuses = || pod.status.container_statuses.iter().chain(&pod.status.init_container_statuses);
     let Some(status) = statuses().find(|status| status.name == name) else {
-        return if spec.is_none() && !pod.spec.containers.is_empty() { Seen::Absent } else { Seen::Going };
+        return if spec.is_none() && !pod.spec.containers.is_empty() { Observed::Absent } else { Observed::Going };
     };
     match final_end(pod, spec, status) {
-        Some(end) => Seen::Ended(End { exit_code: end.exit_code, restarts: status.restart_count }),
-        None => Seen::Going,
+        Some(end) => Observed::Ended(ContainerEnd { exit_code: end.exit_code, restarts: status.restart_count }),
+        None => Observed::Going,
     }
 }
 
@@ -127,7 +127,7 @@ mod tests {
             ("Never", "Running", rule("Never", "NotIn", &[42]), ended(7), None),
             ("", "Running", plain(), ended(0), None),
         ] {
-            let expected = expected.map_or(Seen::Going, |exit_code| Seen::Ended(End { exit_code, restarts: 2 }));
+            let expected = expected.map_or(Observed::Going, |exit_code| Observed::Ended(ContainerEnd { exit_code, restarts: 2 }));
             let question = format!("{policy} {phase} {container} {state}");
             assert_eq!(observe(&pod(policy, phase, container, state), "main"), expected, "{question}");
         }
@@ -137,7 +137,7 @@ mod tests {
     fn in_a_pod_being_deleted_nothing_is_restarted() {
         let mut deleted = pod("OnFailure", "Running", json!({}), ended(1));
         deleted.metadata.deletion_timestamp = Some("2026-01-01T00:00:00Z".into());
-        assert_eq!(observe(&deleted, "main"), Seen::Ended(End { exit_code: 1, restarts: 2 }));
+        assert_eq!(observe(&deleted, "main"), Observed::Ended(ContainerEnd { exit_code: 1, restarts: 2 }));
     }
 
     #[test]
@@ -167,19 +167,19 @@ mod tests {
             });
             value["spec"][place].as_array_mut().unwrap().push(json!({"name": "other", "restartPolicyRules": rules}));
             let mut pod: Pod = serde_json::from_value(value).unwrap();
-            assert_eq!(observe(&pod, "main") != Seen::Going, is_final, "{question}");
+            assert_eq!(observe(&pod, "main") != Observed::Going, is_final, "{question}");
             pod.status.phase = "Failed".into();
-            assert_ne!(observe(&pod, "main"), Seen::Going, "{question}");
+            assert_ne!(observe(&pod, "main"), Observed::Going, "{question}");
         }
     }
 
     #[test]
     fn a_container_that_is_not_there_is_not_waited_for() {
         let pod = pod("Never", "Running", json!({}), ended(0));
-        assert_eq!(observe(&pod, "other"), Seen::Absent);
+        assert_eq!(observe(&pod, "other"), Observed::Absent);
         // Statuses come later than the spec; a pod without a spec says nothing.
-        assert_eq!(observe(&pod, "output-persist"), Seen::Going);
-        assert_eq!(observe(&Pod::default(), "main"), Seen::Going);
+        assert_eq!(observe(&pod, "output-persist"), Observed::Going);
+        assert_eq!(observe(&Pod::default(), "main"), Observed::Going);
         assert_eq!(count_containers(&pod), 2);
     }
 
@@ -190,6 +190,6 @@ mod tests {
             "status": {"initContainerStatuses": [{"name": "init", "state": ended(0)}], "containerStatuses": null},
         }))
         .unwrap();
-        assert_eq!(observe(&pod, "init"), Seen::Ended(End { exit_code: 0, restarts: 0 }));
+        assert_eq!(observe(&pod, "init"), Observed::Ended(ContainerEnd { exit_code: 0, restarts: 0 }));
     }
 }

@@ -84,7 +84,7 @@ struct Watcher {
 }
 
 /// Why a watch ended.
-enum End {
+enum WatchEnd {
     /// The server's time limit, or ours.
     Ordinary,
     /// The position is too old, or cannot be trusted.
@@ -106,15 +106,15 @@ impl Watcher {
                 patience = Patience::new(self.refused_limit);
             }
             let asked = match end {
-                End::Ordinary if failures == 0 && start.elapsed() >= SHORT => continue,
-                End::Ordinary => None,
-                End::Restart(why) => {
+                WatchEnd::Ordinary if failures == 0 && start.elapsed() >= SHORT => continue,
+                WatchEnd::Ordinary => None,
+                WatchEnd::Restart(why) => {
                     log::info!("pod watch starts anew: error={why:?}");
                     self.version = start_version();
                     None
                 }
-                End::Failed(error) if error.is_shutdown() => return ControlFlow::Break(()),
-                End::Failed(error) => {
+                WatchEnd::Failed(error) if error.is_shutdown() => return ControlFlow::Break(()),
+                WatchEnd::Failed(error) => {
                     log::warn!("pod watch interrupted: error={:?} failures={failures}", error.to_string());
                     // Whatever it was, the position may be part of it.
                     self.version = start_version();
@@ -133,19 +133,19 @@ impl Watcher {
         }
     }
 
-    fn watch(&mut self) -> ControlFlow<(), End> {
+    fn watch(&mut self) -> ControlFlow<(), WatchEnd> {
         let selector = format!("metadata.name={}", self.pod.name);
         let request = Request::watch(Resource::PODS, &self.pod.namespace, &self.version, TIMEOUT_SECONDS).field_selector(&selector);
         let mut frames = match self.client.open(&request, IDLE) {
             Ok(body) => Frames::new(body, BUFFER, FRAME_LIMIT),
-            Err(error) if error.is_gone() => return ControlFlow::Continue(End::Restart(error.to_string())),
-            Err(error) => return ControlFlow::Continue(End::Failed(error)),
+            Err(error) if error.is_gone() => return ControlFlow::Continue(WatchEnd::Restart(error.to_string())),
+            Err(error) => return ControlFlow::Continue(WatchEnd::Failed(error)),
         };
         loop {
             match frames.read() {
                 Ok(true) => {}
-                Ok(false) => return ControlFlow::Continue(End::Ordinary),
-                Err(error) => return ControlFlow::Continue(End::Failed(self.client.read_error("watch", Resource::PODS, &error))),
+                Ok(false) => return ControlFlow::Continue(WatchEnd::Ordinary),
+                Err(error) => return ControlFlow::Continue(WatchEnd::Failed(self.client.read_error("watch", Resource::PODS, &error))),
             }
             loop {
                 match heard(&mut frames) {
@@ -158,7 +158,7 @@ impl Watcher {
                     }
                     Ok(Some(Heard::Version(version))) => self.version = version,
                     Ok(Some(Heard::Nothing)) => {}
-                    Err(why) => return ControlFlow::Continue(End::Restart(why)),
+                    Err(why) => return ControlFlow::Continue(WatchEnd::Restart(why)),
                 }
             }
         }
