@@ -14,11 +14,11 @@ const LONGEST_WAIT: Duration = Duration::from_secs(15);
 const LONGEST_ASKED: Duration = Duration::from_secs(60);
 /// How long 401 is retried: the token comes from the operator, which may be away for an upgrade, and takes up to 90 s to reach the
 /// pod. An admission webhook that cannot be reached may be away for one as well.
-const OUTAGE_LIMIT: Duration = Duration::from_secs(15 * 60);
+const ABSENCE_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// Why an attempt did not get through.
 #[derive(Debug)]
-pub enum Failure {
+pub enum AttemptError {
     /// The API server's answer, or none.
     Call(Error),
     /// Something in the way that may go.
@@ -58,10 +58,10 @@ impl Patience {
     }
 
     /// Notes the failure; true if retrying it has gone on for long enough. Trouble that may pass by itself is never enough.
-    pub fn is_over(&mut self, failure: &Failure, now: Instant) -> bool {
+    pub fn is_over(&mut self, failure: &AttemptError, now: Instant) -> bool {
         let limit = match failure {
-            Failure::InTheWay(_) => self.limit,
-            Failure::Call(error) => match error.answer() {
+            AttemptError::InTheWay(_) => self.limit,
+            AttemptError::Call(error) => match error.answer() {
                 // A conflict that is left over here is about a quota: the server asks to try again. A time-out may be a webhook's or
                 // the network's: nothing is lost by waiting.
                 Answer::OnTheWay | Answer::Unavailable | Answer::Busy | Answer::TimedOut | Answer::Conflict | Answer::OtherObject => {
@@ -69,7 +69,7 @@ impl Patience {
                     return false;
                 }
                 Answer::Shutdown => return true,
-                Answer::Unauthorized | Answer::WebhookFailed => OUTAGE_LIMIT,
+                Answer::Unauthorized | Answer::WebhookFailed => ABSENCE_LIMIT,
                 Answer::MissingRight
                 | Answer::Refused
                 | Answer::Terminating
@@ -90,12 +90,12 @@ mod tests {
     use super::*;
     use crate::api::{Resource, Status};
 
-    fn answered(code: u16, status: Status) -> Failure {
-        Failure::Call(Error::Status { verb: "create", resource: Resource::SECRETS, code, status: Box::new(status), retry_after: None })
+    fn answered(code: u16, status: Status) -> AttemptError {
+        AttemptError::Call(Error::Status { verb: "create", resource: Resource::SECRETS, code, status: Box::new(status), retry_after: None })
     }
 
     /// When it is over, in seconds.
-    fn limit(failure: &Failure) -> Option<u64> {
+    fn limit(failure: &AttemptError) -> Option<u64> {
         let (start, mut patience) = (Instant::now(), Patience::new(REFUSED_LIMIT));
         (0..=1000).find(|second| patience.is_over(failure, start + Duration::from_secs(*second)))
     }
@@ -141,8 +141,8 @@ mod tests {
         let webhook = "Internal error occurred: failed calling webhook \"w\": no endpoints available";
         assert_eq!(limit(&answered(500, Status::genuine(500, "InternalError", webhook))), Some(900));
         assert_eq!(limit(&answered(404, Status::genuine(404, "NotFound", "namespaces \"n\" not found"))), Some(60));
-        assert_eq!(limit(&Failure::InTheWay(String::new())), Some(60));
-        assert_eq!(limit(&Failure::Call(Error::Shutdown)), Some(0));
+        assert_eq!(limit(&AttemptError::InTheWay(String::new())), Some(60));
+        assert_eq!(limit(&AttemptError::Call(Error::Shutdown)), Some(0));
     }
 
     #[test]

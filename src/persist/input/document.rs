@@ -168,9 +168,9 @@ pub fn is_secret_key(key: &str) -> bool {
 fn parse_as<S: Sink>(bytes: &[u8], documents: usize) -> Result<S::Output, DocumentError> {
     let text = check_text(bytes)?;
     let mut deserializer = serde_json::Deserializer::from_slice(text.as_bytes());
-    let mut last = read_document::<S>(&mut deserializer).map_err(|failure| match failure {
-        Failure::Json(error) => syntax(&error),
-        Failure::NotObject(found) => DocumentError::NotObject(found),
+    let mut last = read_document::<S>(&mut deserializer).map_err(|error| match error {
+        ParseError::Json(error) => syntax(&error),
+        ParseError::NotObject(found) => DocumentError::NotObject(found),
     })?;
     let mut count = 1;
     while let Err(more) = deserializer.end() {
@@ -180,9 +180,9 @@ fn parse_as<S: Sink>(bytes: &[u8], documents: usize) -> Result<S::Output, Docume
         if count >= documents {
             return Err(trailing(&more));
         }
-        last = read_document::<S>(&mut deserializer).map_err(|failure| match failure {
-            Failure::Json(error) => trailing(&error),
-            Failure::NotObject(_) => trailing(&more),
+        last = read_document::<S>(&mut deserializer).map_err(|error| match error {
+            ParseError::Json(error) => trailing(&error),
+            ParseError::NotObject(_) => trailing(&more),
         })?;
         count += 1;
     }
@@ -209,20 +209,20 @@ fn syntax(error: &serde_json::Error) -> DocumentError {
     })
 }
 
-enum Failure {
+enum ParseError {
     Json(serde_json::Error),
     NotObject(JsonType),
 }
 
 type JsonText<'de> = serde_json::Deserializer<serde_json::de::SliceRead<'de>>;
 
-fn read_document<S: Sink>(deserializer: &mut JsonText<'_>) -> Result<S, Failure> {
+fn read_document<S: Sink>(deserializer: &mut JsonText<'_>) -> Result<S, ParseError> {
     let mut sink = S::default();
     match deserializer.deserialize_any(ValueVisitor { object: Some(&mut sink), text: Text::Nowhere }) {
         Ok(Value::Object) => Ok(sink),
-        Ok(Value::Text(_)) => Err(Failure::NotObject(JsonType::String)),
-        Ok(Value::Other(found)) => Err(Failure::NotObject(found)),
-        Err(error) => Err(Failure::Json(error)),
+        Ok(Value::Text(_)) => Err(ParseError::NotObject(JsonType::String)),
+        Ok(Value::Other(found)) => Err(ParseError::NotObject(found)),
+        Err(error) => Err(ParseError::Json(error)),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::kube::objects::{Decode, Frame, Skipped};
 use crate::kube::{Client, Error, Request};
 use crate::persist::environment::Environment;
 use crate::persist::messages::LoopEvent;
-use crate::persist::retry::{Backoff, Failure, Patience};
+use crate::persist::retry::{AttemptError, Backoff, Patience};
 use crate::threads::Thread;
 
 /// The server is asked to end the watch after this many seconds: below 240, after which idle flows are dropped silently.
@@ -120,7 +120,7 @@ impl Watcher {
                     self.version = start_version();
                     let asked = error.retry_after();
                     let text = error.to_string();
-                    if patience.is_over(&Failure::Call(error), Instant::now()) {
+                    if patience.is_over(&AttemptError::Call(error), Instant::now()) {
                         self.send(LoopEvent::Blind(text))?;
                     }
                     asked

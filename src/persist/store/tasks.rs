@@ -16,13 +16,13 @@ use crate::persist::environment::Environment;
 use crate::persist::input::fault::Fault;
 use crate::persist::input::read::{read_file, read_log};
 use crate::persist::messages::{EndedContainer, StoreEvent};
-use crate::persist::retry::{Backoff, Failure, Patience};
+use crate::persist::retry::{AttemptError, Backoff, Patience};
 use crate::persist::secret::desired::Desired;
 use crate::persist::secret::versions::{Found, Numbers};
 
 use super::api::Api;
 use super::leave::{Leave, NoLeave, Over};
-use super::write::{Above, Attempt, Step, attempt};
+use super::write::{Attempt, ListedVersions, WriteState, attempt};
 
 /// How often a log that ends too early is read again: the node may not have written all of it yet. About 1 s with the waits.
 const LOG_LOOKS: u32 = 2;
@@ -74,13 +74,13 @@ struct Task {
 enum Work {
     ReadFile { lenient: bool, documents: usize },
     ReadLog { lenient: bool },
-    Write { desired: Desired, step: Step },
+    Write { desired: Desired, state: WriteState },
 }
 
 impl Work {
     /// True if versions have to be looked for. With `all` a list of all names is made for each version of the file that is to be written.
     fn needs_versions(&self, all: bool) -> bool {
-        matches!(self, Self::Write { desired, step } if desired.versioned && (all || *step == Step::Create))
+        matches!(self, Self::Write { desired, state } if desired.versioned && (all || *state == WriteState::Create))
     }
 }
 
@@ -149,11 +149,11 @@ impl<A: Api> Store<A> {
                 let read = match self.api.log(container) {
                     Ok(bytes) => read_log(plan, index, container, bytes),
                     Err(Error::TooLarge { .. }) => Err(Fault::LogTooLarge),
-                    Err(error) => return self.try_again(task, Failure::Call(error), "its log", now),
+                    Err(error) => return self.try_again(task, AttemptError::Call(error), "its log", now),
                 };
                 match read {
                     Err(Fault::Log(error)) if error.is_cut() && task.tries < LOG_LOOKS && !self.last_try => {
-                        self.try_again(task, Failure::InTheWay(error.to_string()), "its log", now)
+                        self.try_again(task, AttemptError::InTheWay(error.to_string()), "its log", now)
                     }
                     read => self.take(task.origin, read, lenient, now),
                 }
@@ -184,7 +184,7 @@ impl<A: Api> Store<A> {
         let patience = Patience::new(self.refused_limit);
         let writes = desired.into_iter().map(|desired| Task {
             origin: Arc::clone(&origin),
-            work: Work::Write { desired, step: Step::Create },
+            work: Work::Write { desired, state: WriteState::Create },
             tries: 0,
             patience: patience.clone(),
             due: now,
@@ -196,10 +196,10 @@ impl<A: Api> Store<A> {
 
     fn write(&mut self, mut task: Task, now: Instant) -> Vec<StoreEvent> {
         let leave = self.leave.ask(&self.api, &self.plan).and_then(|()| self.find_versions(&mut task).map_err(NoLeave::Unknown));
-        let Work::Write { desired, step } = &mut task.work else { return Vec::new() };
+        let Work::Write { desired, state } = &mut task.work else { return Vec::new() };
         let tried = match leave {
-            Ok(()) => attempt(&self.api, &self.plan, &task.origin.container, desired, step),
-            Err(NoLeave::Unknown(error)) => Attempt::Failed(Failure::Call(error)),
+            Ok(()) => attempt(&self.api, &self.plan, &task.origin.container, desired, state),
+            Err(NoLeave::Unknown(error)) => Attempt::Failed(AttemptError::Call(error)),
             Err(NoLeave::Over(Over { reason, message })) => return self.fail(task.origin.error(reason, message)),
         };
         match tried {
@@ -213,7 +213,7 @@ impl<A: Api> Store<A> {
             }
             Attempt::Conflict(message) => self.fail(task.origin.error(OutputErrorReason::OutputConflict, message)),
             // The look was good for too short a time, or a list is needed that says more: again, at once.
-            Attempt::Failed(Failure::Call(Error::Fenced)) | Attempt::Occupied => {
+            Attempt::Failed(AttemptError::Call(Error::Fenced)) | Attempt::Occupied => {
                 self.tasks.insert(0, task);
                 Vec::new()
             }
@@ -226,7 +226,7 @@ impl<A: Api> Store<A> {
 
     /// One list for all that is still to be written of the task's file: what it costs does not grow with the file.
     fn find_versions(&mut self, task: &mut Task) -> Result<(), Error> {
-        let all = matches!(task.work, Work::Write { step: Step::Occupied, .. });
+        let all = matches!(task.work, Work::Write { state: WriteState::Occupied, .. });
         if !task.work.needs_versions(all) {
             return Ok(());
         }
@@ -236,30 +236,30 @@ impl<A: Api> Store<A> {
         let mut writes = Vec::new();
         let mut found = Found::new();
         for task in of_file {
-            if let Work::Write { desired, step } = &mut task.work {
+            if let Work::Write { desired, state } = &mut task.work {
                 found.insert(&desired.name, Numbers::default());
-                writes.push((desired.name.as_str(), step));
+                writes.push((desired.name.as_str(), state));
             }
         }
         self.api.find_versions(&mut found, all)?;
-        for (name, step) in writes {
+        for (name, state) in writes {
             if let Some(numbers) = found.get(name) {
-                *step = Step::Above(Above { highest: numbers.highest, next: numbers.free(), all });
+                *state = WriteState::Listed(ListedVersions { highest: numbers.highest, next: numbers.free(), all });
             }
         }
         Ok(())
     }
 
     /// Later, unless it has been tried for long enough.
-    fn try_again(&mut self, mut task: Task, failure: Failure, what: &str, now: Instant) -> Vec<StoreEvent> {
+    fn try_again(&mut self, mut task: Task, failure: AttemptError, what: &str, now: Instant) -> Vec<StoreEvent> {
         let message = match &failure {
-            Failure::Call(error) => error.to_string(),
-            Failure::InTheWay(text) => text.clone(),
+            AttemptError::Call(error) => error.to_string(),
+            AttemptError::InTheWay(text) => text.clone(),
         };
         if self.last_try || task.patience.is_over(&failure, now) {
             return self.fail(task.origin.error(OutputErrorReason::OutputNotStored, format!("{what}: {message}")));
         }
-        let wanted = if let Failure::Call(error) = &failure { error.retry_after() } else { None };
+        let wanted = if let AttemptError::Call(error) = &failure { error.retry_after() } else { None };
         let wait: Duration = self.backoff.delay(task.tries, wanted);
         log::warn!(
             "output not stored yet: {} error={:?} retry_ms={}",

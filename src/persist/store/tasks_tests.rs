@@ -564,10 +564,10 @@ fn a_number_that_is_taken_after_the_list_of_all_is_skipped() {
     let Store { api, plan, .. } = &bench.store;
     api.allow_writes(Moment::after_boot(Duration::from_secs(9)));
     let desired = read_file(&bench.root, plan, None, "main", "f", 1).expect("valid").remove(0);
-    let mut step = Step::Above(Above { highest: 0, next: Some(1), all: true });
-    let tried = attempt(api, plan, "main", &desired, &mut step);
+    let mut state = WriteState::Listed(ListedVersions { highest: 0, next: Some(1), all: true });
+    let tried = attempt(api, plan, "main", &desired, &mut state);
     assert!(matches!(tried, Attempt::Stored { version: Some(3), .. }), "{tried:?}");
-    assert_eq!(step, Step::Create);
+    assert_eq!(state, WriteState::Create);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use crate::contract::plan::Plan;
 use crate::contract::version::{version_name, version_of};
 use crate::kube::Answer;
-use crate::persist::retry::Failure;
+use crate::persist::retry::AttemptError;
 use crate::persist::secret::desired::Desired;
 use crate::persist::secret::existing::{Existing, decide_existing, foreign_writer};
 use crate::persist::secret::versions;
@@ -18,22 +18,22 @@ const ROUNDS: u32 = 8;
 /// Versions by others that one attempt goes past: each other pod of the run may have one.
 const VERSIONS: u32 = 64;
 
-/// Where an attempt begins.
+/// What is known of a name: where an attempt begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum WriteState {
     /// Nothing is known: create it (a version: the highest is looked for first).
     Create,
     /// A version whose number another Secret has: all names are looked at first, so that the next number is free.
     Occupied,
     /// A version: a list was made.
-    Above(Above),
+    Listed(ListedVersions),
     /// It is there, or may be: read it first.
     Read,
 }
 
 /// What a list says of the versions of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Above {
+pub struct ListedVersions {
     /// The highest; 0: there is none.
     pub highest: u64,
     /// The number that comes next, if there is any left.
@@ -57,70 +57,72 @@ pub enum Attempt {
     /// The number of a version belongs to something else: at once again, with a list of all names.
     Occupied,
     /// Perhaps later.
-    Failed(Failure),
+    Failed(AttemptError),
 }
 
-/// Tries to store one Secret. `step` is where the next attempt has to begin.
-pub fn attempt(api: &dyn Api, plan: &Plan, container: &str, desired: &Desired, step: &mut Step) -> Attempt {
-    match (desired.versioned, *step) {
-        (true, Step::Above(above)) => {
-            let tried = create_version(api, plan, desired, above);
+/// Tries to store one Secret. `state` is where the next attempt has to begin.
+pub fn attempt(api: &dyn Api, plan: &Plan, container: &str, desired: &Desired, state: &mut WriteState) -> Attempt {
+    match (desired.versioned, *state) {
+        (true, WriteState::Listed(listed)) => {
+            let tried = create_version(api, plan, desired, listed);
             // Whatever became of it, the next attempt begins with a list.
-            *step = if matches!(tried, Attempt::Occupied) { Step::Occupied } else { Step::Create };
+            *state = if matches!(tried, Attempt::Occupied) { WriteState::Occupied } else { WriteState::Create };
             tried
         }
-        (true, Step::Create | Step::Occupied | Step::Read) => Attempt::Failed(Failure::InTheWay("its versions are not known".to_owned())),
-        (false, _) => create_or_update(api, plan, container, desired, step),
+        (true, WriteState::Create | WriteState::Occupied | WriteState::Read) => {
+            Attempt::Failed(AttemptError::InTheWay("its versions are not known".to_owned()))
+        }
+        (false, _) => create_or_update(api, plan, container, desired, state),
     }
 }
 
-fn create_or_update(api: &dyn Api, plan: &Plan, container: &str, desired: &Desired, step: &mut Step) -> Attempt {
+fn create_or_update(api: &dyn Api, plan: &Plan, container: &str, desired: &Desired, state: &mut WriteState) -> Attempt {
     let stored = || Attempt::Stored { name: desired.name.clone(), version: None };
     for _ in 0..ROUNDS {
-        if *step != Step::Read {
+        if *state != WriteState::Read {
             match api.create(&desired.to_new()) {
                 Ok(()) => return stored(),
                 Err(error) if error.is_already_exists() => {}
                 Err(error) => {
                     if error.maybe_applied() {
-                        *step = Step::Read;
+                        *state = WriteState::Read;
                     }
-                    return Attempt::Failed(Failure::Call(error));
+                    return Attempt::Failed(AttemptError::Call(error));
                 }
             }
-            *step = Step::Read;
+            *state = WriteState::Read;
         }
         let live = match api.read(&desired.name) {
             Ok(live) => live,
             Err(error) if error.is_not_found() => {
-                *step = Step::Create;
+                *state = WriteState::Create;
                 continue;
             }
-            Err(error) => return Attempt::Failed(Failure::Call(error)),
+            Err(error) => return Attempt::Failed(AttemptError::Call(error)),
         };
         match decide_existing(live, desired, &plan.quarks_job, container) {
             Existing::Same => return stored(),
             Existing::Conflict(text) => return Attempt::Conflict(text),
-            Existing::BeingDeleted => return Attempt::Failed(Failure::InTheWay(format!("Secret {} is being deleted", desired.name))),
+            Existing::BeingDeleted => return Attempt::Failed(AttemptError::InTheWay(format!("Secret {} is being deleted", desired.name))),
             Existing::Update(update) => match api.update(&update.with_data(&desired.data)) {
                 Ok(()) => return stored(),
                 // Whatever is under this name by now: it is read again.
                 Err(error) if matches!(error.answer(), Answer::Conflict | Answer::OtherObject | Answer::Gone) => {}
-                Err(error) => return Attempt::Failed(Failure::Call(error)),
+                Err(error) => return Attempt::Failed(AttemptError::Call(error)),
             },
         }
     }
-    Attempt::Failed(Failure::InTheWay(format!("Secret {} changes all the time", desired.name)))
+    Attempt::Failed(AttemptError::InTheWay(format!("Secret {} changes all the time", desired.name)))
 }
 
 /// Begins at the highest version that a list has shown, and goes up from there. A number that something else has is skipped, but without
 /// having seen all names not one by one: there may be hundreds. So is one that makes the name of another output of the plan, whether that is
 /// there yet or not. A version of the same content is taken as it is, so an
 /// attempt whose reply was lost finds its own work; one that another QuarksJob wrote ends it.
-fn create_version(api: &dyn Api, plan: &Plan, desired: &Desired, above: Above) -> Attempt {
+fn create_version(api: &dyn Api, plan: &Plan, desired: &Desired, listed: ListedVersions) -> Attempt {
     let Desired { name, .. } = desired;
     let stored = |version| Attempt::Stored { name: version_name(name, version), version: Some(version) };
-    let Above { highest: mut version, mut next, all } = above;
+    let ListedVersions { highest: mut version, mut next, all } = listed;
     let (mut is_taken, mut met) = (version > 0, 0);
     loop {
         if is_taken {
@@ -140,12 +142,12 @@ fn create_version(api: &dyn Api, plan: &Plan, desired: &Desired, above: Above) -
                     }
                     met += 1;
                     if met > VERSIONS {
-                        return Attempt::Failed(Failure::InTheWay(format!("others create versions of Secret {name} all the time")));
+                        return Attempt::Failed(AttemptError::InTheWay(format!("others create versions of Secret {name} all the time")));
                     }
                 }
                 // Gone by now. Its number is not used again.
                 Err(error) if error.is_not_found() => {}
-                Err(error) => return Attempt::Failed(Failure::Call(error)),
+                Err(error) => return Attempt::Failed(AttemptError::Call(error)),
             }
         }
         while let Some(number) = next.filter(|number| plan.has_plain(&version_name(name, *number))) {
@@ -161,7 +163,7 @@ fn create_version(api: &dyn Api, plan: &Plan, desired: &Desired, above: Above) -
         match api.create(&new) {
             Ok(()) => return stored(number),
             Err(error) if error.is_already_exists() => (version, next, is_taken) = (number, number.checked_add(1), true),
-            Err(error) => return Attempt::Failed(Failure::Call(error)),
+            Err(error) => return Attempt::Failed(AttemptError::Call(error)),
         }
     }
 }
