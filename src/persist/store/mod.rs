@@ -3,7 +3,7 @@
 //! `thread` has the thread, `tasks` what it works on. Not for what a Secret shall be: see `secret`.
 
 pub mod api;
-mod leave;
+mod permission;
 pub mod tasks;
 pub mod thread;
 mod write;

@@ -1,6 +1,6 @@
 //! What has to be stored, and when to try again. Time is an argument.
 //!
-//! Promises: nothing is written without leave; trouble with one Secret holds up no other; one file's content
+//! Promises: nothing is written without permission; trouble with one Secret holds up no other; one file's content
 //! is in memory once, and only until it is stored. Not for threads: see `storer`.
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ use crate::persist::secret::desired::Desired;
 use crate::persist::secret::versions::{Found, Numbers};
 
 use super::api::Api;
-use super::leave::{Leave, NoLeave, Over};
+use super::permission::{NotPermitted, RunOver, WritePermission};
 use super::write::{Attempt, ListedVersions, WriteState, attempt};
 
 /// How often a log that ends too early is read again: the node may not have written all of it yet. About 1 s with the waits.
@@ -33,7 +33,7 @@ pub struct Store<A> {
     plan: Plan,
     root: PathBuf,
     index: Option<u32>,
-    leave: Leave,
+    permission: WritePermission,
     tasks: Vec<Task>,
     /// Names already spoken for, with their origin: fan-out can make the same name twice.
     claimed: BTreeMap<String, Arc<Origin>>,
@@ -93,7 +93,7 @@ impl<A: Api> Store<A> {
             plan,
             root,
             index,
-            leave: Leave::new(outage_limit),
+            permission: WritePermission::new(outage_limit),
             tasks: Vec::new(),
             claimed: BTreeMap::new(),
             open: BTreeMap::new(),
@@ -106,7 +106,7 @@ impl<A: Api> Store<A> {
     /// Takes over the output of a container.
     pub fn accept(&mut self, ended: EndedContainer, now: Instant) -> Vec<StoreEvent> {
         let EndedContainer { container, lenient, documents } = ended;
-        self.leave.heard(self.api.now());
+        self.permission.heard(self.api.now());
         let before = self.tasks.len();
         if let Some(ContainerPlan { files, log, remote_id: _ }) = self.plan.containers.get(&container) {
             let origin = |file: &str| Arc::new(Origin { container: container.clone(), file: file.to_owned() });
@@ -195,12 +195,13 @@ impl<A: Api> Store<A> {
     }
 
     fn write(&mut self, mut task: Task, now: Instant) -> Vec<StoreEvent> {
-        let leave = self.leave.ask(&self.api, &self.plan).and_then(|()| self.find_versions(&mut task).map_err(NoLeave::Unknown));
+        let permitted =
+            self.permission.ask(&self.api, &self.plan).and_then(|()| self.find_versions(&mut task).map_err(NotPermitted::Unknown));
         let Work::Write { desired, state } = &mut task.work else { return Vec::new() };
-        let tried = match leave {
+        let tried = match permitted {
             Ok(()) => attempt(&self.api, &self.plan, &task.origin.container, desired, state),
-            Err(NoLeave::Unknown(error)) => Attempt::Failed(AttemptError::Call(error)),
-            Err(NoLeave::Over(Over { reason, message })) => return self.fail(task.origin.error(reason, message)),
+            Err(NotPermitted::Unknown(error)) => Attempt::Failed(AttemptError::Call(error)),
+            Err(NotPermitted::Over(RunOver { reason, message })) => return self.fail(task.origin.error(reason, message)),
         };
         match tried {
             Attempt::Stored { name, version } => {

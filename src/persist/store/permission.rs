@@ -1,4 +1,4 @@
-//! Leave to write: whether this run, and this pod of it, still may.
+//! Permission to write: whether this run, and this pod of it, still may.
 //!
 //! A node can be cut off for minutes and come back when the next run has stored already. So each look at the QuarksJob allows writes for a
 //! short while only, counted from before it was asked for, and the client sends none after that. Not for whose a Secret is: see `secrets`.
@@ -19,17 +19,17 @@ const TOGETHER: Duration = Duration::from_secs(1);
 
 /// What has been seen of the right to write.
 #[derive(Debug)]
-pub struct Leave {
+pub struct WritePermission {
     limit: Duration,
     /// A container was seen to end, so the node was not cut off.
     heard: Option<Moment>,
     looked: Option<Moment>,
-    over: Option<Over>,
+    over: Option<RunOver>,
 }
 
 /// Nothing more is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Over {
+pub struct RunOver {
     /// Word for programs.
     pub reason: OutputErrorReason,
     /// Sentence for people.
@@ -38,14 +38,14 @@ pub struct Over {
 
 /// Why nothing may be written.
 #[derive(Debug)]
-pub enum NoLeave {
+pub enum NotPermitted {
     /// Nobody could be asked.
     Unknown(Error),
     /// For good.
-    Over(Over),
+    Over(RunOver),
 }
 
-impl Leave {
+impl WritePermission {
     /// Nothing is known.
     pub fn new(limit: Duration) -> Self {
         Self { limit, heard: None, looked: None, over: None }
@@ -58,9 +58,9 @@ impl Leave {
     }
 
     /// Asks, unless it was asked lately.
-    pub fn ask(&mut self, api: &dyn Api, plan: &Plan) -> Result<(), NoLeave> {
+    pub fn ask(&mut self, api: &dyn Api, plan: &Plan) -> Result<(), NotPermitted> {
         if let Some(over) = &self.over {
-            return Err(NoLeave::Over(over.clone()));
+            return Err(NotPermitted::Over(over.clone()));
         }
         let now = api.now();
         let is_fresh = |at: Option<Moment>| at.is_some_and(|at| now - at < self.limit);
@@ -70,17 +70,17 @@ impl Leave {
         let mut over = match api.owner() {
             Ok(head) => over(plan, &head),
             Err(error) if error.is_not_found() => Some(format!("QuarksJob {} is gone", plan.quarks_job)),
-            Err(error) => return Err(NoLeave::Unknown(error)),
+            Err(error) => return Err(NotPermitted::Unknown(error)),
         }
-        .map(|message| Over { reason: OutputErrorReason::OwnerGone, message });
+        .map(|message| RunOver { reason: OutputErrorReason::OwnerGone, message });
         // While nothing was heard of the node the pod may have been replaced, and its replacement may have stored.
-        if over.is_none() && !is_fresh(self.heard) && !api.is_pod_kept().map_err(NoLeave::Unknown)? {
+        if over.is_none() && !is_fresh(self.heard) && !api.is_pod_kept().map_err(NotPermitted::Unknown)? {
             let message = "after an outage the pod is gone or being deleted".to_owned();
-            over = Some(Over { reason: OutputErrorReason::OutputNotStored, message });
+            over = Some(RunOver { reason: OutputErrorReason::OutputNotStored, message });
         }
         if let Some(over) = over {
             self.over = Some(over.clone());
-            return Err(NoLeave::Over(over));
+            return Err(NotPermitted::Over(over));
         }
         (self.heard, self.looked) = (Some(now), Some(now));
         api.allow_writes(now + self.limit);
