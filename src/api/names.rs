@@ -63,6 +63,8 @@ pub fn is_reserved_secret(name: &str) -> bool {
 
 /// Longest name of an object, and longest key of a Secret (DNS subdomain, RFC 1123; Kubernetes' `IsConfigMapKey`).
 pub const NAME_MAX: usize = 253;
+/// Longest label value, longest part of a label's key after its prefix, and longest name of a volume (RFC 1123 label), in bytes.
+pub const LABEL_MAX: usize = 63;
 
 /// DNS subdomain, RFC 1123: what Kubernetes asks of a Secret's name, and of most others.
 pub fn is_subdomain(name: &str) -> bool {

@@ -2,13 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::api::Uid;
+use crate::api::{LABEL_MAX, Uid};
 use crate::digest::short_hex;
 
 /// Longest Job name: pod names add a suffix of 11, and Indexed host names must stay within 63.
 const JOB_NAME_MAX: usize = 52;
-/// Longest label value, and longest volume name (RFC 1123 label).
-const LABEL_MAX: usize = 63;
 /// Hex digits of a hash in a name.
 const HASH_DIGITS: usize = 8;
 

@@ -3,7 +3,7 @@
 //! A termination message is written inside a pod that runs the user's containers: it may be missing, cut or hostile.
 //! What cannot be read never counts as stored.
 
-use crate::api::{JobEnd, LastRun, Outcome, PodReport, StoredOutput};
+use crate::api::{JobEnd, LastRun, NAME_MAX, Outcome, PodReport, StoredOutput};
 use crate::contract::reason::Reason;
 use crate::contract::report::{OutputError, Report, StoredSecret};
 
@@ -13,8 +13,6 @@ use super::names::cut;
 const OUTPUTS_MAX: usize = 100;
 /// Errors quoted in a message.
 const ERRORS_MAX: usize = 3;
-/// No name in Kubernetes is longer, in bytes.
-const NAME_MAX: usize = 253;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

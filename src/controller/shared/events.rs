@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use log::{Level, debug, log, warn};
 
-use crate::api::{API_VERSION, Event, KIND, ObjectKey, ObjectMeta, ObjectReference, Uid};
+use crate::api::{API_VERSION, Event, KIND, NAME_MAX, ObjectKey, ObjectMeta, ObjectReference, Uid};
 use crate::clock;
 use crate::contract::reason::Reason;
 use crate::digest::short_hex;
@@ -208,8 +208,8 @@ fn log_failure(message: &Message, error: &Error) {
 fn build_event(key: &ObjectKey, uid: &Uid, note: &Note, instance: &str, count: u64) -> Event {
     let time = clock::now_micros();
     let unique = short_hex(format!("{instance} {uid} {time} {count}").as_bytes(), 16);
-    // A name has at most 253 characters, and the cut must not end in a dot or dash.
-    let stem: String = key.name.chars().take(253 - 17).collect();
+    // Room for a dot and what makes the name unique; the cut must not end in a dot or dash.
+    let stem: String = key.name.chars().take(NAME_MAX - 17).collect();
     Event {
         metadata: ObjectMeta {
             name: format!("{}.{unique}", stem.trim_end_matches(['.', '-'])),

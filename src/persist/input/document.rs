@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use crate::api::NAME_MAX;
 use crate::persist::secret::data::{Append, Data, encode};
 
 /// What Kubernetes takes in one Secret: the sum of its values' lengths, in bytes.
@@ -20,8 +21,6 @@ const ENTRY_COST: usize = 14;
 const FAN_OUT_LIMIT: usize = 1000;
 /// Keys that these Secrets may have together.
 const KEYS_LIMIT: usize = 50_000;
-/// A key may have at most this many bytes.
-const KEY_LIMIT: usize = 253;
 /// Characters of a key that an error quotes.
 const QUOTED: usize = 80;
 
@@ -131,7 +130,7 @@ impl fmt::Display for DocumentError {
             Self::Key(key) => {
                 write!(
                     f,
-                    "key {} is not allowed in a Secret: 1 to 253 letters, digits, '-', '_' or '.', not starting with '..'",
+                    "key {} is not allowed in a Secret: 1 to {NAME_MAX} letters, digits, '-', '_' or '.', not starting with '..'",
                     Quoted(key)
                 )
             }
@@ -159,7 +158,7 @@ pub fn parse_fan_out(bytes: &[u8], documents: usize) -> Result<Vec<(String, Data
 
 /// What Kubernetes demands of a key of a Secret.
 pub fn is_secret_key(key: &str) -> bool {
-    (1..=KEY_LIMIT).contains(&key.len())
+    (1..=NAME_MAX).contains(&key.len())
         && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
         && key != "."
         && !key.starts_with("..")

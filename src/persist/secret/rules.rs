@@ -1,13 +1,11 @@
 //! Kubernetes' rules for names, labels and annotations, checked before a request is sent (pure).
 
-/// Longest label value, and longest label name after its prefix, in bytes.
-const LABEL_LIMIT: usize = 63;
+use crate::api::{LABEL_MAX, NAME_MAX, StringMap, is_subdomain};
+
 /// All annotations of an object together, keys and values, in bytes.
 const ANNOTATIONS_LIMIT: usize = 256 * 1024;
 /// Characters of a wrong name that a message quotes.
 const QUOTED: usize = 80;
-
-use crate::api::{NAME_MAX, StringMap, is_subdomain};
 
 /// Checks the name of an object: a DNS subdomain.
 pub fn check_name(name: &str) -> Result<(), String> {
@@ -28,7 +26,7 @@ pub fn check_labels(labels: &StringMap) -> Result<(), String> {
         }
         if !(value.is_empty() || is_label_text(value)) {
             return Err(format!(
-                "label {}: its value is not allowed: at most 63 letters, digits, '-', '_' and '.', with a letter or digit at each end",
+                "label {}: its value is not allowed: at most {LABEL_MAX} letters, digits, '-', '_' and '.', with a letter or digit at each end",
                 quoted(key)
             ));
         }
@@ -54,7 +52,7 @@ fn is_qualified(key: &str) -> bool {
 
 fn is_label_text(text: &str) -> bool {
     let bytes = text.as_bytes();
-    (1..=LABEL_LIMIT).contains(&bytes.len())
+    (1..=LABEL_MAX).contains(&bytes.len())
         && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
         && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
         && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
