@@ -10,6 +10,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 
 use crate::api::NAME_MAX;
 use crate::persist::secret::data::{Append, Data, encode};
+use crate::persist::secret::rules::Quoted;
 
 /// What Kubernetes takes in one Secret: the sum of its values' lengths, in bytes.
 pub const SECRET_LIMIT: usize = 1024 * 1024;
@@ -21,8 +22,6 @@ const ENTRY_COST: usize = 14;
 const FAN_OUT_LIMIT: usize = 1000;
 /// Keys that these Secrets may have together.
 const KEYS_LIMIT: usize = 50_000;
-/// Characters of a key that an error quotes.
-const QUOTED: usize = 80;
 
 /// What is wrong with the content of a file. `Display` never shows a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -446,17 +445,6 @@ fn skip<'de, A: MapAccess<'de>>(mut access: A) -> Result<(), A::Error> {
         access.next_value::<IgnoredAny>()?;
     }
     Ok(())
-}
-
-struct Quoted<'a>(&'a str);
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.char_indices().nth(QUOTED) {
-            Some((end, _)) => write!(f, "{:?}...", &self.0[..end]),
-            None => write!(f, "{:?}", self.0),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -5,5 +5,5 @@ pub mod data;
 pub mod desired;
 pub mod existing;
 pub mod names;
-mod rules;
+pub mod rules;
 pub mod versions;

@@ -1,10 +1,12 @@
 //! Kubernetes' rules for names, labels and annotations, checked before a request is sent (pure).
 
+use std::fmt;
+
 use crate::api::{LABEL_MAX, NAME_MAX, StringMap, is_subdomain};
 
 /// All annotations of an object together, keys and values, in bytes.
 const ANNOTATIONS_LIMIT: usize = 256 * 1024;
-/// Characters of a wrong name that a message quotes.
+/// Characters of a wrong name or key that a message quotes.
 const QUOTED: usize = 80;
 
 /// Checks the name of an object: a DNS subdomain.
@@ -14,7 +16,7 @@ pub fn check_name(name: &str) -> Result<(), String> {
     }
     Err(format!(
         "{} is no name of a Secret: at most {NAME_MAX} lower case letters, digits, '-' and '.', with a letter or digit at each end of a part",
-        quoted(name)
+        Quoted(name)
     ))
 }
 
@@ -22,12 +24,12 @@ pub fn check_name(name: &str) -> Result<(), String> {
 pub fn check_labels(labels: &StringMap) -> Result<(), String> {
     for (key, value) in labels {
         if !is_qualified(key) {
-            return Err(format!("label {}: not a label key", quoted(key)));
+            return Err(format!("label {}: not a label key", Quoted(key)));
         }
         if !(value.is_empty() || is_label_text(value)) {
             return Err(format!(
                 "label {}: its value is not allowed: at most {LABEL_MAX} letters, digits, '-', '_' and '.', with a letter or digit at each end",
-                quoted(key)
+                Quoted(key)
             ));
         }
     }
@@ -37,7 +39,7 @@ pub fn check_labels(labels: &StringMap) -> Result<(), String> {
 /// Checks annotations: keys and the size of all.
 pub fn check_annotations(annotations: &StringMap) -> Result<(), String> {
     if let Some(key) = annotations.keys().find(|key| !is_qualified(&key.to_ascii_lowercase())) {
-        return Err(format!("annotation {}: not an annotation key", quoted(key)));
+        return Err(format!("annotation {}: not an annotation key", Quoted(key)));
     }
     let size: usize = annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
     if size > ANNOTATIONS_LIMIT { Err("annotations are larger than 256 KiB together".to_owned()) } else { Ok(()) }
@@ -58,10 +60,15 @@ fn is_label_text(text: &str) -> bool {
         && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }
 
-fn quoted(text: &str) -> String {
-    match text.char_indices().nth(QUOTED) {
-        Some((end, _)) => format!("{:?}...", &text[..end]),
-        None => format!("{text:?}"),
+/// A text by somebody else, as a message shows it: in quotes and not too long.
+pub struct Quoted<'a>(pub &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.char_indices().nth(QUOTED) {
+            Some((end, _)) => write!(f, "{:?}...", &self.0[..end]),
+            None => write!(f, "{:?}", self.0),
+        }
     }
 }
 
