@@ -1,7 +1,7 @@
 //! Permission to write: whether this run, and this pod of it, still may.
 //!
 //! A node can be cut off for minutes and come back when the next run has stored already. So each look at the QuarksJob allows writes for a
-//! short while only, counted from before it was asked for, and the client sends none after that. Not for whose a Secret is: see `secrets`.
+//! short while only, counted from before it was asked for, and the client sends none after that. Not for whose a Secret is: see `secret`.
 
 use std::time::Duration;
 

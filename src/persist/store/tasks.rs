@@ -1,7 +1,7 @@
 //! What has to be stored, and when to try again. Time is an argument.
 //!
 //! Promises: nothing is written without permission; trouble with one Secret holds up no other; one file's content
-//! is in memory once, and only until it is stored. Not for threads: see `storer`.
+//! is in memory once, and only until it is stored. Not for threads: see `thread`.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,7 +1,7 @@
 //! One attempt to store one Secret: create, or read what is in the way and decide.
 //!
 //! Promises: a create or update whose reply was lost is never sent again blindly, the Secret is read first; an update carries the
-//! resourceVersion of what was read; a version is only ever created. Not for retries: see `store`.
+//! resourceVersion of what was read; a version is only ever created. Not for retries: see `tasks`.
 
 use crate::contract::plan::Plan;
 use crate::contract::version::{version_name, version_of};
