@@ -108,12 +108,12 @@ impl Server {
                     let peer = Arc::new(stream);
                     self.peers.admit(&peer);
                     if let Err(error) = answer(&peer, &self.probed, &self.metrics) {
-                        debug!("request not answered error={error}");
+                        debug!(error:%; "request not answered");
                     }
                     self.peers.dismiss(&peer);
                 }
                 Err(error) => {
-                    debug!("connection not accepted error={error}");
+                    debug!(error:%; "connection not accepted");
                     std::thread::sleep(ACCEPT_PAUSE);
                 }
             }
@@ -215,9 +215,9 @@ fn respond(request: &[u8], content: &dyn Fn(Page) -> String) -> String {
                 failures => {
                     let failure = failures.trim_end();
                     if is_alive_page {
-                        warn!("not healthy failures={failure:?}");
+                        warn!(failures:% = failure; "not healthy");
                     } else {
-                        debug!("not ready failures={failure:?}");
+                        debug!(failures:% = failure; "not ready");
                     }
                     ("503 Service Unavailable", TEXT, failures)
                 }

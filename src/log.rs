@@ -1,10 +1,12 @@
 //! Log lines: time, level, where, a constant message and `key=value` pairs. Never Secret data, never whole objects.
-//! As text, or with the same parts as one JSON object a line.
+//!
+//! Pairs are given as such (`info!(key:%, run:% = 1; "job created")`), so that text and JSON are two ways to write the same parts.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
 
 use env_logger::{Builder, Target};
+use log::kv::{self, Key, Value, VisitSource};
 use log::{LevelFilter, Record};
 
 use crate::clock;
@@ -48,10 +50,7 @@ pub fn start(level: LevelFilter, format: Format) {
     builder.filter_level(LevelFilter::Warn.min(level)).filter_module("quarks_job", level).target(Target::Stderr);
     builder.format(move |out, record| {
         let (time, target) = (clock::now_micros(), record.target().trim_start_matches("quarks_job::"));
-        match format {
-            Format::Text => writeln!(out, "{time} {:5} {target} {}", record.level(), record.args()),
-            Format::Json => out.write_all(json_line(&time, target, record).as_bytes()),
-        }
+        out.write_all(line(format, &time, target, record).as_bytes())
     });
     if builder.try_init().is_err() {
         // Only a test starts logging twice.
@@ -61,107 +60,52 @@ pub fn start(level: LevelFilter, format: Format) {
         // A panic's message may hold anything; its place does not.
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         let thread = std::thread::current();
-        log::error!("panicked: thread={} place={place}", thread.name().unwrap_or("unnamed"));
+        log::error!(thread:% = thread.name().unwrap_or("unnamed"), place:%; "panicked");
     }));
 }
 
-/// What every object has.
-const RESERVED: [&str; 4] = ["ts", "level", "target", "msg"];
-
-fn json_line(time: &str, target: &str, record: &Record<'_>) -> String {
-    let text = record.args().to_string();
-    let mut line = String::with_capacity(text.len() + 160);
-    line.push('{');
-    field(&mut line, "ts", time);
-    field(&mut line, "level", LEVELS[record.level() as usize - 1]);
-    field(&mut line, "target", target);
-    let (message, mut rest) = split_message(&text);
-    field(&mut line, "msg", message);
-    let mut seen = RESERVED.to_vec();
-    while let Some((key, value, after)) = next_pair(rest, &seen) {
-        match unquoted(value) {
-            Some(value) => field(&mut line, key, &value),
-            None => field(&mut line, key, value),
+/// One line: the message, and the pairs that were given with it.
+fn line(format: Format, time: &str, target: &str, record: &Record<'_>) -> String {
+    let mut line = String::with_capacity(256);
+    // Writing to a String cannot fail, here and below.
+    match format {
+        Format::Text => _ = write!(line, "{time} {:5} {target} {}", record.level(), record.args()),
+        Format::Json => {
+            line.push('{');
+            field(&mut line, "ts", time);
+            field(&mut line, "level", LEVELS[record.level() as usize - 1]);
+            field(&mut line, "target", target);
+            field(&mut line, "msg", &record.args().to_string());
         }
-        seen.push(key);
-        rest = after;
     }
-    line.push_str("}\n");
+    let _ = record.key_values().visit(&mut Pairs { format, line: &mut line });
+    line.push_str(match format {
+        Format::Text => "\n",
+        Format::Json => "}\n",
+    });
     line
 }
 
-/// The constant message, without the colon that some end in, and from the first pair on.
-fn split_message(text: &str) -> (&str, &str) {
-    let at = find_pair(text, &RESERVED).unwrap_or(text.len());
-    (text[..at].trim_end_matches([' ', ':', ',']), &text[at..])
+struct Pairs<'a> {
+    format: Format,
+    line: &'a mut String,
 }
 
-/// The pair at the beginning of `text`: key, value as it stands there, and what follows. A key that was there before is
-/// part of a value: it came with a foreign text, and no object may have two values for a key.
-fn next_pair<'a>(text: &'a str, seen: &[&str]) -> Option<(&'a str, &'a str, &'a str)> {
-    let (key, rest) = text.split_once('=')?;
-    let mut known = seen.to_vec();
-    known.push(key);
-    // What is in quotes holds no pairs.
-    let quoted = quoted_length(rest);
-    let end = find_pair(&rest[quoted..], &known).map_or(rest.len(), |at| quoted + at);
-    Some((key, rest[..end].trim_end_matches(' '), &rest[end..]))
-}
-
-/// Where the first `key=` stands that begins a word and whose key is none of these.
-fn find_pair(text: &str, without: &[&str]) -> Option<usize> {
-    text.match_indices('=').find_map(|(equals, _)| {
-        let start = text[..equals].rfind(' ').map_or(0, |space| space + 1);
-        let key = &text[start..equals];
-        let is_key = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') && !without.contains(&key);
-        is_key.then_some(start)
-    })
-}
-
-/// Bytes up to the closing quote; 0 if `text` does not begin with a quote, or does not close it.
-fn quoted_length(text: &str) -> usize {
-    if !text.starts_with('"') {
-        return 0;
-    }
-    let mut is_escaped = false;
-    let end = text.bytes().enumerate().skip(1).find(|(_, byte)| {
-        let is_end = *byte == b'"' && !is_escaped;
-        is_escaped = *byte == b'\\' && !is_escaped;
-        is_end
-    });
-    end.map_or(0, |(at, _)| at + 1)
-}
-
-/// What a text in Rust's quotes means; `None` if it is none. An escape that we do not know stays as it is.
-fn unquoted(value: &str) -> Option<String> {
-    if quoted_length(value) != value.len() || value.is_empty() {
-        return None;
-    }
-    let mut text = String::with_capacity(value.len());
-    let mut rest = &value[1..value.len() - 1];
-    while let Some(at) = rest.find('\\') {
-        text.push_str(&rest[..at]);
-        let escape = &rest[at + 1..];
-        let (letter, length) = match escape.as_bytes().first() {
-            Some(b'n') => (Some('\n'), 1),
-            Some(b't') => (Some('\t'), 1),
-            Some(b'r') => (Some('\r'), 1),
-            Some(b'0') => (Some('\0'), 1),
-            Some(quote @ (b'"' | b'\'' | b'\\')) => (Some(char::from(*quote)), 1),
-            Some(b'u') => {
-                let digits = escape[1..].strip_prefix('{').and_then(|digits| digits.split_once('}')).map_or("", |(digits, _)| digits);
-                (u32::from_str_radix(digits, 16).ok().and_then(char::from_u32), digits.len() + 3)
-            }
-            _ => (None, 0),
-        };
-        match letter {
-            Some(letter) => text.push(letter),
-            None => text.push('\\'),
+impl<'kvs> VisitSource<'kvs> for Pairs<'_> {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
+        let value = value.to_string();
+        match self.format {
+            Format::Text if is_plain(&value) => _ = write!(self.line, " {key}={value}"),
+            Format::Text => _ = write!(self.line, " {key}={value:?}"),
+            Format::Json => field(self.line, key.as_str(), &value),
         }
-        rest = if letter.is_some() { &escape[length..] } else { escape };
+        Ok(())
     }
-    text.push_str(rest);
-    Some(text)
+}
+
+/// Can be told from what follows without quotes.
+fn is_plain(value: &str) -> bool {
+    !value.is_empty() && !value.contains(|letter: char| letter.is_whitespace() || letter.is_control() || letter == '"')
 }
 
 /// Adds `"key":"value"`; the key needs no escapes.
@@ -189,68 +133,45 @@ fn field(line: &mut String, key: &str, value: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::{Value as Json, json};
 
-    /// The object of a line without time, level and target.
-    fn fields(text: &str) -> Value {
-        let args = format_args!("{text}").to_string();
-        let line = json_line("T", "a::b", &Record::builder().level(log::Level::Warn).args(format_args!("{args}")).build());
-        assert!(line.ends_with('\n') && line.matches('\n').count() == 1, "one line: {line:?}");
-        // serde_json would take the last of two values for a key.
-        let mut value: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        let object = value.as_object_mut().expect("an object");
-        for (key, expected) in [("ts", "T"), ("level", "warn"), ("target", "a::b")] {
-            assert_eq!(object.remove(key), Some(json!(expected)), "{line}");
-            assert_eq!(line.matches(&format!("\"{key}\":")).count(), 1, "{line}");
-        }
-        value
+    /// The line of a message with these pairs.
+    fn written(format: Format, message: &str, pairs: &[(&str, &str)]) -> String {
+        line(format, "T", "a::b", &Record::builder().level(log::Level::Warn).key_values(&pairs).args(format_args!("{message}")).build())
     }
 
     #[test]
-    fn pairs_become_fields() {
-        for (line, expected) in [
-            ("operator stops", json!({"msg": "operator stops"})),
-            ("run settled key=ns/q run=1 reason=", json!({"msg": "run settled", "key": "ns/q", "run": "1", "reason": ""})),
-            ("watch failing: watch=watch-jobs", json!({"msg": "watch failing", "watch": "watch-jobs"})),
-            (r#"no run message="a \"b\" c=d" e=f"#, json!({"msg": "no run", "message": r#"a "b" c=d"#, "e": "f"})),
-            (
-                "failed, will be tried again key=ns/q error=create jobs: 500 try again remedy=\"kubectl apply\"",
-                json!({"msg": "failed, will be tried again", "key": "ns/q", "error": "create jobs: 500 try again", "remedy": "kubectl apply"}),
-            ),
-            ("flag has no effect flag=--a", json!({"msg": "flag has no effect", "flag": "--a"})),
-            ("key=ns/q", json!({"msg": "", "key": "ns/q"})),
-            ("", json!({"msg": ""})),
+    fn text_has_quotes_where_a_value_would_not_end() {
+        for (value, expected) in [
+            ("ns/q", "ns/q"),
+            ("a=b", "a=b"),
+            ("", r#""""#),
+            ("create jobs: 500", r#""create jobs: 500""#),
+            ("a \"b\" c=d", r#""a \"b\" c=d""#),
+            ("two\nlines\u{1b}", r#""two\nlines\u{1b}""#),
+            ("\u{85}", r#""\u{85}""#),
         ] {
-            assert_eq!(fields(line), expected, "{line}");
+            assert_eq!(
+                written(Format::Text, "m", &[("key", value), ("e", "f")]),
+                format!("T WARN  a::b m key={expected} e=f\n"),
+                "{value:?}"
+            );
         }
+        assert_eq!(written(Format::Text, "operator stops", &[]), "T WARN  a::b operator stops\n");
     }
 
     #[test]
-    fn quotes_are_undone_and_escapes_that_nobody_knows_stay() {
-        for (quoted, expected) in [
-            (format!("{:?}", "tab\t quote\" back\\ \u{1b} ä \u{200b} \n'"), "tab\t quote\" back\\ \u{1b} ä \u{200b} \n'"),
-            (r#""\x41 \u{110000} \u{} \u{41" "#.trim_end().to_owned(), r"\x41 \u{110000} \u{} \u{41"),
-            (r#""open"#.to_owned(), r#""open"#),
-            (r#""ends in \""#.to_owned(), r#""ends in \""#),
-            (r#""a"b"#.to_owned(), r#""a"b"#),
-            ("\"\"".to_owned(), ""),
-            ("\"".to_owned(), "\""),
-        ] {
-            assert_eq!(fields(&format!("m v={quoted}")), json!({"msg": "m", "v": expected}), "{quoted}");
-        }
+    fn json_has_the_same_parts_as_one_object() {
+        let expected =
+            r#"{"ts":"T","level":"warn","target":"a::b","msg":"no run, again","key":"ns/q","reason":"","message":"a \"b\" c=d"}"#;
+        let pairs = [("key", "ns/q"), ("reason", ""), ("message", "a \"b\" c=d")];
+        assert_eq!(written(Format::Json, "no run, again", &pairs), format!("{expected}\n"));
     }
 
     #[test]
-    fn a_foreign_text_can_neither_break_a_line_nor_forge_a_field() {
-        let text = "failed key=ns/q error=no level=error ts=0 msg=x target=y key=ns/other \"} \u{0} \u{85}\r\n{ \\";
-        let expected = json!({"msg": "failed", "key": "ns/q", "error": text.split_once("error=").expect("there").1});
-        assert_eq!(fields(text), expected);
-        assert_eq!(fields("level=error ts=0")["msg"], "level=error ts=0");
-    }
-
-    #[test]
-    fn any_text_is_one_valid_line() {
-        let pieces = ["a", "=", " ", "\"", "\\", "key", "u{", "41}", "\n", "ä", "\u{1}", "n", "x=", " v=\"", "level="];
+    fn any_text_is_one_valid_line_and_comes_back_as_it_was() {
+        let pieces =
+            ["a", "=", " ", "\"", "\\", "key", "u{", "41}", "\n", "ä", "\u{1}", "\u{85}", "n", "x=", " v=\"", "level=", "\"}", "\r"];
         let mut state: u32 = 1;
         for _ in 0..20_000 {
             let mut text = String::new();
@@ -259,7 +180,20 @@ mod tests {
                 text.push_str(pieces[(state >> 16) as usize % pieces.len()]);
             }
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            fields(&text);
+            let json = written(Format::Json, &text, &[("key", &text)]);
+            let read: Json = serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error}: {json}"));
+            assert_eq!(read, json!({"ts": "T", "level": "warn", "target": "a::b", "msg": text, "key": text}));
+            let plain = written(Format::Text, "m", &[("key", &text)]);
+            assert_eq!((json.lines().count(), plain.lines().count()), (1, 1), "{json}{plain}");
         }
+    }
+
+    #[test]
+    fn a_value_is_whatever_can_be_displayed() {
+        let (key, error) = ("ns/q", std::io::Error::other("no \"x\""));
+        let pairs: &[(&str, kv::Value<'_>)] =
+            &[("key", kv::Value::from_display(&key)), ("error", kv::Value::from_display(&error)), ("run", kv::Value::from(7))];
+        let record = Record::builder().level(log::Level::Info).key_values(&pairs).args(format_args!("failed")).build();
+        assert_eq!(line(Format::Text, "T", "t", &record), "T INFO  t failed key=ns/q error=\"no \\\"x\\\"\" run=7\n");
     }
 }

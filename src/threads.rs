@@ -39,7 +39,7 @@ impl Thread {
     pub fn join(self) {
         let Self { name, handle } = self;
         if handle.join().is_err() {
-            log::error!("thread could not be joined thread={name}");
+            log::error!(thread:% = name; "thread could not be joined");
         }
     }
 

@@ -86,7 +86,7 @@ fn with_one_heap() {
 fn allow_open_files() {
     let limits = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, ..limits }) {
-        warn!("limit on open files not raised limit={:?} error={error}", limits.current);
+        warn!(limit:? = limits.current, error:%; "limit on open files not raised");
     }
 }
 
@@ -106,7 +106,7 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
     crate::log::start(flags.log_level, flags.log_format);
     allow_open_files();
     for flag in &flags.ignored {
-        warn!("flag has no effect, runs start without delay flag=--{flag}");
+        warn!(flag:% = format_args!("--{flag}"); "flag has no effect, runs start without delay");
     }
     // Before anything takes long: a SIGTERM is never missed.
     let signals = signals()?;
@@ -158,14 +158,11 @@ fn client(flags: &Flags, config: &Config, fence: Option<Until>, metrics: &Metric
 
 fn tell_start(flags: &Flags, config: &Config, listener: Option<&TcpListener>) {
     if let Some(address) = listener.and_then(|listener| listener.local_addr().ok()) {
-        info!("http listens address={address}");
+        info!(address:%; "http listens");
     }
     info!(
-        "operator starts version={} monitored_id={} namespaces={:?} server={}",
-        env!("CARGO_PKG_VERSION"),
-        flags.monitored_id,
-        flags.watch_namespaces.join(","),
-        config.server.origin(None)
+        version:% = env!("CARGO_PKG_VERSION"), monitored_id:% = flags.monitored_id, namespaces:% = flags.watch_namespaces.join(","), server:% = config.server.origin(None);
+        "operator starts"
     );
 }
 
@@ -173,7 +170,7 @@ fn tell_start(flags: &Flags, config: &Config, listener: Option<&TcpListener>) {
 fn finish(end: End, client: &Client, operator: Option<(Operator, ShutdownGuard)>, election: Option<Election>) -> Result<(), CliError> {
     if let End::Lost(why) = end {
         // Nothing is waited for: no write can leave any more, and the next start begins afresh.
-        error!("lost the Lease, ends at once reason=\"{why}\"");
+        error!(reason:% = why; "lost the Lease, ends at once");
         client.shutdown();
         return Err(CliError::Said);
     }
@@ -191,7 +188,7 @@ fn finish(end: End, client: &Client, operator: Option<(Operator, ShutdownGuard)>
     match end {
         End::Signal => Ok(()),
         End::Panicked(name) => {
-            error!("thread panicked thread={name}");
+            error!(thread:% = name; "thread panicked");
             Err(CliError::Failed(format!("thread {name} panicked; please report this")))
         }
         End::Failed(error) => Err(error),

@@ -137,13 +137,13 @@ fn serve(work: &Work, taken: &Receiver<Taken>, through: &Sender<Through>, metric
         let started = Instant::now();
         pulse.beat();
         let outcome = catch_unwind(AssertUnwindSafe(|| work(&key, since)))
-            .inspect_err(|_| error!("worker panicked, the key is tried again key={key}"))
+            .inspect_err(|_| error!(key:%; "worker panicked, the key is tried again"))
             .ok();
         pulse.rest();
         let time = started.elapsed();
         metrics.worked(time);
         if time > SLOW {
-            warn!("slow key key={key} seconds={}", time.as_secs());
+            warn!(key:%, seconds:% = time.as_secs(); "slow key");
         }
         if through.send((key, outcome)).is_err() {
             return;
@@ -244,7 +244,7 @@ impl Owner {
         drop(keys);
         drop(beside);
         drop(to_work);
-        debug!("waiting for workers busy={}", queue.in_work());
+        debug!(busy:% = queue.in_work(); "waiting for workers");
         // The channel closes when the last worker is gone.
         let deadline = Instant::now() + DRAIN;
         while done.recv_deadline(deadline).is_ok() {}
@@ -253,9 +253,9 @@ impl Owner {
 
 fn log_failure(key: &ObjectKey, error: &Error) {
     if error.is_shutdown() {
-        debug!("stopped in the middle key={key}");
+        debug!(key:%; "stopped in the middle");
     } else if !error.is_forbidden() {
         // What is forbidden was told with what helps.
-        warn!("failed, will be tried again key={key} error={error}");
+        warn!(key:%, error:%; "failed, will be tried again");
     }
 }

@@ -211,7 +211,7 @@ impl Operator {
         client.shutdown();
         let late = threads.iter().filter(|thread| !thread.is_finished()).count();
         if late > 0 {
-            warn!("threads did not end in time count={late}");
+            warn!(count:% = late; "threads did not end in time");
         }
         threads.into_iter().filter(Thread::is_finished).for_each(Thread::join);
     }
@@ -303,7 +303,7 @@ fn take_in(index: &SharedIndex, dirty: &DirtySender, lists: &Lists, scope: &str,
     };
     if is_newly_in {
         let (quarks_jobs, jobs) = index.read().sizes();
-        info!("caches are in namespace={scope:?} quarksjobs={quarks_jobs} jobs={jobs}");
+        info!(namespace:% = scope, quarksjobs:% = quarks_jobs, jobs:%; "caches are in");
         // Wakes the controllers, whatever the keys.
         dirty.send(Vec::new())?;
     }
@@ -312,7 +312,7 @@ fn take_in(index: &SharedIndex, dirty: &DirtySender, lists: &Lists, scope: &str,
         quarks_jobs.list_for(number);
     }
     if let (true, Some(jobs)) = (list_jobs, &lists.jobs) {
-        debug!("Jobs of a new QuarksJob were passed over, they are listed again namespace={scope:?}");
+        debug!(namespace:% = scope; "Jobs of a new QuarksJob were passed over, they are listed again");
         jobs.list_again();
     }
     dirty.renewed(renewed)?;

@@ -91,7 +91,7 @@ pub struct Election {
 /// Starts the thread. `fence` is that of the client that does the work; `client` must not have it.
 pub fn start(client: Client, candidacy: Candidacy, fence: Until, panics: &Sender<&'static str>) -> io::Result<Election> {
     let Candidacy { lease, identity, timing } = candidacy;
-    info!("leader election starts lease={lease} identity={identity}");
+    info!(lease:%, identity:%; "leader election starts");
     let leadership = Leadership { lease, fence, alive: Until::default(), answered: Until::default(), lost: Arc::default() };
     leadership.alive.set(Moment::now() + STUCK);
     let (stop, stopped) = shutdown::pair();
@@ -186,7 +186,7 @@ impl Candidate {
                 let is_first = !self.leadership.fence.holds();
                 self.leadership.fence.set(until);
                 if is_first && self.leadership.fence.holds() {
-                    info!("leads now lease={}", self.leadership.lease);
+                    info!(lease:% = self.leadership.lease; "leads now");
                     let _ = turn.try_send(());
                 }
             }
@@ -213,7 +213,7 @@ impl Candidate {
                     let record = Record::of(&self.object);
                     if request.method.is_write() { Answer::Written(record) } else { Answer::Found(record) }
                 } else {
-                    warn!("Lease not understood, will be tried again lease={}", self.leadership.lease);
+                    warn!(lease:% = self.leadership.lease; "Lease not understood, will be tried again");
                     Answer::Failed
                 }
             }
@@ -233,7 +233,7 @@ impl Candidate {
         self.elector.take_in(answer, sent, now);
         let holder = self.elector.holder();
         if !holder.is_empty() && holder != self.told_holder && holder != self.identity {
-            info!("waiting for the Lease lease={} holder={holder:?}", self.leadership.lease);
+            info!(lease:% = self.leadership.lease, holder:%; "waiting for the Lease");
             self.told_holder = holder.to_owned();
         }
         Duration::ZERO
@@ -247,15 +247,14 @@ impl Candidate {
     fn bad(&mut self, error: &Error) {
         let lease = &self.leadership.lease;
         if self.is_failing {
-            debug!("Lease still not available lease={lease} error={error}");
+            debug!(lease:%, error:%; "Lease still not available");
         } else if let (true, Error::Status { verb, .. }) = (error.is_forbidden(), error) {
             warn!(
-                "not allowed to use the Lease, will be tried again verb={verb} resource=leases.coordination.k8s.io namespace={} name={} error={error} \
-                 remedy=\"kubectl apply -f manifests/leader-election.yaml\"",
-                lease.namespace, lease.name
+                verb:%, resource:% = "leases.coordination.k8s.io", namespace:% = lease.namespace, name:% = lease.name, error:%, remedy:% = "kubectl apply -f manifests/leader-election.yaml";
+                "not allowed to use the Lease, will be tried again"
             );
         } else {
-            warn!("Lease not available, will be tried again lease={lease} error={error}");
+            warn!(lease:%, error:%; "Lease not available, will be tried again");
         }
         self.is_failing = true;
     }
@@ -277,8 +276,8 @@ impl Candidate {
         }
         claim(&mut self.object, "", 1, &clock::now_micros());
         match self.client.call_unit(&Request::update(Resource::LEASES, &lease, &self.object)) {
-            Ok(()) => info!("Lease given back lease={lease}"),
-            Err(error) => warn!("the Lease could not be given back lease={lease} error={error}"),
+            Ok(()) => info!(lease:%; "Lease given back"),
+            Err(error) => warn!(lease:%, error:%; "the Lease could not be given back"),
         }
     }
 }

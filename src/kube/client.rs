@@ -99,7 +99,7 @@ impl Client {
     pub fn new(config: &Config, options: ClientOptions) -> std::result::Result<Self, ConfigError> {
         config.check()?;
         if config.insecure {
-            log::warn!("server certificate is not checked, as configured: server={}", config.server.origin(None));
+            log::warn!(server:% = config.server.origin(None); "server certificate is not checked, as configured");
         }
         let ClientOptions { user_agent, call_timeout, max_connections, .. } = &options;
         let transport = HttpTransport::new(config, user_agent, *call_timeout, *max_connections)?;

@@ -33,9 +33,9 @@ pub fn main() -> ExitCode {
     }
     let text = report.encode_within(limit);
     let (secrets, errors) = (report.secrets.len(), report.errors.len());
-    log::info!("output-persist ends: stored={} secrets={secrets} errors={errors} ending={ending:?}", report.stored);
+    log::info!(stored:% = report.stored, secrets:%, errors:%, ending:?; "output-persist ends");
     if let Err(error) = write_report(&termination_log(&variable), &text) {
-        log::error!("report not written: error={error}");
+        log::error!(error:%; "report not written");
     }
     if ending == ExitReason::Stopped && !report.is_success() { ExitCode::from(STOPPED) } else { ExitCode::SUCCESS }
 }

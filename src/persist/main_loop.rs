@@ -41,7 +41,7 @@ pub struct Finish {
 
 /// The end when the sidecar cannot even begin. A retry would find the same.
 pub(super) fn refuse(message: String) -> Finish {
-    log::error!("output cannot be stored: error={message:?}");
+    log::error!(error:% = message; "output cannot be stored");
     let (container, file) = (String::new(), String::new());
     let error = OutputError { reason: OutputErrorReason::OutputNotStored, container, file, message };
     Finish { report: Report { errors: vec![error], ..Report::default() }, limit: REPORT_LIMIT, ending: ExitReason::Done }
@@ -75,7 +75,7 @@ pub(super) fn run_loop(
             recv(deadline) -> _ => break,
             recv(panics) -> name => match name {
                 Ok(name) => {
-                    log::error!("thread is gone: thread={name}");
+                    log::error!(thread:% = name; "thread is gone");
                     state = State::Crashed;
                     break;
                 }
@@ -92,11 +92,11 @@ pub(super) fn run_loop(
             (LoopEvent::Store(event), _) => progress.on_event(event),
             (LoopEvent::Look, _) => files.look(environment),
             (LoopEvent::Blind(text), State::Watching) => {
-                log::error!("pod cannot be watched: error={text:?}");
+                log::error!(error:% = text; "pod cannot be watched");
                 state = State::Blind(text);
             }
             (LoopEvent::Stop, State::Watching | State::Blind(_)) => {
-                log::info!("stopping: storing={}", progress.is_storing());
+                log::info!(storing:% = progress.is_storing(); "stopping");
                 let _ = commands.send(StoreCommand::Hurry);
                 deadline = after(STOP_LIMIT);
                 state = State::Stopping(Instant::now());
@@ -119,7 +119,7 @@ fn finish(progress: Progress, state: State) -> Finish {
         State::Watching => Finish { report: progress.into_report("the sidecar ended early"), limit, ending: ExitReason::Done },
         State::Blind(text) => Finish { report: progress.into_report(&text), limit, ending: ExitReason::Done },
         State::Stopping(since) => {
-            log::debug!("stopped: took_ms={}", since.elapsed().as_millis());
+            log::debug!(took_ms:% = since.elapsed().as_millis(); "stopped");
             let report = progress.into_report(UNSEEN);
             Finish { report, limit, ending: ExitReason::Stopped }
         }

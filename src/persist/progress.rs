@@ -51,7 +51,7 @@ impl Progress {
             match decide(observe(pod, name), self.write_on_failure) {
                 OutputDecision::Wait => {}
                 OutputDecision::Nothing => {
-                    log::info!("container failed, nothing to store: container={name}");
+                    log::info!(container:% = name; "container failed, nothing to store");
                     *stage = Stage::Done;
                 }
                 OutputDecision::Absent => {
@@ -60,7 +60,7 @@ impl Progress {
                     self.report.errors.push(error(OutputErrorReason::OutputInvalid, name, message.to_owned()));
                 }
                 OutputDecision::Read { lenient, documents } => {
-                    log::info!("container ended: container={name} failed={lenient}");
+                    log::info!(container:% = name, failed:% = lenient; "container ended");
                     *stage = Stage::Storing;
                     ended.push(EndedContainer { container: name.clone(), lenient, documents });
                 }

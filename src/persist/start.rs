@@ -116,7 +116,7 @@ fn connect(events: &Receiver<LoopEvent>, mut backoff: Backoff, writes: &Until) -
         if start.elapsed() >= CREDENTIAL_LIMIT {
             return Err(Refusal::Config(error));
         }
-        log::warn!("no access to the cluster yet: error={error:?}");
+        log::warn!(error:%; "no access to the cluster yet");
         match events.recv_timeout(backoff.delay(tries, None)) {
             Ok(LoopEvent::Stop) | Err(RecvTimeoutError::Disconnected) => return Err(Refusal::Stopped),
             Ok(_) | Err(RecvTimeoutError::Timeout) => {}

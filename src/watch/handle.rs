@@ -57,7 +57,7 @@ impl WatchHandle {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            log::error!("watch panicked: watch={}", self.name);
+            log::error!(watch:% = self.name; "watch panicked");
         }
     }
 

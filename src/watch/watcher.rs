@@ -96,7 +96,7 @@ fn start(client: &Client, spec: WatchSpec, timings: WatchTimings, decode: Decode
         Ok(thread) => Some(thread),
         Err(error) => {
             // The closure, and with it the guard, is gone: health says that the watch is not alive.
-            log::error!("watch not started: watch={name} error={error:?}");
+            log::error!(watch:% = name, error:%; "watch not started");
             None
         }
     };
@@ -169,7 +169,7 @@ impl Watcher {
                     let step = match end {
                         // It was ended so that a list can begin.
                         End::Failed(..) if self.shared.is_asked() => {
-                            log::debug!("list is asked for: watch={} namespace={:?}", self.spec.name, self.spec.namespace);
+                            log::debug!(watch:% = self.spec.name, namespace:% = self.spec.namespace; "list is asked for");
                             state = WatchState::Watching(watching);
                             continue;
                         }
@@ -196,7 +196,7 @@ impl Watcher {
         self.shared.failures.store(state.failures(), Ordering::Relaxed);
         if publish {
             let items = std::mem::take(&mut self.items);
-            log::debug!("list complete: watch={} namespace={:?} objects={}", self.spec.name, self.spec.namespace, items.len());
+            log::debug!(watch:% = self.spec.name, namespace:% = self.spec.namespace, objects:% = items.len(); "list complete");
             (self.deliver)(WatchEvent::Replaced(items))?;
             self.shared.synced.store(true, Ordering::Release);
             if let Some(on_listed) = &self.spec.on_listed {
@@ -221,23 +221,19 @@ impl Watcher {
         let detail = std::mem::take(&mut self.detail);
         match notice {
             Some(Notice::Failing(failures)) if reason == "denied" => {
-                log::warn!(
-                    "watch not allowed: watch={name} resource={resource} namespace={namespace:?} failures={failures} error={detail:?} remedy={remedy:?}"
-                );
+                log::warn!(watch:% = name, resource:%, namespace:%, failures:%, error:% = detail, remedy:%; "watch not allowed");
             }
             Some(Notice::Failing(failures)) if failures > 1 || reason == "missing" => {
-                log::warn!(
-                    "watch failing: watch={name} resource={resource} namespace={namespace:?} reason={reason} failures={failures} error={detail:?}"
-                );
+                log::warn!(watch:% = name, resource:%, namespace:%, reason:%, failures:%, error:% = detail; "watch failing");
             }
             Some(Notice::Failing(_)) => {
-                log::info!("watch interrupted: watch={name} resource={resource} namespace={namespace:?} reason={reason} error={detail:?}")
+                log::info!(watch:% = name, resource:%, namespace:%, reason:%, error:% = detail; "watch interrupted")
             }
             Some(Notice::Recovered(failures)) => {
-                log::info!("watch recovered: watch={name} resource={resource} namespace={namespace:?} failures={failures}")
+                log::info!(watch:% = name, resource:%, namespace:%, failures:%; "watch recovered")
             }
             None if reason.is_empty() => {}
-            None => log::debug!("watch goes on: watch={name} resource={resource} reason={reason} error={detail:?}"),
+            None => log::debug!(watch:% = name, resource:%, reason:%, error:% = detail; "watch goes on"),
         }
     }
 
@@ -282,7 +278,10 @@ impl Watcher {
             Item::Json(json) => json,
             Item::TooLong => {
                 let limit = self.timings.line_max;
-                log::warn!("object passed over: watch={name} resource={} reason=\"longer than {limit} bytes\"", resource.plural);
+                log::warn!(
+                    watch:% = name, resource:% = resource.plural, reason:% = format_args!("longer than {limit} bytes");
+                    "object passed over"
+                );
                 return Ok(());
             }
         };
@@ -379,7 +378,7 @@ impl Watcher {
                 version
             }
             Frame::Unknown(kind) => {
-                log::debug!("frame of unknown type ignored: watch={} type={kind:?}", self.spec.name);
+                log::debug!(watch:% = self.spec.name, "type":% = kind; "frame of unknown type ignored");
                 None
             }
             Frame::Error(status) => {
@@ -409,7 +408,9 @@ impl Watcher {
     }
 
     fn warn_skipped(&self, skipped: &Skipped) {
-        log::warn!("object passed over, not understood: watch={} resource={} {skipped}", self.spec.name, self.spec.resource.plural);
+        let Skipped { key, reason } = skipped;
+        let (watch, resource, object) = (self.spec.name, self.spec.resource.plural, one_line(&key.to_string(), 300));
+        log::warn!(watch:%, resource:%, object:%, reason:%; "object passed over, not understood");
     }
 }
 

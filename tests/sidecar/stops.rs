@@ -59,7 +59,7 @@ fn a_write_that_is_under_way_is_finished_and_the_exit_code_is_zero() {
     let sidecar = scene.ended_well(one_file(), &document(&[("k", "1")]));
     sidecar.process.wait_for("the create", || (gate.arrived() == 1).then_some(()));
     sidecar.process.sigterm();
-    sidecar.process.wait_for("the signal heard", || sidecar.process.log().contains("stopping: storing=true").then_some(()));
+    sidecar.process.wait_for("the signal heard", || sidecar.process.log().contains("stopping storing=true").then_some(()));
     gate.open();
     sidecar.finish_stored();
 }

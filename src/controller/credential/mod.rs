@@ -229,7 +229,7 @@ impl All {
         self.sweep(index, call);
         self.entries.retain(|namespace, entry| {
             if index.is_out_of_reach(namespace) {
-                debug!("token left alone namespace={namespace}");
+                debug!(namespace:%; "token left alone");
                 return false;
             }
             let shown = Shown {
@@ -279,21 +279,21 @@ fn foreign_message(namespace: &str) -> String {
 fn tell(namespace: &str, step: &Step, answer: &Answer) {
     match (step, answer) {
         (Step::Store { account, expires, .. }, Answer::Stored(_)) => {
-            info!("token stored namespace={namespace} account={account} expires={expires}");
+            info!(namespace:%, account:%, expires:%; "token stored");
         }
         (Step::Look, Answer::Found { account: None, .. }) => {
-            warn!("no token namespace={namespace} message={:?}", foreign_message(namespace))
+            warn!(namespace:%, message:% = foreign_message(namespace); "no token")
         }
-        (Step::Delete(_), Answer::Deleted) => info!("token secret deleted namespace={namespace}"),
-        _ => debug!("token step={} namespace={namespace}", step.name()),
+        (Step::Delete(_), Answer::Deleted) => info!(namespace:%; "token secret deleted"),
+        _ => debug!(step:% = step.name(), namespace:%; "token"),
     }
 }
 
 fn log_failure(namespace: &str, error: &CredentialError) {
     match error {
-        CredentialError::Api(error) if error.is_shutdown() => debug!("token not renewed namespace={namespace} error={error}"),
-        CredentialError::Api(error) => warn!("token not renewed, will be tried again namespace={namespace} error={error}"),
-        CredentialError::NotReady(message) => warn!("token not renewed, will be tried again namespace={namespace} message={message:?}"),
+        CredentialError::Api(error) if error.is_shutdown() => debug!(namespace:%, error:%; "token not renewed"),
+        CredentialError::Api(error) => warn!(namespace:%, error:%; "token not renewed, will be tried again"),
+        CredentialError::NotReady(message) => warn!(namespace:%, message:%; "token not renewed, will be tried again"),
     }
 }
 

@@ -68,7 +68,7 @@ impl ErrandController {
     }
 
     fn act(&self, turn: &mut Turn<'_>, step: Step, now: Instant) -> ControlFlow<Outcome> {
-        debug!("step key={} step={}", turn.key, step.name());
+        debug!(key:% = turn.key, step:% = step.name(); "step");
         let spec = turn.fresh.take().and_then(|fresh| fresh.spec);
         let is_look = step == Step::LookAtReferences;
         let result = self.execute(turn, spec, step);

@@ -35,7 +35,7 @@ impl ErrandController {
             Some(_) | None => view.template_digest.to_string(),
         });
         let config = if view.acts_on_config() { turn.memory().waiting.config.clone().or_else(|| view.marker.config.clone()) } else { None };
-        info!("baseline taken, nothing runs key={} once={} config={}", turn.key, once.is_some(), config.is_some());
+        info!(key:% = turn.key, once:% = once.is_some(), config:% = config.is_some(); "baseline taken, nothing runs");
         let marker = Marker { once, config, ..view.marker.clone() };
         let action = Action::Settle { key: turn.key, version: &view.resource_version, uid: &view.uid, marker: &marker, strategy: None };
         let object: QuarksJob = self.tools.client.call(&action.request())?;
@@ -45,9 +45,8 @@ impl ErrandController {
         } else {
             turn.memory().record = Some(Pause::after(turn.memory().record, REFUSAL_BACKOFF, Instant::now()));
             warn!(
-                "written and not kept, will be tried again: does a mutating webhook change quarksjobs? key={} field=metadata.annotations[{}]",
-                turn.key,
-                crate::api::ANNOTATION_SETTLED
+                key:% = turn.key, field:% = format_args!("metadata.annotations[{}]", crate::api::ANNOTATION_SETTLED);
+                "written and not kept, will be tried again: does a mutating webhook change quarksjobs?"
             );
         }
         Ok(Flow::Continue)

@@ -117,7 +117,7 @@ impl ErrandController {
                 self.refuse(turn, Reason::JobRefused, &refused(), None)
             }
             Answer::Terminating => {
-                debug!("no run started, the namespace is being deleted key={}", turn.key);
+                debug!(key:% = turn.key; "no run started, the namespace is being deleted");
                 Ok(Flow::Wait(TERMINATING_RETRY))
             }
             // A quota that is being counted answers with a conflict.
@@ -143,7 +143,7 @@ impl ErrandController {
         let Some(job) = self.tools.read_job(&job_key)? else { return Err(Failed::Stale) };
         match run_of(&job, &turn.view, None).filter(|record| record.run == run) {
             Some(record) => {
-                debug!("job of an earlier try found key={} job={name}", turn.key);
+                debug!(key:% = turn.key, job:% = name; "job of an earlier try found");
                 remember_start(turn, name.to_owned(), record);
                 Ok(Flow::Continue)
             }
@@ -161,7 +161,7 @@ impl ErrandController {
         waiting.refusals = waiting.refusals.saturating_add(1);
         let wait = retry.unwrap_or_else(|| REFUSAL_BACKOFF.delay(waiting.refusals, 0.0));
         waiting.hold = Some(Hold { generation, namespace, until: Instant::now() + wait });
-        warn!("no run started key={} reason={reason} retry_seconds={} message={message:?}", turn.key, wait.as_secs());
+        warn!(key:% = turn.key, reason:%, retry_seconds:% = wait.as_secs(), message:%; "no run started");
         let status = turn.known()?.status;
         let new = turn.status(&status, &turn.now()).refused(reason, message);
         if new != status {
@@ -190,7 +190,7 @@ fn record_of(view: &QuarksJobView, spec: &Spec, pending: Pending, config: Option
 /// The API server has made the Job.
 fn created(turn: &mut Turn<'_>, name: String, record: RunRecord, template: &Value, warnings: &[String]) {
     let (key, run, trigger) = (turn.key, record.run, record.trigger.as_str());
-    info!("job created key={key} job={name} run={run} trigger={trigger}");
+    info!(key:%, job:% = name, run:%, trigger:%; "job created");
     turn.tell(Note::new(Reason::JobCreated, "CreateJob", format!("run {run}: created Job {name} (trigger: {trigger})")));
     warn_about_template(turn, template, warnings);
     if record.trigger == Trigger::Config {
@@ -216,7 +216,7 @@ fn watch_for_loop(turn: &mut Turn<'_>) {
              or another QuarksJob refers to?",
             pause.as_secs()
         );
-        warn!("config loop key={} pause_seconds={}", turn.key, pause.as_secs());
+        warn!(key:% = turn.key, pause_seconds:% = pause.as_secs(); "config loop");
         turn.tell(Note::new(Reason::ConfigLoop, "CreateJob", text));
     }
 }

@@ -120,7 +120,7 @@ impl CleanUp<'_> {
             Err(error) => {
                 let wait = PRUNE_BACKOFF.delay(failures, 0.0);
                 if !error.is_shutdown() {
-                    warn!("versions not pruned, will be tried again key={} error={error} retry_seconds={}", self.view.key, wait.as_secs());
+                    warn!(key:% = self.view.key, error:%, retry_seconds:% = wait.as_secs(); "versions not pruned, will be tried again");
                 }
                 Some(Pause { until: Instant::now() + wait, failures })
             }
@@ -153,7 +153,7 @@ impl CleanUp<'_> {
         for version in surplus(&versions, keep, &referenced) {
             let secret = ObjectKey::new(key.namespace.clone(), version.name());
             match tools.client.call_unit(&Action::DeleteVersion { key: &secret, uid: &version.uid }.request()) {
-                Ok(()) => info!("version deleted key={key} secret={} keep={keep}", secret.name),
+                Ok(()) => info!(key:%, secret:% = secret.name, keep:%; "version deleted"),
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
             }
@@ -231,7 +231,7 @@ fn retained(pods: &[RunPod], run: u64, limit: u32) -> Retained<'_> {
 fn ignore_gone(result: Result<(), Error>) -> Result<(), Failed> {
     match result.map_err(|error| (error.answer(), error)) {
         Err((Answer::Gone | Answer::OtherObject, error)) => {
-            debug!("nothing left to write to error={error}");
+            debug!(error:%; "nothing left to write to");
             Ok(())
         }
         // What is refused is not gone.

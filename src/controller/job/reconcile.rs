@@ -84,7 +84,7 @@ impl JobController {
         if let Some(until) = leftovers.pace.until(grounds(&snapshot, &Waiting::default(), None), now) {
             return Some(until.saturating_duration_since(now));
         }
-        debug!("step key={} step={}", view.key, step.name());
+        debug!(key:% = view.key, step:% = step.name(); "step");
         match (CleanUp { tools: &self.tools, view, leftovers: &mut *leftovers }.execute(&step), step.job()) {
             (Ok(()), job) => {
                 leftovers.pace.wrote(now);
@@ -107,9 +107,9 @@ impl JobController {
         let pause = leftovers.refused(job.clone(), now, error.retry_after().unwrap_or_default(), denial);
         let (key, seconds) = (&view.key, (pause.until - now).as_secs());
         match message {
-            Some(message) => warn!("not allowed to clean up, will be tried again key={key} error={message:?} retry_seconds={seconds}"),
-            None if error.is_shutdown() => debug!("stopped in the middle of a clean-up key={key}"),
-            None => warn!("not cleaned up, will be tried again key={key} error={error} retry_seconds={seconds}"),
+            Some(message) => warn!(key:%, error:% = message, retry_seconds:% = seconds; "not allowed to clean up, will be tried again"),
+            None if error.is_shutdown() => debug!(key:%; "stopped in the middle of a clean-up"),
+            None => warn!(key:%, error:%, retry_seconds:% = seconds; "not cleaned up, will be tried again"),
         }
     }
 }
@@ -163,7 +163,7 @@ fn look_and_act(turn: &mut Turn<'_>) -> ControlFlow<Outcome> {
 }
 
 fn act(turn: &mut Turn<'_>, step: Step, now: Instant) -> ControlFlow<Outcome> {
-    debug!("step key={} step={}", turn.key, step.name());
+    debug!(key:% = turn.key, step:% = step.name(); "step");
     turn.fresh = None;
     let result = match step {
         Step::DeleteStray(job) => delete_stray(turn, &job),

@@ -54,7 +54,7 @@ pub fn settle_vanished(turn: &mut Turn<'_>, job_name: &str, record: &RunRecord) 
     let is_there = job.is_some();
     let view = Arc::clone(&turn.view);
     if job.is_some_and(|job| run_of(&job, &view, turn.memory().started.as_ref()).is_some()) {
-        debug!("job exists, the watch is behind key={} job={job_name}", turn.key);
+        debug!(key:% = turn.key, job:% = job_name; "job exists, the watch is behind");
         return Ok(Flow::Wait(UNSEEN_JOB_RETRY));
     }
     let verdict = match view.last_run {
@@ -85,7 +85,7 @@ fn settle(turn: &mut Turn<'_>, ended: Ended<'_>) -> Result<Flow, Failed> {
     if let Some((reason, why)) = refusal {
         return settle_later(turn, ended, reason, &why);
     }
-    info!("run settled key={} run={} outcome={} reason={}", turn.key, record.run, verdict.outcome.as_str(), verdict.reason);
+    info!(key:% = turn.key, run:% = record.run, outcome:% = verdict.outcome.as_str(), reason:% = verdict.reason; "run settled");
     turn.tools.metrics.settled(record.trigger, verdict.outcome);
     let memory = turn.memory();
     memory.trouble = 0;
@@ -126,7 +126,7 @@ fn settle_later(turn: &mut Turn<'_>, ended: Ended<'_>, reason: Reason, why: &str
     let pause = Pause::after(ending.settle, REFUSAL_BACKOFF, at);
     (ending.settle, ending.settle_run) = (Some(pause), record.run);
     let message = format!("run {} has ended and cannot be settled; no run starts until it is: {why}", record.run);
-    warn!("run not settled key={} reason={reason} retry_seconds={} message={message:?}", turn.key, (pause.until - at).as_secs());
+    warn!(key:% = turn.key, reason:%, retry_seconds:% = (pause.until - at).as_secs(), message:%; "run not settled");
     let is_news = status.last_run.as_ref().is_none_or(|last| last.run != record.run);
     let last = last_run(&view, record.run, Some(record.trigger), job, verdict, &status);
     let active = record.active(&view.uid, &last.job_name, last.start_time.clone());
@@ -149,7 +149,7 @@ pub fn delete_stray(turn: &mut Turn<'_>, OwnJob { view: job, .. }: &OwnJob) -> R
     // The index may be behind: only a Job that runs now is a stray.
     match turn.tools.read_job(&job.key)? {
         Some(fresh) if fresh.uid == job.uid && fresh.end.is_none() && !fresh.is_being_deleted => {
-            warn!("stray job deleted key={} job={}", turn.key, job.key.name);
+            warn!(key:% = turn.key, job:% = job.key.name; "stray job deleted");
             let action = Action::DeleteJob {
                 key: &job.key,
                 uid: &fresh.uid,
@@ -158,7 +158,7 @@ pub fn delete_stray(turn: &mut Turn<'_>, OwnJob { view: job, .. }: &OwnJob) -> R
             };
             turn.tools.client.call_unit(&action.request())?;
         }
-        _ => debug!("stray job has ended or is gone key={} job={}", turn.key, job.key.name),
+        _ => debug!(key:% = turn.key, job:% = job.key.name; "stray job has ended or is gone"),
     }
     turn.memory().ending.strays.push((job.uid.clone(), job.resource_version.clone()));
     Ok(Flow::Continue)

@@ -58,7 +58,7 @@ impl Turn<'_> {
             Answer::MissingRight | Answer::Refused if !is_served => return self.leave_alone(&error),
             Answer::MissingRight => {
                 let message = self.tools.missing_right_message(self.key, &error);
-                warn!("not allowed, will be tried again key={} error={message:?}", self.key);
+                warn!(key:% = self.key, error:% = message; "not allowed, will be tried again");
                 self.say(Reason::NamespaceNotReady, &message);
             }
             Answer::Refused => self.refused(&error),
@@ -96,7 +96,7 @@ impl Turn<'_> {
     }
 
     fn leave_alone(&self, error: &Error) -> Outcome {
-        debug!("left alone in a namespace that goes key={} error={error}", self.key);
+        debug!(key:% = self.key, error:%; "left alone in a namespace that goes");
         Outcome::RequeueAfter(TERMINATING_RETRY)
     }
 
@@ -104,7 +104,7 @@ impl Turn<'_> {
     pub fn say(&mut self, reason: Reason, message: &str) {
         match self.try_to_say(reason, message) {
             Err(Failed::Api(error)) if !error.is_shutdown() => {
-                warn!("condition not written key={} reason={reason} error={error}", self.key);
+                warn!(key:% = self.key, reason:%, error:%; "condition not written");
             }
             // Somebody was faster, which makes the key dirty again.
             Ok(()) | Err(_) => {}

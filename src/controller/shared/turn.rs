@@ -275,7 +275,7 @@ impl<'a> Turn<'a> {
         }
         let pause = Pause::after(self.memory().record, REFUSAL_BACKOFF, now);
         let wait = pause.until - now;
-        warn!("a write fails again and again though nothing has changed key={} retry_seconds={}", self.key, wait.as_secs());
+        warn!(key:% = self.key, retry_seconds:% = wait.as_secs(); "a write fails again and again though nothing has changed");
         self.memory().record = Some(pause);
         Some(wait)
     }
@@ -318,10 +318,8 @@ impl<'a> Turn<'a> {
         let pause = Pause::after(self.memory().record, REFUSAL_BACKOFF, now);
         self.memory().record = Some(pause);
         warn!(
-            "status written and not kept, will be tried again: is the CRD older than the operator (kubectl apply -f manifests/crd.yaml), or does a \
-             mutating webhook change it? key={} field=status:{field:?} retry_seconds={}",
-            self.key,
-            (pause.until - now).as_secs()
+            key:% = self.key, field:% = format_args!("status:{field}"), retry_seconds:% = (pause.until - now).as_secs();
+            "status written and not kept, will be tried again: is the CRD older than the operator (kubectl apply -f manifests/crd.yaml), or does a mutating webhook change it?"
         );
         Ok(())
     }

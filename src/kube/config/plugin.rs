@@ -111,7 +111,7 @@ impl Plugin {
         match &*issued {
             // Another thread has renewed it since.
             Some(known) if !Arc::ptr_eq(known, used) => Some(Arc::clone(known)),
-            _ => self.renew(&mut issued, limit).map_err(|error| log::warn!("credential not renewed: error={:?}", error.to_string())).ok(),
+            _ => self.renew(&mut issued, limit).map_err(|error| log::warn!(error:%; "credential not renewed")).ok(),
         }
     }
 

@@ -85,7 +85,7 @@ impl TokenFile {
                 Ok(())
             }
             Err(reason) if state.token.is_some() => {
-                log::warn!("token file not usable, last token kept: file={} reason={reason:?}", self.path.display());
+                log::warn!(file:% = self.path.display(), reason:%; "token file not usable, last token kept");
                 state.due = Some(now + REREAD_AFTER_FAILURE);
                 Ok(())
             }

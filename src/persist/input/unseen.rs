@@ -36,7 +36,7 @@ impl UnseenFiles {
         match FileWatch::start(&environment.root, containers().map(|(name, _)| name), panics, look) {
             Ok(watch) => Self { watch: Some(watch), ticks: never(), unseen },
             Err(error) => {
-                log::warn!("inotify is not available, looking for files every 2 s: error={error}");
+                log::warn!(error:%; "inotify is not available, looking for files every 2 s");
                 Self { watch: None, ticks: tick(POLL), unseen }
             }
         }
@@ -47,7 +47,7 @@ impl UnseenFiles {
         self.unseen.retain(|(container, file)| {
             let is_there = files::is_there(&environment.root, container, file);
             if is_there {
-                log::info!("output file is there: container={container} file={file}");
+                log::info!(container:%, file:%; "output file is there");
             }
             !is_there
         });

@@ -109,13 +109,13 @@ impl Watcher {
                 WatchEnd::Ordinary if failures == 0 && start.elapsed() >= SHORT => continue,
                 WatchEnd::Ordinary => None,
                 WatchEnd::Restart(why) => {
-                    log::info!("pod watch starts anew: error={why:?}");
+                    log::info!(error:% = why; "pod watch starts anew");
                     self.version = start_version();
                     None
                 }
                 WatchEnd::Failed(error) if error.is_shutdown() => return ControlFlow::Break(()),
                 WatchEnd::Failed(error) => {
-                    log::warn!("pod watch interrupted: error={:?} failures={failures}", error.to_string());
+                    log::warn!(error:%, failures:%; "pod watch interrupted");
                     // Whatever it was, the position may be part of it.
                     self.version = start_version();
                     let asked = error.retry_after();

@@ -167,7 +167,8 @@ impl<A: Api> Store<A> {
         let desired = match read {
             Ok(desired) => desired,
             Err(fault) if lenient => {
-                log::info!("output of failed container not stored: {} error={:?}", fields(&origin), fault.to_string());
+                let Origin { container, file } = &*origin;
+                log::info!(container:%, file:%, error:% = fault; "output of failed container not stored");
                 return self.finish(&origin.container);
             }
             Err(fault) => return self.fail(origin.error(fault.reason(), fault.to_string())),
@@ -205,8 +206,8 @@ impl<A: Api> Store<A> {
         };
         match tried {
             Attempt::Stored { name, version } => {
-                log::info!("output stored: secret={name} {}", fields(&task.origin));
                 let Origin { container, file } = &*task.origin;
+                log::info!(secret:% = name, container:%, file:%; "output stored");
                 let secret = StoredSecret { name, version, container: container.clone(), file: file.clone() };
                 let mut events = vec![StoreEvent::Stored(secret)];
                 events.extend(self.finish(container));
@@ -262,12 +263,9 @@ impl<A: Api> Store<A> {
         }
         let wanted = if let AttemptError::Call(error) = &failure { error.retry_after() } else { None };
         let wait: Duration = self.backoff.delay(task.tries, wanted);
-        log::warn!(
-            "output not stored yet: {} error={:?} retry_ms={}",
-            fields(&task.origin),
-            format!("{what}: {message}"),
-            wait.as_millis()
-        );
+        let Origin { container, file } = &*task.origin;
+        let error = format_args!("{what}: {message}");
+        log::warn!(container:%, file:%, error:%, retry_ms:% = wait.as_millis(); "output not stored yet");
         task.tries = task.tries.saturating_add(1);
         task.due = now + wait;
         self.tasks.push(task);
@@ -276,7 +274,7 @@ impl<A: Api> Store<A> {
 
     fn fail(&mut self, error: OutputError) -> Vec<StoreEvent> {
         let OutputError { reason, container, file, message } = &error;
-        log::error!("output not stored: reason={reason} container={container} file={file:?} error={message:?}");
+        log::error!(reason:%, container:%, file:%, error:% = message; "output not stored");
         let container = container.clone();
         let mut events = vec![StoreEvent::Failed(error)];
         events.extend(self.finish(&container));
@@ -293,11 +291,6 @@ impl<A: Api> Store<A> {
         self.open.remove(container);
         vec![StoreEvent::Finished(container.to_owned())]
     }
-}
-
-/// For a line of the log.
-fn fields(origin: &Origin) -> String {
-    format!("container={} file={:?}", origin.container, origin.file)
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub fn obtain(client: &Client, namespace: &str) -> Result<(ConfigKey, ResourceVe
             Err(error) if error.is_already_exists() => read()?,
             created => {
                 let created = created?;
-                info!("key for config digests made namespace={namespace}");
+                info!(namespace:%; "key for config digests made");
                 created
             }
         },

@@ -111,14 +111,14 @@ impl ConfigWatches {
     }
 
     fn start(&mut self, need: ConfigNeed) {
-        debug!("config watch starts namespace={} kind={:?}", need.0, need.1);
+        debug!(namespace:% = need.0, kind:? = need.1; "config watch starts");
         let handle = self.spawn(&need.0, need.1);
         self.running.insert(need, handle);
     }
 
     fn end(&mut self, need: &ConfigNeed) {
         if self.running.remove(need).is_some() {
-            debug!("config watch ends namespace={} kind={:?}", need.0, need.1);
+            debug!(namespace:% = need.0, kind:? = need.1; "config watch ends");
             self.store.unwatched(&need.0, need.1);
         }
     }
@@ -127,7 +127,7 @@ impl ConfigWatches {
     fn revive(&mut self) {
         let dead: Vec<_> = self.running.iter().filter(|(_, handle)| !handle.health().alive).map(|(need, _)| need.clone()).collect();
         for need in dead {
-            error!("watch has ended and is started again namespace={} kind={:?}", need.0, need.1);
+            error!(namespace:% = need.0, kind:? = need.1; "watch has ended and is started again");
             self.end(&need);
             if !self.unneeded.contains(&need) {
                 self.start(need);
