@@ -2,6 +2,7 @@
 //! needs the program built from tests/tools/promcheck, which `scripts/test` makes and names in `QUARKS_PROMCHECK`.
 #![forbid(unsafe_code)]
 
+#[path = "scripted/support/mod.rs"]
 mod support;
 
 use std::path::Path;

@@ -14,7 +14,7 @@ mod foreign;
 mod memory;
 mod operator;
 mod rest;
-#[path = "../../tests/support/mod.rs"]
+#[path = "../../tests/scripted/support/mod.rs"]
 mod support;
 mod table;
 mod time;

@@ -8,10 +8,10 @@
 
 // The scripted tests' HTTP messages and certificates, of which a webhook needs a part.
 #[allow(dead_code)]
-#[path = "../support/http.rs"]
+#[path = "../scripted/support/http.rs"]
 mod http;
 #[allow(dead_code)]
-#[path = "../support/tls.rs"]
+#[path = "../scripted/support/tls.rs"]
 mod tls;
 
 mod admission;

@@ -1,13 +1,11 @@
 //! The real operator and what QuarksJobs refer to, against the scripted API server: config changes, also while it is down or while a
 //! run goes on, baselines, missing references, and watches that are there only while they are needed.
-#![forbid(unsafe_code)]
-
-mod support;
 
 use serde_json::{Value, json};
-use support::play::{self, End, path};
-use support::scene::{NAMESPACE, Scene, condition, program};
-use support::{Fault, Request, When};
+
+use crate::support::play::{self, End, path};
+use crate::support::scene::{NAMESPACE, Scene, condition, program};
+use crate::support::{Fault, Request, When};
 
 const RUN: &str = "quarks.cloudfoundry.org/run";
 const KEY: &str = "quarks-job-config-key";
@@ -44,7 +42,7 @@ fn ran_once(name: &str) -> (Scene, play::Auto) {
     // A Job takes longer than a status write: else the number of writes would depend on who is faster.
     let jobs = play::auto(scene.server.api(), |api, job| {
         let name = job["metadata"]["name"].as_str().expect("a name");
-        support::wait_for("the run in status", || {
+        crate::support::wait_for("the run in status", || {
             let object = api.get(&path("quarksjobs", NAMESPACE, "q"))?;
             (object["status"]["active"]["jobName"] == name).then_some(())
         });
@@ -412,7 +410,7 @@ fn a_config_run_is_one_run_whatever_happens_at_its_writes() {
                 },
             );
             put(&scene, "secrets", "login", "B");
-            support::wait_for(&format!("the second run in status, {fault} at write {k}"), || {
+            crate::support::wait_for(&format!("the second run in status, {fault} at write {k}"), || {
                 scene.revive();
                 let object = scene.quarks_job("q");
                 (object["status"]["lastRun"]["run"] == 2 && scene.jobs().is_empty() && rule.hits() == 1).then_some(())

@@ -1,15 +1,13 @@
 //! The real operator and objects that a backup tool made again, against the scripted API server: the annotations and the status of
 //! another UID, of which nothing counts but the request that was served.
-#![forbid(unsafe_code)]
-
-mod support;
 
 use quarks_job::api::Uid;
 use quarks_job::rules::names::job_name;
 use serde_json::{Value, json};
-use support::play::{self, End, path};
-use support::probe::{Samples, listening};
-use support::scene::{NAMESPACE, Scene, condition, name, own_job};
+
+use crate::support::play::{self, End, path};
+use crate::support::probe::{Samples, listening};
+use crate::support::scene::{NAMESPACE, Scene, condition, name, own_job};
 
 const SETTLED: &str = "quarks.cloudfoundry.org/settled";
 const REQUESTED: &str = "quarks.cloudfoundry.org/run-requested";

@@ -1,8 +1,5 @@
 //! The commands of the real program: against the scripted API server, and with files that nobody should trust.
 //! Each failure is one line on standard error, with exit code 1 or 2, and holds no secret.
-#![forbid(unsafe_code)]
-
-mod support;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -11,10 +8,11 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use serde_json::{Value, json};
-use support::play::{self, path};
-use support::scene::{Folder, Scene};
-use support::server::OPERATOR_TOKEN;
-use support::{Fault, Server, When, tls, wait_for};
+
+use crate::support::play::{self, path};
+use crate::support::scene::{Folder, Scene};
+use crate::support::server::OPERATOR_TOKEN;
+use crate::support::{Fault, Server, When, tls, wait_for};
 
 const NAMESPACE: &str = "team";
 const REQUESTED: &str = "quarks.cloudfoundry.org/run-requested";
@@ -171,7 +169,7 @@ fn wait_prints_the_outcome_and_exits_with_it() {
 fn wait_with_the_operator() {
     for (name, fails) in [("cli-operator", false), ("cli-operator-fails", true)] {
         let scene = Scene::new(name);
-        let finish = move |api: &support::Api, job: &Value| {
+        let finish = move |api: &crate::support::Api, job: &Value| {
             let end = if fails { play::End::Failed { reason: "BackoffLimitExceeded" } } else { play::End::Complete };
             play::finish_job(api, NAMESPACE, job["metadata"]["name"].as_str().expect("a name"), end);
         };

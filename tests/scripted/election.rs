@@ -1,19 +1,17 @@
 //! Several real operators with `--leader-elect` against the scripted API server: one works, the others wait; a leader that is
 //! stopped, cut off or robbed of its Lease writes nothing more and ends; one that is asked to end gives the Lease back.
-#![forbid(unsafe_code)]
-
-mod support;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::operator::LIMIT;
-use support::play::{self, path};
-use support::scene::{Scene, program};
-use support::server::Entry;
-use support::{Fault, Gate, Operator, Request, When, tls};
+
+use crate::support::operator::LIMIT;
+use crate::support::play::{self, path};
+use crate::support::scene::{Scene, program};
+use crate::support::server::Entry;
+use crate::support::{Fault, Gate, Operator, Request, When, tls};
 
 /// Lease duration, renew deadline and retry period in seconds. Short enough to wait for the end of a Lease, and long enough for a slow
 /// machine to renew it.

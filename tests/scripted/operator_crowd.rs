@@ -1,17 +1,15 @@
 //! The real operator against the scripted API server, where others do what they like: Jobs that are not ours cost nothing, whatever they
 //! claim, and a namespace that is labelled late gets all that it had before.
-#![forbid(unsafe_code)]
-
-mod support;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::play::{self, End, path};
-use support::probe::{Samples, listening};
-use support::scene::{NAMESPACE, Scene, condition};
-use support::{Fault, Gate, Operator, Request, When};
+
+use crate::support::play::{self, End, path};
+use crate::support::probe::{Samples, listening};
+use crate::support::scene::{NAMESPACE, Scene, condition};
+use crate::support::{Fault, Gate, Operator, Request, When};
 
 /// More may not be resident at any time than without hostile objects, in KiB.
 const PEAK_MORE: usize = 8_000_000 / 1024;

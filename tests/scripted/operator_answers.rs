@@ -1,17 +1,15 @@
 //! The real operator and what an answer means, against the scripted API server: a status code alone says little. Load balancers,
 //! admission webhooks, policies and quotas in the way of the read, the create, the settle and the clean-up of a run.
-#![forbid(unsafe_code)]
-
-mod support;
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::faults::Rule;
-use support::play::{self, End, path};
-use support::probe::{Samples, listening};
-use support::scene::{NAMESPACE, Scene, condition, message, name, own_job, reason, uid};
-use support::{Command, Fault, Request, Response, When, wait_for_within};
+
+use crate::support::faults::Rule;
+use crate::support::play::{self, End, path};
+use crate::support::probe::{Samples, listening};
+use crate::support::scene::{NAMESPACE, Scene, condition, message, name, own_job, reason, uid};
+use crate::support::{Command, Fault, Request, Response, When, wait_for_within};
 
 const SETTLED: &str = "quarks.cloudfoundry.org/settled";
 /// Longer than any backoff (1 min) and what it took to get there.

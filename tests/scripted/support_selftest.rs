@@ -1,18 +1,16 @@
 //! Checks the test support itself, with a plain HTTP client where the operator will be, so that a red test
 //! elsewhere speaks of the operator. Says nothing about quarks-job.
-#![forbid(unsafe_code)]
-
-mod support;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::thread;
 
 use serde_json::{Value, json};
-use support::play::{self, End, path};
-use support::proxy::Upstream;
-use support::server::OPERATOR_TOKEN;
-use support::{Command, Expired, Fault, FrameFault, Gate, Operator, Server, When, wait_for};
+
+use crate::support::play::{self, End, path};
+use crate::support::proxy::Upstream;
+use crate::support::server::OPERATOR_TOKEN;
+use crate::support::{Command, Expired, Fault, FrameFault, Gate, Operator, Server, When, wait_for};
 
 #[derive(Clone)]
 struct Client {
@@ -26,9 +24,9 @@ type Lines = std::io::Lines<BufReader<Box<dyn Read + Send>>>;
 impl Client {
     fn new(server: &Server) -> Client {
         let agent = ureq::Agent::config_builder()
-            .tls_config(support::tls::client(server.ca_pem(), None))
+            .tls_config(crate::support::tls::client(server.ca_pem(), None))
             .http_status_as_error(false)
-            .timeout_global(Some(support::operator::LIMIT))
+            .timeout_global(Some(crate::support::operator::LIMIT))
             .build()
             .new_agent();
         Client { agent, url: server.url(), token: OPERATOR_TOKEN.to_owned() }
@@ -320,7 +318,7 @@ fn metadata_only_shows_no_content() {
 fn a_watch_resumes_selects_and_bookmarks() {
     let (server, client) = start();
     let api = server.api();
-    api.settings(|settings| settings.bookmark_every = support::operator::LIMIT);
+    api.settings(|settings| settings.bookmark_every = crate::support::operator::LIMIT);
     let first = api.create(&maps(), map("a"));
     let from = first["metadata"]["resourceVersion"].as_str().expect("a version");
     api.create(&maps(), json!({"metadata": {"name": "b", "labels": {"x": "1"}}}));
@@ -518,7 +516,7 @@ fn a_process_is_killed_at_the_exact_request_and_starts_again() {
     child.start();
     child.wait_for("the log", || (child.log().matches("hello\n").count() >= 1).then_some(()));
     child.sigterm();
-    let status = child.wait_exit(support::operator::LIMIT).expect("an end");
+    let status = child.wait_exit(crate::support::operator::LIMIT).expect("an end");
     assert!(!status.success());
 }
 

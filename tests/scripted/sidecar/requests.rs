@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use crate::scene::{CANARY, Scene};
+use super::scene::{CANARY, Scene};
 
 /// Secrets in one page of a list.
 const PAGE: usize = 100;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::scene::{Finish, SOON, Scene, Sidecar, document, ended, one_file};
+use super::scene::{Finish, SOON, Scene, Sidecar, document, ended, one_file};
 use crate::support::{Fault, Gate, When};
 
 const STOPPED: &str = "the pod was stopped before the container was seen to end and its output was stored";

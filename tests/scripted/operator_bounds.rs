@@ -1,17 +1,15 @@
 //! The real operator and what would have no end, against the scripted API server: requests of any size, writes that do not stick,
 //! one-offs that feed each other, runs with thousands of pods.
-#![forbid(unsafe_code)]
-
-mod support;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::api::Mutation;
-use support::play::{self, End, path};
-use support::scene::{NAMESPACE, Scene, condition, name, reason, uid};
-use support::{Fault, Request, When, wait_for_within};
+
+use crate::support::api::Mutation;
+use crate::support::play::{self, End, path};
+use crate::support::scene::{NAMESPACE, Scene, condition, name, reason, uid};
+use crate::support::{Fault, Request, When, wait_for_within};
 
 const SETTLED: &str = "quarks.cloudfoundry.org/settled";
 const REQUESTED: &str = "quarks.cloudfoundry.org/run-requested";

@@ -1,14 +1,12 @@
 //! The real operator and what only looks like a QuarksJob's own, against the scripted API server: another object of its name, Jobs of
 //! others that claim it, and a Job that lost its annotation.
-#![forbid(unsafe_code)]
-
-mod support;
 
 use serde_json::{Value, json};
-use support::play::{self, End, path};
-use support::probe::{Samples, listening};
-use support::scene::{NAMESPACE, Scene, name, own_job, uid};
-use support::{Command, Fault, Gate, Request, When};
+
+use crate::support::play::{self, End, path};
+use crate::support::probe::{Samples, listening};
+use crate::support::scene::{NAMESPACE, Scene, name, own_job, uid};
+use crate::support::{Command, Fault, Gate, Request, When};
 
 const SETTLED: &str = "quarks.cloudfoundry.org/settled";
 const REQUESTED: &str = "quarks.cloudfoundry.org/run-requested";

@@ -9,16 +9,16 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::scene::{CANARY, Scene, document, ended};
+use super::scene::{CANARY, Scene, document, ended};
 
 const MIB: usize = 1024 * 1024;
 
 /// Runs a sidecar over the hostile file `f` and the good file `g`; the good one has to be stored whatever the other is.
-fn run(name: &str, make: impl FnOnce(&Path)) -> (Scene, crate::scene::Finish) {
+fn run(name: &str, make: impl FnOnce(&Path)) -> (Scene, super::scene::Finish) {
     run_as(name, None, false, make)
 }
 
-fn run_as(name: &str, user: Option<u32>, fan_out: bool, make: impl FnOnce(&Path)) -> (Scene, crate::scene::Finish) {
+fn run_as(name: &str, user: Option<u32>, fan_out: bool, make: impl FnOnce(&Path)) -> (Scene, super::scene::Finish) {
     let scene = Scene::new(&format!("hostile-{name}"));
     let files = json!({"f": {"name": "s", "fanOut": fan_out}, "g": {"name": "t"}});
     let mut sidecar = scene.sidecar("Never", json!({"containers": {"main": {"files": files}}}));
@@ -37,7 +37,7 @@ fn run_as(name: &str, user: Option<u32>, fan_out: bool, make: impl FnOnce(&Path)
 }
 
 #[track_caller]
-fn is_refused(name: &str, (scene, finish): (Scene, crate::scene::Finish), expected: &str) {
+fn is_refused(name: &str, (scene, finish): (Scene, super::scene::Finish), expected: &str) {
     assert_eq!(scene.secrets(), ["t"], "{name}");
     let errors = finish.report["errors"].as_array().unwrap_or_else(|| panic!("{name}: {}", finish.report));
     assert_eq!((errors.len(), &errors[0]["reason"], &errors[0]["file"]), (1, &json!("OutputInvalid"), &json!("f")), "{name}");
@@ -142,7 +142,7 @@ fn a_file_that_the_sidecars_user_may_not_read_is_told_with_the_remedy() {
 fn a_file_replaced_while_it_is_read_is_one_or_the_other() {
     let scene = Scene::new("hostile-replaced");
     let big = |letter: &str| json!({"k": letter.repeat(MIB / 2)}).to_string();
-    let sidecar = scene.sidecar("Never", crate::scene::one_file());
+    let sidecar = scene.sidecar("Never", super::scene::one_file());
     sidecar.write("main", "f", big("a"));
     let (path, other) = (sidecar.file("main", "f"), sidecar.file("main", "other"));
     sidecar.states(&[("main", ended(0))]);

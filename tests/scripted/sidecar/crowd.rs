@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::scene::{SECRET_VERSION, Scene, Sidecar, document, ended};
+use super::scene::{SECRET_VERSION, Scene, Sidecar, document, ended};
 
 const PODS: usize = 20;
 

@@ -1,12 +1,10 @@
 //! The real operator and what templates say, against the scripted API server: one template spelled in many ways, digests of another
 //! algorithm, and references to the QuarksJob's own output.
-#![forbid(unsafe_code)]
-
-mod support;
 
 use serde_json::{Value, json};
-use support::play::{self, path};
-use support::scene::{NAMESPACE, Scene, message, reason, uid};
+
+use crate::support::play::{self, path};
+use crate::support::scene::{NAMESPACE, Scene, message, reason, uid};
 
 const SETTLED: &str = "quarks.cloudfoundry.org/settled";
 

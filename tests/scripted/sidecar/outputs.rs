@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::scene::{CANARY, CONTAINER_NAME, NAMESPACE, SECRET_VERSION, Scene, WRITTEN_BY, document, ended, ended_after, one_file};
+use super::scene::{CANARY, CONTAINER_NAME, NAMESPACE, SECRET_VERSION, Scene, WRITTEN_BY, document, ended, ended_after, one_file};
 use crate::support::play::path;
 
 const SECRET_KIND: &str = "quarks.cloudfoundry.org/secret-kind";

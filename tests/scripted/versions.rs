@@ -1,13 +1,11 @@
 //! Versioned Secrets and the operator: references `X-vN` in Jobs, and what `keepVersions` leaves.
-#![forbid(unsafe_code)]
-
-mod support;
 
 use serde_json::{Value, json};
-use support::api::Api;
-use support::play::{self, Auto, End, path};
-use support::scene::{NAMESPACE, Scene, condition};
-use support::{Fault, Gate, Operator, Request, When};
+
+use crate::support::api::Api;
+use crate::support::play::{self, Auto, End, path};
+use crate::support::scene::{NAMESPACE, Scene, condition};
+use crate::support::{Fault, Gate, Operator, Request, When};
 
 const KIND: &str = "quarks.cloudfoundry.org/secret-kind";
 const VERSION: &str = "quarks.cloudfoundry.org/secret-version";
@@ -222,7 +220,7 @@ fn the_newest_versions_are_kept_and_what_is_in_use_or_of_others() {
     assert_eq!(versions(&scene), "mys-v1 s-v0 s-v07 s-v1-v1 s-v1-v2 s-v1-v3 s-v2 s-v4 s-v5 s-v6 s-v8", "{}", scene.operator.log());
 
     let mutations = scene.server.mutations();
-    let at = |what: &dyn Fn(&support::server::Entry) -> bool| mutations.iter().position(what).expect("it happened");
+    let at = |what: &dyn Fn(&crate::support::server::Entry) -> bool| mutations.iter().position(what).expect("it happened");
     let recorded = at(&|entry| entry.is("PATCH", "/quarksjobs/q/status") && entry.request.json()["status"]["lastRun"]["run"] == 1);
     let pruned: Vec<_> = mutations.iter().filter(|entry| entry.is("DELETE", "/secrets/s-v")).collect();
     let paths: Vec<_> = pruned.iter().map(|entry| entry.request.path.rsplit('/').next().expect("a name")).collect();
@@ -273,7 +271,7 @@ fn disturbed_pruning(name: &str, k: usize, fault: &dyn Fn(&Operator) -> Fault) {
     trigger(&scene);
     scene.operator.start();
     let what = format!("{name} at {k}");
-    support::wait_for(&what, || {
+    crate::support::wait_for(&what, || {
         scene.revive();
         (scene.jobs().is_empty() && versions(&scene) == "s-v4 s-v5").then_some(())
     });

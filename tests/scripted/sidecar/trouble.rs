@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::scene::{CANARY, NAMESPACE, REFUSED_LIMIT_MS, Scene, WRITTEN_BY, document, ended, one_file};
+use super::scene::{CANARY, NAMESPACE, REFUSED_LIMIT_MS, Scene, WRITTEN_BY, document, ended, one_file};
 use crate::support::play::{self, path};
 use crate::support::{Command, Fault, Gate, Request, When, tls};
 

@@ -7,11 +7,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::scene::{CANARY, CONTAINER_NAME, NAMESPACE, SECRET_VERSION, Scene, Sidecar, WRITTEN_BY, document, ended};
+use super::scene::{CANARY, CONTAINER_NAME, NAMESPACE, SECRET_VERSION, Scene, Sidecar, WRITTEN_BY, document, ended};
 use crate::support::play::path;
 use crate::support::{Fault, Gate, When};
 
-const DOCS: &str = include_str!("../../docs/output-writers.md");
+const DOCS: &str = include_str!("../../../docs/output-writers.md");
 const SECRET_KIND: &str = "quarks.cloudfoundry.org/secret-kind";
 const SETTLED: &str = "quarks.cloudfoundry.org/settled";
 /// How long a look at the QuarksJob is good for here; 30 s outside of tests.

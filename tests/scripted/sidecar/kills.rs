@@ -6,7 +6,7 @@ use std::thread;
 
 use serde_json::json;
 
-use crate::scene::{CANARY, SECRET_VERSION, Scene, Sidecar, document, ended};
+use super::scene::{CANARY, SECRET_VERSION, Scene, Sidecar, document, ended};
 use crate::support::operator::LIMIT;
 use crate::support::{Fault, When};
 
@@ -115,7 +115,7 @@ fn conflict_at_each_write() {
 #[test]
 fn killed_while_waiting_it_finds_everything_when_it_is_started_again() {
     let scene = Scene::new("kill-waiting");
-    let sidecar = scene.sidecar("OnFailure", crate::scene::one_file());
+    let sidecar = scene.sidecar("OnFailure", super::scene::one_file());
     sidecar.write("main", "f", document(&[("k", "1")]));
     sidecar.process.start();
     scene.wait_watch();

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Map, Value, json};
 
-use crate::scene::{NAMESPACE, Scene, document, ended};
+use super::scene::{NAMESPACE, Scene, document, ended};
 use crate::support::play::{self, path};
 
 /// What `render` sets for the UID.

@@ -1,14 +1,12 @@
 //! The real operator and runs with output, against the scripted API server: the sidecar's credential, and the verdict
 //! from the sidecars' reports. The test plays Job controller, kubelet and sidecar.
-#![forbid(unsafe_code)]
-
-mod support;
 
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use support::play::{self, End, path};
-use support::{Command, Fault, Gate, Operator, Request, Server, When};
+
+use crate::support::play::{self, End, path};
+use crate::support::{Command, Fault, Gate, Operator, Request, Server, When};
 
 const NAMESPACE: &str = "team";
 const TOKEN: &str = "quarks-job-sidecar-token";

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::scene::{Scene, document, ended, ended_after, one_file, running};
+use super::scene::{Scene, document, ended, ended_after, one_file, running};
 
-const README: &str = include_str!("../../README.md");
+const README: &str = include_str!("../../../README.md");
 const EXIT_CODES: [i32; 6] = [0, 1, 2, 126, 137, 143];
 /// In the order of the table's columns: restart policy, `writeOnFailure`.
 const COLUMNS: [(&str, bool); 4] = [("Never", false), ("Never", true), ("OnFailure", false), ("OnFailure", true)];

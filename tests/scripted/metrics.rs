@@ -1,7 +1,4 @@
 //! What the real operator says of itself, by HTTP and in its log, while it works against the scripted API server.
-#![forbid(unsafe_code)]
-
-mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -9,10 +6,11 @@ use std::net::TcpStream;
 use std::process::Command as Process;
 
 use serde_json::{Value, json};
-use support::play::{self, End};
-use support::probe::{Samples, address, ask, connect, get, listening};
-use support::scene::{NAMESPACE, Scene};
-use support::{Fault, FrameFault, When, wait_for};
+
+use crate::support::play::{self, End};
+use crate::support::probe::{Samples, address, ask, connect, get, listening};
+use crate::support::scene::{NAMESPACE, Scene};
+use crate::support::{Fault, FrameFault, When, wait_for};
 
 fn scene(name: &str) -> Scene {
     listening(Scene::new(&format!("metrics-{name}")))
@@ -298,7 +296,7 @@ fn the_log_as_json_is_one_object_a_line_and_the_sidecar_is_told() {
     let sidecar = containers.iter().find(|container| container["name"] == "output-persist").expect("a sidecar");
     assert!(sidecar["env"].as_array().expect("a list").contains(&json!({"name": "LOG_FORMAT", "value": "json"})), "{sidecar}");
     scene.operator.sigterm();
-    scene.operator.wait_exit(support::operator::LIMIT).expect("it ends");
+    scene.operator.wait_exit(crate::support::operator::LIMIT).expect("it ends");
     let log = wait_for("the last line", || Some(scene.operator.log()).filter(|log| log.contains("operator stops")));
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect();
     for line in &lines {

@@ -1,9 +1,5 @@
 //! The real sidecar against the scripted API server, the test playing the kubelet: what it stores, what it never does, and what
 //! becomes of it under faults. One question everywhere: are the right Secrets there, once, and is nothing said that is not so.
-#![forbid(unsafe_code)]
-
-#[path = "../support/mod.rs"]
-mod support;
 
 mod crowd;
 mod hostile;

@@ -1,7 +1,4 @@
 //! The real operator against the scripted API server, with rights that are missing: fixed namespaces, each on its own.
-#![forbid(unsafe_code)]
-
-mod support;
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
@@ -9,9 +6,10 @@ use std::net::{TcpListener, TcpStream};
 
 use serde::Deserialize as _;
 use serde_json::{Value, json};
-use support::play::{self, End, path};
-use support::scene::{NAMESPACE, Scene};
-use support::{Fault, Request, Response, When};
+
+use crate::support::play::{self, End, path};
+use crate::support::scene::{NAMESPACE, Scene};
+use crate::support::{Fault, Request, Response, When};
 
 /// What the API server says where a right is missing.
 fn forbidden(verb: &str, resource: &str) -> Fault {
@@ -24,7 +22,7 @@ fn fixed(name: &str, arguments: &[&str]) -> Scene {
     let mut scene = Scene::new(name);
     play::namespace(scene.server.api(), "other", &json!({}));
     let operator =
-        arguments.iter().fold(support::scene::program(&scene.server, &scene.folder), |operator, argument| operator.arg(*argument));
+        arguments.iter().fold(crate::support::scene::program(&scene.server, &scene.folder), |operator, argument| operator.arg(*argument));
     scene.operator = operator.arg("--watch-namespaces=team,other");
     scene
 }

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::scene::{SECRET_VERSION, Scene, WRITTEN_BY, ended};
+use super::scene::{SECRET_VERSION, Scene, WRITTEN_BY, ended};
 use crate::support::{Fault, Gate, When};
 
 /// The sidecar's memory limit in the pod, in KiB.

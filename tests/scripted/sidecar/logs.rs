@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::scene::{CANARY, CONTAINER_NAME, Scene, Sidecar, WRITTEN_BY, document, ended, ended_after, running};
+use super::scene::{CANARY, CONTAINER_NAME, Scene, Sidecar, WRITTEN_BY, document, ended, ended_after, running};
 use crate::support::{Fault, When};
 
 fn one_log() -> Value {

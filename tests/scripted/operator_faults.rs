@@ -1,13 +1,11 @@
 //! The real operator against the scripted API server: kills at every write, lost replies, two operators at once,
 //! creates that arrive late, and everything that happens while it is down. One question everywhere: one run per trigger.
-#![forbid(unsafe_code)]
-
-mod support;
 
 use serde_json::{Value, json};
-use support::play::{self, End, path};
-use support::scene::{NAMESPACE, Scene, condition, program};
-use support::{Command, Fault, Gate, Operator, Request, When, wait_for};
+
+use crate::support::play::{self, End, path};
+use crate::support::scene::{NAMESPACE, Scene, condition, program};
+use crate::support::{Command, Fault, Gate, Operator, Request, When, wait_for};
 
 const SETTLED: &str = "quarks.cloudfoundry.org/settled";
 const REQUESTED: &str = "quarks.cloudfoundry.org/run-requested";
@@ -309,7 +307,7 @@ fn a_refused_template_is_said_and_does_not_spin() {
     let details =
         json!({"causes": [{"reason": "FieldValueRequired", "field": "spec.template.spec.restartPolicy", "message": "Required value"}]});
     let body = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 422, "reason": "Invalid", "message": "restartPolicy: Required value", "details": details});
-    scene.server.fault(When::request("POST", "/jobs").every(), Fault::Answer(support::Response::json(422, &body)));
+    scene.server.fault(When::request("POST", "/jobs").every(), Fault::Answer(crate::support::Response::json(422, &body)));
     scene.create("q", "now", |_| {});
     scene.operator.start();
     scene.operator.wait_for("Ready=False", || (condition(&scene.quarks_job("q"), "Ready") == "False").then_some(()));
@@ -374,6 +372,6 @@ fn sigterm_ends_it_cleanly() {
     scene.operator.start();
     scene.wait_quiet();
     scene.operator.sigterm();
-    let status = scene.operator.wait_exit(support::operator::LIMIT).expect("it ends");
+    let status = scene.operator.wait_exit(crate::support::operator::LIMIT).expect("it ends");
     assert_eq!(status.code(), Some(0), "{}", scene.operator.log());
 }
