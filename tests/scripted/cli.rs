@@ -2,13 +2,14 @@
 //! Each failure is one line on standard error, with exit code 1 or 2, and holds no secret.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use serde_json::{Value, json};
 
+use crate::support::operator::make_program;
 use crate::support::play::{self, path};
 use crate::support::scene::{Folder, Scene};
 use crate::support::server::OPERATOR_TOKEN;
@@ -385,8 +386,7 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
 /// A kubeconfig whose user is asked of a plugin.
 fn with_plugin(cluster: &Cluster, script: &str, fields: Value) -> PathBuf {
     let plugin = cluster.folder.path().join("plugin");
-    fs::write(&plugin, format!("#!/bin/sh\n{script}\n")).expect("written");
-    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).expect("its mode set");
+    make_program(&plugin, format!("#!/bin/sh\n{script}\n").as_bytes());
     let mut config: Value = serde_json::from_slice(&fs::read(&cluster.kubeconfig).expect("readable")).expect("JSON");
     // Relative: it stands beside the kubeconfig.
     let mut exec = json!({"apiVersion": "client.authentication.k8s.io/v1", "command": "./plugin", "interactiveMode": "Never"});

@@ -1,11 +1,10 @@
 //! The real operator and runs with output, against the scripted API server: the sidecar's credential, and the verdict
 //! from the sidecars' reports. The test plays Job controller, kubelet and sidecar.
 
-use std::path::PathBuf;
-
 use serde_json::{Value, json};
 
 use crate::support::play::{self, End, path};
+use crate::support::scene::Folder;
 use crate::support::{Command, Fault, Gate, Operator, Request, Server, When};
 
 const NAMESPACE: &str = "team";
@@ -16,13 +15,7 @@ const INVALID: &str = r#"{"secrets":[],"errors":[{"reason":"OutputInvalid","cont
 struct Scene {
     server: Server,
     operator: Operator,
-    folder: PathBuf,
-}
-
-impl Drop for Scene {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
+    _folder: Folder,
 }
 
 impl Scene {
@@ -31,16 +24,15 @@ impl Scene {
     }
 
     fn with(name: &str, flags: &[&str]) -> Scene {
-        let folder = std::env::temp_dir().join(format!("quarks-job-output-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a temp folder");
+        let folder = Folder::new(name);
         let server = Server::start();
         play::monitored_namespace(server.api(), NAMESPACE);
         let operator = Operator::new(env!("CARGO_BIN_EXE_quarks-job"))
-            .kubeconfig(&server.kubeconfig(&folder))
+            .kubeconfig(&server.kubeconfig(folder.path()))
             .arg("--log-level=debug")
             .arg("--image=i:1");
         let operator = flags.iter().fold(operator, |operator, flag| operator.arg(*flag));
-        Scene { server, operator, folder }
+        Scene { server, operator, _folder: folder }
     }
 
     fn create(&self, name: &str, change: impl FnOnce(&mut Value)) {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::play::{self, End, path};
 use crate::support::proxy::Upstream;
+use crate::support::scene::Folder;
 use crate::support::server::OPERATOR_TOKEN;
 use crate::support::{Command, Expired, Fault, FrameFault, Gate, Operator, Server, When, wait_for};
 
@@ -523,9 +524,9 @@ fn a_process_is_killed_at_the_exact_request_and_starts_again() {
 #[test]
 fn the_proxy_relays_requests_watches_and_faults() {
     let (real, _) = start();
-    let folder = tempfolder("proxy");
-    let front = Server::proxy(Upstream::from_kubeconfig(&yaml_kubeconfig(&real, &folder)));
-    front.record_to(&folder.join("record"));
+    let folder = Folder::new("proxy");
+    let front = Server::proxy(Upstream::from_kubeconfig(&yaml_kubeconfig(&real, folder.path())));
+    front.record_to(&folder.path().join("record"));
     let client = Client::new(&front);
     let query = format!("{}?watch=true&resourceVersion={}", maps(), real.api().version());
     let mut lines = client.watch(&query);
@@ -539,17 +540,9 @@ fn the_proxy_relays_requests_watches_and_faults() {
     assert_eq!(real.mutations().len(), 3);
     drop(lines);
     wait_for("the upstream watch to end too", || real.watches().is_empty().then_some(()));
-    let record = std::fs::read_to_string(folder.join("record")).expect("a record");
+    let record = std::fs::read_to_string(folder.path().join("record")).expect("a record");
     assert!(record.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
     assert!(record.contains("\"LoseReply\""), "{record}");
-    std::fs::remove_dir_all(folder).ok();
-}
-
-fn tempfolder(name: &str) -> std::path::PathBuf {
-    let folder = format!("quarks-job-{name}-{}", std::process::id());
-    let folder = std::env::temp_dir().join(folder);
-    std::fs::create_dir_all(&folder).expect("a folder");
-    folder
 }
 
 /// As a cluster script writes it: YAML, the CA in a file.

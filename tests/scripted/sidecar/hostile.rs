@@ -10,6 +10,7 @@ use std::process::Command;
 use serde_json::json;
 
 use super::scene::{CANARY, Scene, document, ended};
+use crate::support::scene::Folder;
 
 const MIB: usize = 1024 * 1024;
 
@@ -23,7 +24,7 @@ fn run_as(name: &str, user: Option<u32>, fan_out: bool, make: impl FnOnce(&Path)
     let files = json!({"f": {"name": "s", "fanOut": fan_out}, "g": {"name": "t"}});
     let mut sidecar = scene.sidecar("Never", json!({"containers": {"main": {"files": files}}}));
     if let Some(user) = user {
-        sidecar.process = sidecar.process.user(user, &scene.folder);
+        sidecar.process = sidecar.process.user(user, scene.folder.path());
         fs::write(sidecar.report_path(), "").expect("the report's file, as the kubelet makes it");
         fs::set_permissions(sidecar.report_path(), Permissions::from_mode(0o666)).expect("mode set");
     }
@@ -48,7 +49,8 @@ fn is_refused(name: &str, (scene, finish): (Scene, super::scene::Finish), expect
 
 #[test]
 fn what_is_no_regular_file_is_refused_unread() {
-    let target = std::env::temp_dir().join(format!("quarks-sidecar-target-{}", std::process::id()));
+    let folder = Folder::new("target");
+    let target = folder.path().join("target");
     fs::write(&target, document(&[("k", "elsewhere")])).expect("written");
     is_refused("symlink", run("symlink", |path| symlink(&target, path).expect("made")), "a symbolic link");
     is_refused("dangling", run("dangling", |path| symlink("/nowhere", path).expect("made")), "a symbolic link");
@@ -57,7 +59,6 @@ fn what_is_no_regular_file_is_refused_unread() {
     is_refused("socket", run("socket", |path| drop(UnixListener::bind(path).expect("made"))), "a socket");
     let fifo = run("fifo", |path| assert!(Command::new("mkfifo").arg(path).status().expect("runs").success()));
     is_refused("fifo", fifo, "a FIFO");
-    fs::remove_file(target).expect("removed");
 }
 
 #[test]

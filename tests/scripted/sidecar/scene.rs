@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::support::api::Api;
 use crate::support::operator::LIMIT;
 use crate::support::play::{self, path};
+use crate::support::scene::Folder;
 use crate::support::server::OPERATOR_TOKEN;
 use crate::support::{Operator, Server, tls, wait_for};
 
@@ -53,19 +54,18 @@ pub fn one_file() -> Value {
 
 pub struct Scene {
     pub server: Server,
-    pub folder: PathBuf,
+    pub folder: Folder,
     owner: Value,
     pods: AtomicUsize,
 }
 
 impl Scene {
-    /// `name` is for the folder, so it has to be another one in each test.
     pub fn new(name: &str) -> Scene {
-        let folder = std::env::temp_dir().join(format!("quarks-sidecar-{}-{name}", std::process::id()));
+        let folder = Folder::new(name);
         let server = Server::start();
         play::monitored_namespace(server.api(), NAMESPACE);
         let owner = server.api().create(&path("quarksjobs", NAMESPACE, ""), play::quarks_job("q", "once"));
-        tls::write_service_account(&folder.join("account"), server.ca_pem(), OPERATOR_TOKEN, NAMESPACE);
+        tls::write_service_account(&folder.path().join("account"), server.ca_pem(), OPERATOR_TOKEN, NAMESPACE);
         Scene { server, folder, owner, pods: AtomicUsize::new(0) }
     }
 
@@ -74,7 +74,7 @@ impl Scene {
     }
 
     pub fn account(&self) -> PathBuf {
-        self.folder.join("account")
+        self.folder.path().join("account")
     }
 
     /// A pod with the plan's containers, all running, and its sidecar, not yet started.
@@ -90,7 +90,7 @@ impl Scene {
         let mut whole = json!({"quarksJob": "q", "uid": self.owner["metadata"]["uid"], "run": 1});
         whole.as_object_mut().expect("a map").extend(plan_map.clone());
 
-        let folder = self.folder.join(&pod);
+        let folder = self.folder.path().join(&pod);
         let (root, report) = (folder.join("output"), folder.join("report"));
         fs::create_dir_all(&root).expect("folder made");
         for name in names.iter().filter(|name| !plan["containers"][name]["files"].is_null()) {
@@ -170,12 +170,6 @@ impl Scene {
             format!("{method} {}", rest.trim_start_matches('/'))
         };
         self.server.requests().iter().map(text).collect()
-    }
-}
-
-impl Drop for Scene {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 

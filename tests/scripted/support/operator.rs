@@ -1,7 +1,7 @@
 //! The real binary as a child process: start, restart, signals, captured output; and waiting for conditions.
 //! Ends only the process it started, by its id.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -52,8 +52,7 @@ impl Operator {
     /// As this user, from a copy in `folder`: the build folder may be closed to other users. The test has to be root.
     pub fn user(mut self, user: u32, folder: &Path) -> Operator {
         let copy = folder.join("program");
-        std::fs::copy(&self.program, &copy).expect("the program copied");
-        std::fs::set_permissions(&copy, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("its mode set");
+        make_program(&copy, &std::fs::read(&self.program).expect("the program read"));
         self.program = copy;
         self.user = Some(user);
         self
@@ -202,6 +201,16 @@ fn kill(child: &Mutex<Option<Child>>) {
         child.kill().ok();
         child.wait().ok();
     }
+}
+
+/// Makes a file that can be executed. A process of its own writes it: what another test starts meanwhile would inherit ours while it is
+/// open for writing, and Linux executes no such file (ETXTBSY).
+pub fn make_program(path: &Path, content: &[u8]) {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "cat >\"$0\" && chmod 755 \"$0\""]).arg(path).stdin(Stdio::piped());
+    let mut shell = shell.spawn().expect("a shell");
+    shell.stdin.take().expect("piped").write_all(content).expect("it reads all");
+    assert!(shell.wait().expect("our child").success(), "{} could not be written", path.display());
 }
 
 /// Waits for a condition with the usual limit.

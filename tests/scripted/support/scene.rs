@@ -1,6 +1,7 @@
 //! A scripted API server with one monitored namespace, the real operator in front of it, and what tests ask of both.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use quarks_job::api::Uid;
 use quarks_job::rules::names::job_name;
@@ -12,12 +13,14 @@ use super::{Operator, Server};
 /// The namespace of everything in a scene.
 pub const NAMESPACE: &str = "team";
 
-/// A folder of this test, removed when it ends well.
+/// A folder of this test alone, whatever others call theirs, removed when it ends.
 pub struct Folder(PathBuf);
 
 impl Folder {
     pub fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("quarks-job-{}-{name}", std::process::id()));
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("quarks-job-{}-{number}-{name}", std::process::id()));
         std::fs::create_dir_all(&path).expect("a temp folder");
         Folder(path)
     }
