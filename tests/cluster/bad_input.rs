@@ -12,7 +12,7 @@ fn a_template_that_the_api_server_refuses_is_named_and_runs_when_mended() {
     case.apply(&qjob);
     let message = case.wait_condition("q", "Ready", "False", "InvalidTemplate");
     assert!(message.contains("restartPolicy"), "{message}");
-    assert!(case.wait_event("q", "InvalidTemplate").contains("restartPolicy"));
+    assert!(case.wait_event("q", "InvalidTemplate").contains("restartPolicy"), "Event InvalidTemplate does not name the field");
     assert_eq!(case.jobs_created(), 0);
     qjob["spec"]["template"]["spec"]["template"]["spec"]["restartPolicy"] = json!("Never");
     case.apply(&qjob);

@@ -245,7 +245,7 @@ fn a_missing_reference_is_named_and_served_when_it_appears() {
     case.apply(&qjob);
     let message = case.wait_condition("q", "Ready", "False", "MissingReference");
     assert!(message.contains("ConfigMap words") && message.contains("Secret others") && !message.contains("never"), "{message}");
-    assert!(case.wait_event("q", "MissingReference").contains("words"));
+    assert!(case.wait_event("q", "MissingReference").contains("words"), "Event MissingReference does not name what is missing");
     case.kubectl(&["create", "configmap", "words", "--from-literal=WORD=hello"]);
     case.wait_qjob("q", "one of them gone from the message", |qjob| {
         let text = qjob["status"]["conditions"].to_string();

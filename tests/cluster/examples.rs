@@ -148,8 +148,12 @@ fn errand_runs_when_asked_and_waits_again() {
         case.wait("errand1", "condition=Running=false");
         let qjob = case.qjob("errand1");
         assert_eq!(qjob["spec"]["trigger"]["strategy"], "manual");
-        assert_eq!((&qjob["status"]["lastRun"]["outcome"], &qjob["status"]["runs"]), (&Value::from("Succeeded"), &Value::from(run)));
-        assert_eq!(case.jobs_created(), run);
+        assert_eq!(
+            (&qjob["status"]["lastRun"]["outcome"], &qjob["status"]["runs"]),
+            (&Value::from("Succeeded"), &Value::from(run)),
+            "run {run}: {qjob}"
+        );
+        assert_eq!(case.jobs_created(), run, "run {run}: a Job each time it is asked for");
     }
     case.wait_no_jobs();
     let selector = "quarks.cloudfoundry.org/qjob-name=errand1";

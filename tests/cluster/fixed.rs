@@ -51,7 +51,7 @@ fn fixed_namespaces_are_served_with_roles_only() {
     // One that has no rights yet holds up no other.
     for case in [&a, &b] {
         case.wait("q", "condition=Succeeded");
-        assert_eq!(case.secret("s"), map(&[("a", "b")]));
+        assert_eq!(case.secret("s"), map(&[("a", "b")]), "{}", case.namespace);
     }
     assert!(!is_ready(&home), "ready without the lists of a namespace");
     assert_eq!(late.qjob("q")["status"], Value::Null);

@@ -38,7 +38,7 @@ fn output_that_is_no_map_of_strings_fails_the_run_and_keeps_the_job() {
     assert_eq!((text(&run["outcome"]), text(&run["reason"])), ("Failed".to_owned(), "OutputInvalid".to_owned()));
     let message = text(&run["message"]);
     assert!(message.contains("output.json") && message.contains("\"a\"") && !message.contains("hidden-value"), "{message}");
-    assert!(!case.wait_event("q", "OutputInvalid").contains("hidden-value"));
+    assert!(!case.wait_event("q", "OutputInvalid").contains("hidden-value"), "the Event has the value");
     assert_eq!(case.output_secrets(), [""; 0]);
     let jobs = case.jobs();
     assert_eq!(jobs.len(), 1, "the Job is kept");
@@ -94,8 +94,8 @@ fn versions_are_counted_and_only_new_content_makes_one() {
         case.kubectl(&["patch", "configmap", "words", "-p", &json!({"data": {"word": word}}).to_string()]);
         case.set_now("q");
         assert_eq!(text(&case.wait_runs("q", run)["outcome"]), "Succeeded");
-        assert_eq!(case.output_secrets(), expected);
-        assert_eq!(case.secret(expected[expected.len() - 1]), map(&[("word", word)]));
+        assert_eq!(case.output_secrets(), expected, "after run {run}");
+        assert_eq!(case.secret(expected[expected.len() - 1]), map(&[("word", word)]), "after run {run}");
     }
     let secret = case.get("secret", "s-v2");
     assert_eq!(secret["immutable"], true);
@@ -126,7 +126,7 @@ fn pods_of_an_indexed_job_write_one_secret_each() {
     case.wait("q", "condition=Succeeded");
     assert_eq!(case.output_secrets(), ["part-0", "part-1", "part-2"]);
     for index in ["0", "1", "2"] {
-        assert_eq!(case.secret(&format!("part-{index}")), map(&[("index", index)]));
+        assert_eq!(case.secret(&format!("part-{index}")), map(&[("index", index)]), "pod {index}");
     }
 }
 

@@ -185,7 +185,7 @@ fn wait_with_the_operator() {
             assert!(out.starts_with(&format!("q: run {run} {outcome} (Job q-")), "{out}");
             assert_eq!(scene.quarks_job("q")["spec"]["trigger"]["strategy"], "manual");
         }
-        assert_eq!(scene.created().len(), 2);
+        assert_eq!(scene.created().len(), 2, "{name}: the Job and the one that was asked for");
     }
 }
 
@@ -194,7 +194,7 @@ fn a_wait_that_takes_too_long_says_so_with_a_code_of_its_own() {
     let cluster = Cluster::new("cli-timeout");
     let result = cluster.trigger(&["q", "--wait", "--timeout", "1s"]);
     one_line(&result, 3, "q: not over after 1 s; the request stays and is served later");
-    assert!(cluster.requested().is_some());
+    assert!(cluster.requested().is_some(), "nothing was asked for");
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn a_wait_that_is_interrupted_ends() {
     let child = cluster.start(&["q", "--wait"]);
     cluster.wait_requested();
     let sent = Command::new("/bin/kill").args(["-s", "TERM", &child.id().to_string()]).status().expect("kill runs");
-    assert!(sent.success());
+    assert!(sent.success(), "kill(1) failed");
     one_line(&ended(child), 1, "q: interrupted; the request stays");
 }
 
@@ -469,7 +469,11 @@ fn a_credential_plugin_that_fails_is_one_line() {
         one_line(&result, 1, expected);
         assert!(result.2.contains(&format!("{kubeconfig}: user test: exec")), "place and field: {}", result.2);
     }
-    assert!(cluster.server.requests().is_empty());
+    assert!(
+        cluster.server.requests().is_empty(),
+        "it asked the API server: {:?}",
+        cluster.server.requests().iter().map(|entry| &entry.request.target).collect::<Vec<_>>()
+    );
 }
 
 #[test]

@@ -111,7 +111,11 @@ fn one_works_and_the_other_only_looks_at_the_lease() {
     }
     let others: Vec<_> = requests_of(&scene, "second").into_iter().filter(|entry| !entry.is("GET", "/leases/quarks-job")).collect();
     assert!(others.is_empty(), "one that waits watches nothing and writes nothing: {others:?}");
-    assert!(writes_of(&scene, "first").iter().any(|write| write.contains("/customresourcedefinitions")));
+    assert!(
+        writes_of(&scene, "first").iter().any(|write| write.contains("/customresourcedefinitions")),
+        "{:?}",
+        writes_of(&scene, "first")
+    );
     assert_eq!(scene.created().len(), 1);
     let transitions = lease(&scene)["spec"]["leaseTransitions"].clone();
     assert_eq!((holder(&scene).as_str(), &transitions), ("first", &json!(0)));
@@ -242,7 +246,7 @@ fn without_the_right_one_line_says_what_to_apply() {
         assert!(lines[0].contains(part), "{part}: {}", lines[0]);
     }
     assert_eq!((probe(&address, "/healthz"), probe(&address, "/readyz")), (200, 503));
-    assert!(writes_of(&scene, "first").is_empty());
+    assert!(writes_of(&scene, "first").is_empty(), "{:?}", writes_of(&scene, "first"));
 }
 
 #[test]
@@ -253,5 +257,5 @@ fn without_the_flag_no_lease_is_asked_for() {
     operator.start();
     scene.create("q", "now", |_| {});
     settled(&scene, &operator, "q");
-    assert!(scene.server.requests().iter().all(|entry| !entry.request.path.contains("leases")));
+    assert!(scene.server.requests().iter().all(|entry| !entry.request.path.contains("leases")), "it asked for a Lease");
 }

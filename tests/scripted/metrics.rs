@@ -140,8 +140,8 @@ fn failures_are_counted_and_no_run_twice() {
     assert_eq!(samples.value(TO_JOB), 2.0, "however often it was tried");
     // Two failures and a lost answer: at least two backoffs of 200 ms and more.
     assert!(samples.value("quarksjob_trigger_to_job_seconds_sum") >= 0.4, "it counts from the first sight of the trigger");
-    assert!(errors(&samples) >= 4.0);
-    assert!(of_both(&samples, "workqueue_retries_total") >= 4.0);
+    assert!(errors(&samples) >= 4.0, "{} failed reconciles", errors(&samples));
+    assert!(of_both(&samples, "workqueue_retries_total") >= 4.0, "{} retries", of_both(&samples, "workqueue_retries_total"));
     assert_eq!(samples.value("rest_client_requests_total{code=\"<error>\",method=\"POST\",resource=\"jobs\"}"), 1.0);
     assert_eq!(samples.value("rest_client_requests_total{code=\"<error>\",method=\"PATCH\",resource=\"quarksjobs\"}"), 1.0);
 }
@@ -246,7 +246,7 @@ fn the_pages_have_their_type_and_head_has_no_body() {
     let (head, body) = ask(&scene.operator, "HEAD", "/metrics");
     assert!(head.starts_with("HTTP/1.1 200 ") && body.is_empty(), "{head}\n{body}");
     assert_eq!(get(&scene.operator, "/elsewhere").0, 404);
-    assert!(ask(&scene.operator, "DELETE", "/metrics").0.starts_with("HTTP/1.1 405 "));
+    assert!(ask(&scene.operator, "DELETE", "/metrics").0.starts_with("HTTP/1.1 405 "), "{:?}", ask(&scene.operator, "DELETE", "/metrics"));
 }
 
 #[test]

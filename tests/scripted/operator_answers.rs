@@ -122,7 +122,7 @@ fn a_404_that_is_not_the_api_servers_cancels_no_run() {
             } else {
                 let mut line = json!({"type": "DELETED", "object": job}).to_string();
                 line.push('\n');
-                assert!(scene.server.command("/batch/v1/jobs", &Command::Inject(line.into_bytes())) > 0);
+                assert!(scene.server.command("/batch/v1/jobs", &Command::Inject(line.into_bytes())) > 0, "no watch of Jobs takes the line");
             }
             scene.operator.wait_for(&format!("its look at the Job, {what}"), || {
                 (rule.hits() == 2 || !scene.quarks_job("q")["status"]["lastRun"].is_null()).then_some(())

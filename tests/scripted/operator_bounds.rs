@@ -460,7 +460,7 @@ fn many_pods(name_of: &str, runs: usize, count: usize, bytes: usize) {
         assert_eq!(last["outcome"], "Succeeded", "{last:#}\n{}", scene.operator.log());
     }
     let lists = pod_lists(&scene);
-    assert!(!lists.is_empty());
+    assert!(!lists.is_empty(), "no list of pods");
     for list in &lists {
         let limit: usize = list.parameter("limit").parse().unwrap_or(0);
         assert!((1..=500).contains(&limit), "every list of pods comes in pages: {}", list.target);

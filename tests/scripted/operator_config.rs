@@ -248,7 +248,7 @@ fn a_missing_reference_is_named_and_the_run_starts_when_the_last_one_appears() {
         };
         ready(&["ConfigMap settings", "Secret login"], &["maybe"]);
         let object = scene.quarks_job("q");
-        assert_eq!(object["status"]["observedGeneration"], object["metadata"]["generation"]);
+        assert_eq!(object["status"]["observedGeneration"], object["metadata"]["generation"], "{strategy}: {object}");
         wait_watches(&scene, [1, 1]);
         // Looking again is caused by events and not by time: nothing is asked on a quiet cluster.
         scene.wait_quiet();
@@ -256,10 +256,10 @@ fn a_missing_reference_is_named_and_the_run_starts_when_the_last_one_appears() {
         put(&scene, "secrets", "other", "x");
         scene.wait_quiet();
         let asked = |plural: &str| scene.server.requests().iter().filter(|entry| entry.is("GET", plural)).count();
-        assert_eq!((asked("/secrets/"), asked("/configmaps/")), (0, 0));
+        assert_eq!((asked("/secrets/"), asked("/configmaps/")), (0, 0), "{strategy}: requests for Secrets and ConfigMaps");
         put(&scene, "secrets", "login", "x");
         ready(&["ConfigMap settings"], &["Secret login"]);
-        assert_eq!(scene.created().len(), 0);
+        assert_eq!(scene.created().len(), 0, "{strategy}: a Job although a reference is missing");
         // Also after a restart.
         scene.operator.kill9();
         scene.operator.start();
@@ -267,7 +267,7 @@ fn a_missing_reference_is_named_and_the_run_starts_when_the_last_one_appears() {
         put(&scene, "configmaps", "settings", "x");
         scene.wait_settled("q", 1);
         assert_eq!(condition(&scene.quarks_job("q"), "Ready"), "True");
-        assert_eq!(scene.created().len(), 1);
+        assert_eq!(scene.created().len(), 1, "{strategy}: Jobs");
         // Nobody needs the watches any more.
         wait_watches(&scene, [0, 0]);
     }

@@ -134,11 +134,14 @@ fn what_decides_whose_an_object_is_is_listed_before_it() {
     scene.create("q", "once", |_| {});
     scene.operator.start();
     scene.operator.wait_for("the QuarksJobs asked for", || first_list("/quarksjobs"));
-    assert!(first_list("/namespaces").is_some_and(|entry| entry.status == Some(200)));
+    assert!(first_list("/namespaces").is_some_and(|entry| entry.status == Some(200)), "namespaces were not listed");
     assert!(first_list("/jobs").is_none(), "Jobs wait for the QuarksJobs");
     gate.open();
     scene.wait_jobs(1);
-    assert!(first_list("/jobs").expect("asked for").seq > first_list("/quarksjobs").expect("asked for").seq);
+    assert!(
+        first_list("/jobs").expect("asked for").seq > first_list("/quarksjobs").expect("asked for").seq,
+        "Jobs were listed before QuarksJobs"
+    );
 }
 
 /// Counts requests in a second that begins with the first of them.

@@ -297,7 +297,7 @@ fn a_deleted_job_is_a_cancelled_run_and_is_not_run_again() {
             (&object["status"]["lastRun"]["outcome"], &object["spec"]["trigger"]["strategy"]),
             (&json!("Cancelled"), &json!("done"))
         );
-        assert_eq!(scene.created().len(), 1);
+        assert_eq!(scene.created().len(), 1, "operator down: {is_down}");
     }
 }
 

@@ -61,11 +61,11 @@ fn deleted_and_made_again(hides: Hides, policy: &str, on_change: bool, others: u
     scene.patch("q", json!({"spec": {"trigger": {"strategy": "once"}}}));
     scene.operator.wait_for("the Job on its way", || (posts.arrived() == 1).then_some(()));
     if hides == Hides::Chunk {
-        assert!(scene.server.command("/quarksjobs", &Command::Gather(events.clone())) > 0);
+        assert!(scene.server.command("/quarksjobs", &Command::Gather(events.clone())) > 0, "no watch of QuarksJobs to gather events of");
         scene.operator.wait_for("the watch to gather", || (scene.server.pending("/quarksjobs") == 0).then_some(()));
     }
     if hides == Hides::Relist {
-        assert!(scene.server.command("/quarksjobs", &Command::Silence) > 0);
+        assert!(scene.server.command("/quarksjobs", &Command::Silence) > 0, "no watch of QuarksJobs to silence");
         scene.operator.wait_for("the watch to be silent", || (scene.server.pending("/quarksjobs") == 0).then_some(()));
     }
     posts.open();

@@ -191,7 +191,11 @@ fn without_a_credential_nothing_starts_and_the_reason_is_said() {
             .wait_for("the condition", || (reason(&scene.get("quarksjobs", "q")?["status"], "Ready") == "NamespaceNotReady").then_some(()));
         assert!(scene.server.api().list(&path("jobs", NAMESPACE, "")).is_empty(), "{name}");
         if name == "foreign-secret" {
-            assert_eq!(scene.get("secrets", TOKEN).expect("still there")["data"], json!({"token": "Zm9yZWlnbg=="}));
+            assert_eq!(
+                scene.get("secrets", TOKEN).expect("still there")["data"],
+                json!({"token": "Zm9yZWlnbg=="}),
+                "{name}: the Secret of somebody else was changed"
+            );
         }
         if name == "no-label" {
             let labels = json!({"metadata": {"labels": {"quarks.cloudfoundry.org/qjob-service-account": "sidecar"}}});
@@ -319,7 +323,7 @@ fn a_job_that_a_silent_watch_hides_keeps_its_token() {
         (scene.count("GET", &look) > 7).then_some(())
     });
     assert_eq!((scene.token(), scene.count("DELETE", &look)), (Some(first), 0), "{}", scene.operator.log());
-    assert!(scene.get("jobs", &job).is_some());
+    assert!(scene.get("jobs", &job).is_some(), "the Job is gone");
 }
 
 #[test]

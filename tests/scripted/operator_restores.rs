@@ -145,7 +145,7 @@ fn a_restored_errand_starts_with_an_empty_status() {
             is_empty.then_some(object)
         });
         scene.wait_quiet();
-        assert_ne!(object["status"]["completed"], true);
+        assert_ne!(object["status"]["completed"], true, "{active:?}: the restored object counts as completed");
         assert_ne!(condition(&object, "Running"), "True");
         assert_ne!(condition(&object, "Succeeded"), "True");
         assert_eq!(scene.created().len(), 0, "{}", scene.operator.log());
@@ -173,7 +173,7 @@ fn a_status_restored_during_the_first_run_does_not_end_it() {
         scene.wait_quiet();
         scene.finish(&own, End::Complete);
         scene.assert_one_success(&format!("{strategy} {active:?}"));
-        assert_eq!(scene.created(), [own]);
+        assert_eq!(scene.created(), [own], "{strategy}, {active:?}: Jobs");
     }
 }
 

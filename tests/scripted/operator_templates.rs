@@ -196,8 +196,8 @@ fn a_reference_to_its_own_output_is_told_before_the_first_run() {
         scene.operator.start();
         scene.wait_jobs(1);
         // Nobody finishes the Job: it is told now or never.
-        assert!(scene.wait_event("q", "SelfReference").contains("result"));
-        assert!(scene.quarks_job("q")["status"]["lastRun"].is_null());
+        assert!(scene.wait_event("q", "SelfReference").contains("result"), "Event SelfReference does not name the Secret");
+        assert!(scene.quarks_job("q")["status"]["lastRun"].is_null(), "it ran: {}", scene.quarks_job("q")["status"]["lastRun"]);
     }
 }
 
@@ -206,7 +206,7 @@ fn an_errand_that_refers_to_its_own_output_is_told_before_it_is_asked() {
     let scene = Scene::new("own-errand");
     scene.create("q", "manual", |object| uses_its_own(object, true));
     scene.operator.start();
-    assert!(scene.wait_event("q", "SelfReference").contains("result"));
+    assert!(scene.wait_event("q", "SelfReference").contains("result"), "Event SelfReference does not name the Secret");
     assert_eq!(scene.created().len(), 0);
 }
 

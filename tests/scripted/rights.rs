@@ -145,7 +145,7 @@ fn each_missing_right_of_a_run_is_said_and_mended_without_a_restart() {
         });
         assert!(message.contains(&format!("cannot {verb} resource \"{resource}\"")), "{message}");
         assert!(message.ends_with("; run: kubectl apply -n team -f manifests/monitored-namespace.yaml"), "{message}");
-        assert!(denied.hits() > 0);
+        assert!(denied.hits() > 0, "nothing was denied");
         denied.cancel();
         wait_succeeded(&scene, NAMESPACE, "q");
         scene.operator.wait_for("Ready=True", || (ready(&scene, "q")?.0 == "True Ready").then_some(()));

@@ -167,7 +167,7 @@ fn stale_versions_and_foreign_uids_are_refused() {
     assert_eq!(client.call("PUT", &one, &json!({"metadata": {"name": "a", "uid": "other"}})).0, 409);
     for precondition in [json!({"uid": "other"}), json!({"resourceVersion": version})] {
         let options = json!({"preconditions": precondition});
-        assert_eq!(client.call("DELETE", &one, &options).0, 409);
+        assert_eq!(client.call("DELETE", &one, &options).0, 409, "{precondition}");
     }
     assert_eq!(client.get(&one).1["data"]["k"], "1");
     let options = json!({"preconditions": {"uid": first["metadata"]["uid"]}});
@@ -357,7 +357,7 @@ fn a_forgotten_version_is_gone_in_either_form() {
     let mut lines = client.watch(&query);
     let (kind, _, status) = frame(&mut lines);
     assert_eq!((kind.as_str(), &status["code"]), ("ERROR", &json!(410)));
-    assert!(lines.next().is_none());
+    assert!(lines.next().is_none(), "another line");
     server.api().settings(|settings| settings.expired = Expired::Http);
     assert_eq!(client.get(&query).0, 410);
     let mut current = client.watch(&format!("{}?watch=true&resourceVersion={}", maps(), server.api().version()));
@@ -429,7 +429,7 @@ fn gates_hold_before_or_after_the_request_is_applied() {
         wait_for("the gate to be reached", || (gate.arrived() == 1).then_some(()));
         let one = path("configmaps", "default", "a");
         assert_eq!(server.api().get(&one).is_some(), applied);
-        assert!(!sent.is_finished());
+        assert!(!sent.is_finished(), "it was answered");
         gate.open();
         assert_eq!(sent.join().expect("joined"), 201);
     }
@@ -472,7 +472,7 @@ fn open_watches_take_commands() {
     assert_eq!(server.command("/configmaps", &Command::Inject(error.into_bytes())), 1);
     assert_eq!(frame(&mut lines).0, "ERROR");
     server.command("", &Command::End);
-    assert!(lines.next().is_none());
+    assert!(lines.next().is_none(), "another line");
     // A silent watch tells nothing, although the server knows news.
     server.fault(When::watch(""), Fault::Frames(vec![FrameFault::Silence(0)]));
     let mut silent = client.watch(&query);
@@ -508,17 +508,17 @@ fn a_process_is_killed_at_the_exact_request_and_starts_again() {
         let fault = if after { Fault::KillAfter(kill) } else { Fault::KillBefore(kill) };
         server.fault(When::mutation(), fault);
         child.start();
-        assert!(child.is_running());
-        assert!(client.try_call("POST", &maps(), &map(name)).is_err());
-        assert!(!child.is_running());
+        assert!(child.is_running(), "{name}: killed too early");
+        assert!(client.try_call("POST", &maps(), &map(name)).is_err(), "{name}: it was answered");
+        assert!(!child.is_running(), "{name}: not killed");
         let stored = server.api().get(&path("configmaps", "default", name));
-        assert_eq!(stored.is_some(), after);
+        assert_eq!(stored.is_some(), after, "killed {name}: is it stored");
     }
     child.start();
     child.wait_for("the log", || (child.log().matches("hello\n").count() >= 1).then_some(()));
     child.sigterm();
     let status = child.wait_exit(crate::support::operator::LIMIT).expect("an end");
-    assert!(!status.success());
+    assert!(!status.success(), "{status}");
 }
 
 #[test]

@@ -161,7 +161,7 @@ fn a_missing_right_is_said_and_no_job_starts_with_an_old_version() {
     scene.operator.wait_for("Ready=False", || (condition(&scene.quarks_job("q"), "Ready") == "False").then_some(()));
     let conditions = scene.quarks_job("q")["status"]["conditions"].to_string();
     assert!(conditions.contains("NamespaceNotReady") && conditions.contains("kubectl apply -n team"), "{conditions}");
-    assert!(scene.created().is_empty());
+    assert!(scene.created().is_empty(), "{:?}", scene.created());
     scene.server.clear_faults();
     scene.wait_jobs(1);
 }
@@ -225,7 +225,10 @@ fn the_newest_versions_are_kept_and_what_is_in_use_or_of_others() {
     let pruned: Vec<_> = mutations.iter().filter(|entry| entry.is("DELETE", "/secrets/s-v")).collect();
     let paths: Vec<_> = pruned.iter().map(|entry| entry.request.path.rsplit('/').next().expect("a name")).collect();
     assert_eq!(paths, ["s-v1", "s-v3"], "oldest first");
-    assert!(pruned.iter().all(|entry| entry.request.json()["preconditions"]["uid"].is_string() && entry.status == Some(200)));
+    for entry in &pruned {
+        assert!(entry.request.json()["preconditions"]["uid"].is_string(), "deleted whatever it is by then: {}", entry.request.path);
+        assert_eq!(entry.status, Some(200), "{}", entry.request.path);
+    }
     assert!(recorded < at(&|entry| entry.is("DELETE", "/secrets/s-v")), "the status comes first");
     assert!(at(&|entry| entry.is("DELETE", "/secrets/s-v3")) < at(&|entry| entry.is("DELETE", "/jobs/q-")), "the Job goes last");
 
@@ -258,7 +261,7 @@ fn without_keep_versions_nothing_is_looked_at_and_nothing_goes() {
     scene.operator.start();
     wait_cleaned_up(&scene, 1);
     assert_eq!(versions(&scene), "s-v1 s-v2 s-v3 s-v4 s-v5");
-    assert!(lists(&scene).is_empty());
+    assert!(lists(&scene).is_empty(), "lists of Secrets: {:?}", lists(&scene));
 }
 
 /// One run that prunes three versions, disturbed at one of its last four writes.
@@ -320,7 +323,7 @@ fn pruning_that_is_refused_holds_nothing_up_and_is_done_later() {
     wait_cleaned_up(&scene, 1);
     trigger(&scene);
     wait_cleaned_up(&scene, 2);
-    assert!(refused.hits() >= 2);
+    assert!(refused.hits() >= 2, "{} refusals", refused.hits());
     assert_eq!(versions(&scene), "s-v1 s-v2 s-v3 s-v4 s-v5");
     scene.server.clear_faults();
     // No trigger, no event: it is tried again by itself.

@@ -36,7 +36,7 @@ fn twenty_pods_at_once_make_twenty_distinct_consecutive_versions() {
         let report = sidecar.finish_stored().report;
         let version = report["secrets"][0]["version"].as_u64().expect("a version");
         let secret = scene.secret(&format!("s-v{version}")).expect("stored");
-        assert_eq!(secret["metadata"]["labels"][SECRET_VERSION], version.to_string());
+        assert_eq!(secret["metadata"]["labels"][SECRET_VERSION], version.to_string(), "sidecar {number}");
         assert_eq!(scene.value(&format!("s-v{version}")), number.to_string(), "each pod's own content");
         versions.push(version);
     }

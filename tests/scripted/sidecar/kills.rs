@@ -122,6 +122,6 @@ fn killed_while_waiting_it_finds_everything_when_it_is_started_again() {
     sidecar.process.kill9();
     sidecar.states(&[("main", ended(0))]);
     sidecar.process.start();
-    assert!(sidecar.process.wait_exit(LIMIT).is_some_and(|status| status.success()));
+    assert!(sidecar.process.wait_exit(LIMIT).is_some_and(|status| status.success()), "it failed, or goes on");
     assert_eq!(scene.value("s"), "1");
 }

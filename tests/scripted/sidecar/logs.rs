@@ -46,8 +46,12 @@ fn a_log_can_be_versioned_labelled_and_indexed() {
         sidecar.states(&[("main", ended(0))]);
         sidecar.process.start();
         let report = sidecar.finish_stored().report;
-        assert_eq!(report["secrets"], json!([{"name": format!("p-main-3-v{versions}"), "version": versions, "container": "main"}]));
-        assert_eq!(scene.secrets().len(), versions);
+        assert_eq!(
+            report["secrets"],
+            json!([{"name": format!("p-main-3-v{versions}"), "version": versions, "container": "main"}]),
+            "after content {content}"
+        );
+        assert_eq!(scene.secrets().len(), versions, "after content {content}: versions");
     }
     let metadata = scene.secret("p-main-3-v2").expect("stored")["metadata"].clone();
     assert_eq!((&metadata["labels"]["l"], &metadata["annotations"]["a"]), (&json!("1"), &json!("2")));
@@ -99,7 +103,7 @@ fn what_is_no_document_is_refused_and_never_quoted() {
         let (reason, message) = printed(&scene, one_log(), &log, 0).finish_error();
         assert!(reason == "OutputInvalid" && message.starts_with(expected), "{message}");
     }
-    assert!(scene.secrets().is_empty());
+    assert!(scene.secrets().is_empty(), "{:?}", scene.secrets());
 }
 
 #[test]
@@ -127,7 +131,7 @@ fn a_log_that_cannot_be_had_for_now_is_asked_for_again() {
         let scene = Scene::new(&format!("log-away-{number}"));
         let rule = scene.server.fault(When::request("GET", "/log").times(1), fault);
         printed(&scene, one_log(), &document(&[("k", "1")]), 0).finish_stored();
-        assert_eq!((rule.hits(), scene.value("p-main")), (1, "1".to_owned()));
+        assert_eq!((rule.hits(), scene.value("p-main")), (1, "1".to_owned()), "fault {number}: hits and value");
     }
 }
 
@@ -137,7 +141,7 @@ fn a_log_that_may_never_be_read_is_told_with_verb_and_resource() {
     scene.server.fault(When::request("GET", "/log").every(), Fault::status(403, "Forbidden", CANARY, None));
     let (reason, message) = printed(&scene, one_log(), &document(&[("k", "1")]), 0).finish_error();
     assert_eq!((reason.as_str(), message.as_str()), ("OutputNotStored", "its log: get pods/log: 403 Forbidden"));
-    assert!(scene.secrets().is_empty());
+    assert!(scene.secrets().is_empty(), "{:?}", scene.secrets());
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn rows() -> Vec<(i32, Vec<&'static str>)> {
 fn the_table_holds_every_exit_code_once() {
     let rows = rows();
     assert_eq!(rows.iter().map(|(code, _)| *code).collect::<Vec<_>>(), EXIT_CODES);
-    assert!(rows.iter().all(|(_, cells)| cells.len() == COLUMNS.len()));
+    assert!(rows.iter().all(|(_, cells)| cells.len() == COLUMNS.len()), "a row with another number of cells than columns: {rows:?}");
 }
 
 fn run_row(code: i32) {
@@ -117,6 +117,6 @@ fn under_on_failure_the_pods_own_failure_ends_the_waiting() {
         sidecar.process.start();
         sidecar.states_in_phase("Failed", &[("main", ended(1))]);
         sidecar.finish_stored();
-        assert_eq!(scene.secrets().len(), usize::from(write_on_failure));
+        assert_eq!(scene.secrets().len(), usize::from(write_on_failure), "writeOnFailure {write_on_failure}: Secrets");
     }
 }

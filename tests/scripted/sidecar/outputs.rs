@@ -67,7 +67,7 @@ fn a_foreign_secret_stays_as_it_is_byte_for_byte() {
         assert_eq!(reason, "OutputConflict");
         assert!(message.contains("Secret s "), "{message}");
         assert_eq!(scene.secret("s"), Some(before), "{name}");
-        assert!(!scene.requests().iter().any(|request| request.starts_with("PUT")));
+        assert!(!scene.requests().iter().any(|request| request.starts_with("PUT")), "{name}: it was overwritten");
     }
 }
 
@@ -123,9 +123,9 @@ fn a_new_version_for_new_content_and_none_for_the_same() {
     let plan = || json!({"containers": {"main": {"files": {"f": {"name": "s", "versioned": true}}}}});
     for (content, names) in [("1", vec!["s-v1"]), ("1", vec!["s-v1"]), ("2", vec!["s-v1", "s-v2"]), ("1", vec!["s-v1", "s-v2", "s-v3"])] {
         let report = scene.ended_well(plan(), &document(&[("k", content)])).finish_stored().report;
-        assert_eq!(scene.secrets(), names);
+        assert_eq!(scene.secrets(), names, "after content {content}");
         let last = *names.last().expect("one at least");
-        assert_eq!(report["secrets"][0]["name"], last);
+        assert_eq!(report["secrets"][0]["name"], last, "after content {content}: the report");
         // What others put on a version makes no other one.
         scene
             .api()
@@ -143,7 +143,8 @@ fn each_container_is_stored_when_it_has_ended_and_unmapped_ones_hold_up_nothing(
     sidecar.process.start();
     sidecar.states(&[("a", ended(0))]);
     sidecar.process.wait_for("the first Secret", || scene.secret("s"));
-    assert!(scene.secret("t").is_none() && sidecar.process.is_running());
+    assert_eq!(scene.secret("t"), None, "its container has not ended");
+    assert!(sidecar.process.is_running(), "it ended before the second container");
     sidecar.write("b", "f", document(&[("k", "2")]));
     sidecar.states(&[("a", ended(0)), ("b", ended(0))]);
     sidecar.finish_stored();
@@ -163,7 +164,7 @@ fn of_appended_documents_the_last_one_counts_and_one_too_many_is_an_error() {
     };
     let (reason, message) = run(1).finish_error();
     assert!(reason == "OutputInvalid" && message.starts_with("trailing data at line 3"), "{message}");
-    assert!(scene.secrets().is_empty());
+    assert!(scene.secrets().is_empty(), "{:?}", scene.secrets());
     run(2).finish_stored();
     assert_eq!(scene.value("s"), "3");
 }
@@ -174,7 +175,7 @@ fn nothing_mapped_is_done_at_once() {
     let sidecar = scene.sidecar("Never", json!({"containers": {}}));
     sidecar.process.start();
     sidecar.finish_stored();
-    assert!(scene.requests().is_empty());
+    assert!(scene.requests().is_empty(), "{:?}", scene.requests());
 }
 
 #[test]
@@ -191,7 +192,7 @@ fn bad_surroundings_are_told_and_do_not_run_the_users_container_again() {
         let (reason, message) = sidecar.finish_error();
         assert!(reason == "OutputNotStored" && message.contains(expected), "{message}");
     }
-    assert!(scene.requests().is_empty());
+    assert!(scene.requests().is_empty(), "{:?}", scene.requests());
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn environment(object: &Value) -> Vec<(String, String)> {
     let mut child = command.spawn().expect("render starts");
     child.stdin.take().expect("piped").write_all(object.to_string().as_bytes()).expect("it reads");
     let output = child.wait_with_output().expect("our child");
-    assert!(output.status.success());
+    assert!(output.status.success(), "{output:?}");
     let job: Value = serde_yaml::from_slice(&output.stdout).expect("YAML");
     let containers = job["spec"]["template"]["spec"]["containers"].as_array().expect("a list");
     let sidecar = containers.iter().find(|container| container["name"] == "output-persist").expect("the sidecar");

@@ -67,7 +67,7 @@ fn numbers_that_other_secrets_have_are_skipped_in_one_list() {
     }
     // Of the versions, and of all Secrets.
     assert_eq!(run(&scene, 1, "1"), [1 + 3, 1, 2]);
-    assert!(scene.secret("s-e0-v251").is_some());
+    assert!(scene.secret("s-e0-v251").is_some(), "the first Secret of the entry is not there");
     assert_eq!(run(&scene, 1, "2"), [1, 1, 1]);
-    assert!(scene.secret("s-e0-v252").is_some());
+    assert!(scene.secret("s-e0-v252").is_some(), "the next version of the entry is not there");
 }

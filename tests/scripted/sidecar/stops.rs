@@ -94,7 +94,7 @@ fn an_api_server_that_does_not_answer_does_not_hold_it_up() {
         let sidecar = scene.ended_well(one_file(), &document(&[("k", "1")]));
         sidecar.process.wait_for("a call that hangs", || (rule.hits() == 1).then_some(()));
         let finish = stop(&sidecar);
-        assert_eq!((finish.code, errors(&finish)[0].0.as_str()), (Some(143), "OutputNotStored"));
+        assert_eq!((finish.code, errors(&finish)[0].0.as_str()), (Some(143), "OutputNotStored"), "no answer from {part}");
     }
 }
 

@@ -20,7 +20,7 @@ fn a_right_that_comes_late_helps() {
         let scene = Scene::new(&format!("late-right-{}", method.to_lowercase()));
         let rule = scene.server.fault(When::request(method, part).times(2), forbidden(part));
         scene.ended_well(one_file(), &document(&[("k", "1")])).finish_stored();
-        assert_eq!((rule.hits(), scene.value("s")), (2, "1".to_owned()));
+        assert_eq!((rule.hits(), scene.value("s")), (2, "1".to_owned()), "{method} {part}: hits of the fault, and the value");
     }
 }
 
@@ -69,7 +69,11 @@ fn a_load_balancers_404_hides_no_version() {
         let mut plan = one_file();
         plan["containers"]["main"]["files"]["f"]["versioned"] = json!(true);
         scene.ended_well(plan, &document(&[("k", "1")])).finish_stored();
-        assert_eq!((rule.hits(), scene.secrets()), (2, vec!["s-v1".to_owned(), "s-v2".to_owned()]));
+        assert_eq!(
+            (rule.hits(), scene.secrets()),
+            (2, vec!["s-v1".to_owned(), "s-v2".to_owned()]),
+            "{part}: hits of the fault, and the Secrets"
+        );
     }
 }
 
@@ -89,7 +93,7 @@ fn a_pod_that_may_not_be_watched_is_told() {
     scene.server.fault(When::watch("/pods").every(), Fault::status(403, "Forbidden", "pods is forbidden", None));
     let (reason, message) = scene.ended_well(one_file(), &document(&[("k", "1")])).finish_error();
     assert!(reason == "OutputNotStored" && message.contains("watch pods: 403"), "{message}");
-    assert!(scene.secrets().is_empty());
+    assert!(scene.secrets().is_empty(), "{:?}", scene.secrets());
 }
 
 #[test]
@@ -153,7 +157,7 @@ fn nothing_is_written_for_a_quarks_job_that_is_gone_made_anew_or_being_deleted()
         plan["containers"]["main"]["files"]["f"]["versioned"] = json!(case == "anew");
         let (reason, message) = scene.ended_well(plan, &document(&[("k", "1")])).finish_error();
         assert!(reason == "OwnerGone" && message.contains(expected), "{message}");
-        assert_eq!(scene.requests(), ["WATCH pods", "GET quarksjobs/q"]);
+        assert_eq!(scene.requests(), ["WATCH pods", "GET quarksjobs/q"], "{case}");
     }
 }
 

@@ -206,7 +206,7 @@ fn a_run_that_is_over_writes_nothing_from_the_start() {
         settle(&scene, runs, in_status);
         let (reason, message) = scene.ended_well(Method::OneToOne.plan(), &Method::OneToOne.content()).finish_error();
         assert!(reason == "OwnerGone" && message.contains("is over"), "{reason}: {message}");
-        assert_eq!(scene.requests(), ["WATCH pods", "GET quarksjobs/q"]);
+        assert_eq!(scene.requests(), ["WATCH pods", "GET quarksjobs/q"], "{runs} runs, in status: {in_status}");
     }
 }
 
@@ -249,7 +249,7 @@ fn a_pod_that_is_being_deleted_stores_no_more_after_an_outage() {
     let pod = path("pods", NAMESPACE, &sidecar.pod);
     cut_off(&scene, &mut sidecar, &Method::OneToOne.content(), || scene.api().delete(&pod, ""));
     assert_eq!(sidecar.finish_error().0, "OutputNotStored");
-    assert!(scene.secrets().is_empty());
+    assert!(scene.secrets().is_empty(), "{:?}", scene.secrets());
 }
 
 #[test]
@@ -263,8 +263,12 @@ fn two_quarks_jobs_do_not_share_a_versioned_name() {
         .extend([("quarksJob".to_owned(), json!("team-b")), ("uid".to_owned(), object["metadata"]["uid"].clone())]);
     for content in ["a", "b"] {
         let (reason, message) = scene.ended_well(plan.clone(), &document(&[("k", content)])).finish_error();
-        assert_eq!((reason.as_str(), message.as_str()), ("OutputConflict", r#"Secret s-v1 belongs to the QuarksJob "q""#));
-        assert_eq!((scene.secrets(), scene.value("s-v1")), (vec!["s-v1".to_owned()], "a".to_owned()));
+        assert_eq!(
+            (reason.as_str(), message.as_str()),
+            ("OutputConflict", r#"Secret s-v1 belongs to the QuarksJob "q""#),
+            "content {content}"
+        );
+        assert_eq!((scene.secrets(), scene.value("s-v1")), (vec!["s-v1".to_owned()], "a".to_owned()), "content {content}");
     }
 }
 
@@ -272,13 +276,13 @@ fn two_quarks_jobs_do_not_share_a_versioned_name() {
 fn a_version_is_not_overwritten_by_a_one_to_one_output_of_its_name() {
     for writer in [json!({}), json!({WRITTEN_BY: "q"})] {
         let scene = Scene::new(&format!("writers-version-{}", writer.as_object().expect("a map").len()));
-        let mut version = theirs(Method::Versioned, json!({CONTAINER_NAME: "main"}), writer);
+        let mut version = theirs(Method::Versioned, json!({CONTAINER_NAME: "main"}), writer.clone());
         version["metadata"]["name"] = json!("s");
         // The original's versions are immutable by convention only.
         version["immutable"] = json!(false);
         let before = scene.put_secret(version);
         assert_eq!(scene.ended_well(Method::OneToOne.plan(), &Method::OneToOne.content()).finish_error().0, "OutputConflict");
-        assert_eq!(scene.secret("s"), Some(before));
+        assert_eq!(scene.secret("s"), Some(before), "written by {writer}");
     }
 }
 
@@ -289,7 +293,7 @@ fn a_key_of_a_fan_out_does_not_lead_to_the_operators_own_secrets() {
         let plan = json!({"containers": {"main": {"files": {"f": {"name": name, "fanOut": true}}}}});
         let content = format!(r#"{{"{key}":{},"other":{{}}}}"#, document(&[("k", "1")]));
         let (reason, message) = scene.ended_well(plan, &content).finish_error();
-        assert_eq!((reason.as_str(), message), ("OutputConflict", format!("Secret {name}-{key} is the operator's own")));
+        assert_eq!((reason.as_str(), message), ("OutputConflict", format!("Secret {name}-{key} is the operator's own")), "{name}-{key}");
         assert!(scene.secrets().is_empty(), "nothing of the file is stored");
     }
 }
@@ -311,7 +315,7 @@ fn two_pods_of_an_indexed_run_never_write_one_name() {
             } else {
                 let (reason, message) = sidecar.finish_error();
                 let expected = r#"Secret a-1-0 belongs to the output "a-1" of the pod with index 0"#;
-                assert_eq!((reason.as_str(), message.as_str()), ("OutputConflict", expected));
+                assert_eq!((reason.as_str(), message.as_str()), ("OutputConflict", expected), "pod {index}");
             }
         }
         assert_eq!(
