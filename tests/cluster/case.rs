@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::audit::{self, Entry};
+use crate::times;
 
 /// Reached only when a case fails; machines are slow and shared.
 pub const LIMIT: Duration = Duration::from_secs(300);
@@ -24,8 +25,15 @@ pub const MONITORED: &str = "quarks.cloudfoundry.org/monitored";
 pub const MONITORED_DEFAULT: &str = "quarks.cloudfoundry.org/monitored=default";
 pub const SIDECAR_ACCOUNT: &str = "quarks.cloudfoundry.org/qjob-service-account=quarks-job-sidecar";
 
-/// Cases that stop the operator run alone, all others at the same time.
-static OPERATOR: RwLock<()> = RwLock::new(());
+/// Cases that stop the operator run alone, all others at the same time. Alone means when no other is there: a lock that lets who asks for
+/// it alone go first would make all others wait for the longest case that goes on, once for each that wants to be alone.
+static TURNS: Mutex<Turns> = Mutex::new(Turns { shared: 0, alone: false });
+static TURN_ENDED: Condvar = Condvar::new();
+
+struct Turns {
+    shared: usize,
+    alone: bool,
+}
 
 /// Cases with many pods take turns.
 static MANY_PODS: Mutex<()> = Mutex::new(());
@@ -35,12 +43,40 @@ pub fn many_pods() -> MutexGuard<'static, ()> {
     MANY_PODS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[expect(dead_code, reason = "held, not read")]
 enum Turn {
-    Shared(RwLockReadGuard<'static, ()>),
-    Alone(RwLockWriteGuard<'static, ()>),
+    Shared,
+    Alone,
     /// Held by another case of the same test.
     OfAnother,
+}
+
+impl Turn {
+    fn shared() -> Self {
+        let mut turns = TURN_ENDED.wait_while(turns(), |turns| turns.alone).unwrap_or_else(PoisonError::into_inner);
+        turns.shared += 1;
+        Self::Shared
+    }
+
+    fn alone() -> Self {
+        let is_taken = |turns: &mut Turns| turns.alone || turns.shared > 0;
+        TURN_ENDED.wait_while(turns(), is_taken).unwrap_or_else(PoisonError::into_inner).alone = true;
+        Self::Alone
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        match self {
+            Self::Shared => turns().shared -= 1,
+            Self::Alone => turns().alone = false,
+            Self::OfAnother => {}
+        }
+        TURN_ENDED.notify_all();
+    }
+}
+
+fn turns() -> MutexGuard<'static, Turns> {
+    TURNS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub struct Case {
@@ -58,15 +94,14 @@ impl Case {
 
     /// The same, while no other case runs.
     pub fn alone(name: &str) -> Self {
-        let turn = Turn::Alone(OPERATOR.write().unwrap_or_else(PoisonError::into_inner));
-        let case = Self::with(name, turn);
+        let case = Self::with(name, Turn::alone());
         case.label();
         case
     }
 
     /// In a namespace that has the accounts and rights, but not the label that makes the operator look at it.
     pub fn unlabelled(name: &str) -> Self {
-        Self::with(name, Turn::Shared(OPERATOR.read().unwrap_or_else(PoisonError::into_inner)))
+        Self::with(name, Turn::shared())
     }
 
     /// One more unlabelled namespace for the same test; a second turn of its own could wait for ever.
@@ -86,6 +121,7 @@ impl Case {
     }
 
     fn bare(name: &str, turn: Turn) -> Self {
+        times::begin();
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos();
         let namespace = format!("t-{name}-{:06x}", nanos / 1_000 % 0x100_0000);
         cluster(&["create", "namespace", &namespace]);

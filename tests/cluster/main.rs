@@ -6,13 +6,15 @@
 //! that fails leaves its namespace behind and prints what is in it.
 #![forbid(unsafe_code)]
 
-// The scripted tests' HTTP messages and certificates, of which a webhook needs a part.
+// The scripted tests' HTTP messages and certificates, of which a webhook needs a part, and their clock.
 #[allow(dead_code)]
 #[path = "../scripted/support/http.rs"]
 mod http;
 #[allow(dead_code)]
 #[path = "../scripted/support/tls.rs"]
 mod tls;
+#[path = "../scripted/support/times.rs"]
+mod times;
 
 mod admission;
 mod audit;

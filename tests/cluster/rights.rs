@@ -14,8 +14,8 @@ use crate::second::Second;
 
 const OPERATOR: (&str, &str) = ("quarks-job", "quarks-job");
 const SIDECAR: &str = "quarks-job-sidecar";
-/// Namespaces at a time: each has a pod or two.
-const AT_ONCE: usize = 6;
+/// Namespaces at a time: each has a pod or two. All rights of the sidecar: a minute passes until it gives up.
+const AT_ONCE: usize = 8;
 const WRITES: &str = r#"echo '{"a": "b"}' >> /mnt/quarks/output.json"#;
 /// Other content each time.
 const WRITES_TIME: &str = r#"echo "{\"a\": \"$(date +%s%N)\"}" >> /mnt/quarks/output.json"#;
@@ -185,7 +185,6 @@ fn each_right_of_the_operator_in_a_namespace_is_named_when_it_is_missing() {
 fn each_right_of_the_sidecar_is_named_when_it_is_missing() {
     let all = rights(SIDECAR);
     is_known(&all, needs_of_sidecar);
-    let _turn = many_pods();
     let first = Case::unlabelled("denied");
     each(all.clone(), |right| {
         let case = first.bare_beside(&format!("denied-sidecar-{}", right.to_string().replace([' ', '/'], "-")));
@@ -289,7 +288,10 @@ fn a_missing_binding_is_a_condition_with_the_command_and_heals_by_itself() {
     }
     case.wait("q", "condition=Running=false");
     assert_eq!(case.jobs_created(), 0);
-    assert!(log_about(&case.namespace).iter().any(|line| line.contains("not allowed") && line.contains(&command)));
+    assert!(
+        log_about(&case.namespace).iter().any(|line| line.contains("not allowed") && line.contains(&command)),
+        "the log of the operator does not say the command {command:?}"
+    );
     case.prepare();
     case.wait("q", "condition=Succeeded");
     case.wait("errand", "condition=Ready");

@@ -3,7 +3,8 @@
 //! In reading order: `http` (messages), `tls` (certificates, kubeconfig), `server` (listener, record, fault
 //! points), `faults` (what can go wrong), `store`, `view`, `reads`, `writes` and `api` (the in-memory API server), `proxy` (the same
 //! listener in front of a real API server), `play` (the test as Job controller and kubelet), `operator`
-//! (the child process), `scene` (server and operator together), `probe` (the test as kubelet and Prometheus). Not a validator: schemas, CEL, RBAC and admission belong to the real control plane.
+//! (the child process), `scene` (server and operator together), `probe` (the test as kubelet and Prometheus), `times` (which tests
+//! take long). Not a validator: schemas, CEL, RBAC and admission belong to the real control plane.
 
 // Every test crate that includes this module uses a different part of it.
 #![allow(dead_code, unused_imports)]
@@ -19,6 +20,7 @@ mod reads;
 pub mod scene;
 pub mod server;
 pub mod store;
+mod times;
 pub mod tls;
 mod view;
 mod writes;

@@ -18,7 +18,7 @@ use super::api::Api;
 use super::faults::{Fault, Faults, FrameFault, FramePlan, Gate, Rule, When};
 use super::http::{self, Backend, Frames, Next, Reply, Request, Response};
 use super::proxy::Upstream;
-use super::tls;
+use super::{times, tls};
 
 /// The bearer token in the kubeconfig that `Server` writes.
 pub const OPERATOR_TOKEN: &str = "operator-token-canary";
@@ -95,6 +95,7 @@ impl Server {
     }
 
     fn with_backend(backend: Arc<dyn Backend>, api: Option<Arc<Api>>) -> Server {
+        times::begin();
         let identity = tls::identity();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
