@@ -300,6 +300,46 @@ fn no_function_is_too_long() {
     assert_none(&format!("functions of more than {FUNCTION_MAX} lines"), &long);
 }
 
+/// What is wrong with the place of the unit tests in this file of `src`, if anything is.
+fn misplaced(name: &str, text: &str) -> Option<&'static str> {
+    let code = without_comments_and_strings(text);
+    let first = code.find("#[test]");
+    let is_in =
+        |what: fn(&str) -> bool| Path::new(name).parent().is_some_and(|folder| folder.iter().any(|part| part.to_str().is_some_and(what)));
+    if name.ends_with("/tests.rs") || is_in(|folder| folder == "tests") {
+        return Some("beside its file it would be found by its name: NAME_tests.rs");
+    }
+    if is_in(|folder| folder.ends_with("_tests")) {
+        return first.map(|_| "a folder of a test file has what its tests need, and no tests");
+    }
+    if name.ends_with("_tests.rs") {
+        return first.is_none().then_some("no tests in a file for tests");
+    }
+    let module = code.find("#[cfg(test)]\nmod tests {");
+    first.filter(|first| module.is_none_or(|module| *first < module)).map(|_| "tests outside of `mod tests`")
+}
+
+#[test]
+fn unit_tests_stand_in_their_file_or_beside_it() {
+    let inline = "fn a() {}\n#[cfg(test)]\nmod tests {\n    #[test]\n    fn b() {}\n}\n";
+    for (name, text, is_right) in [
+        ("a/b.rs", inline, true),
+        ("a/b.rs", "#[cfg(test)]\n#[path = \"b_tests.rs\"]\nmod tests;\n", true),
+        ("a/b_tests.rs", "#[test]\nfn b() {}\n", true),
+        ("a/b_tests/world.rs", "fn b() {}\n", true),
+        ("a/b.rs", "#[test]\nfn b() {}\n", false),
+        ("a/b.rs", "#[cfg(test)]\nmod b_tests {\n    #[test]\n    fn b() {}\n}\n", false),
+        ("a/b/tests.rs", "#[test]\nfn b() {}\n", false),
+        ("a/tests/b.rs", "fn b() {}\n", false),
+        ("a/b_tests.rs", "fn b() {}\n", false),
+        ("a/b_tests/more.rs", "#[test]\nfn b() {}\n", false),
+    ] {
+        assert_eq!(misplaced(name, text).is_none(), is_right, "{name}\n{text}");
+    }
+    let wrong = |(name, text): (String, String)| misplaced(&name, &text).map(|what| format!("src/{name}: {what}"));
+    assert_none("unit tests in the wrong place", &sources().into_iter().filter_map(wrong).collect::<Vec<_>>());
+}
+
 /// The requests that only read; a new one has to be named here.
 #[test]
 fn in_the_controller_only_actions_write() {
