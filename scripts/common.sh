@@ -78,7 +78,7 @@ need_packages() {
   } >"$log" 2>&1 </dev/null || { tail -n 25 "$log" >&2; die "the packages could not be installed"; }
 }
 
-# The program that reads metrics, alerts and dashboard with Prometheus' own parsers (tests/metrics.rs).
+# The program that reads metrics, alerts and dashboard with Prometheus' own parsers (tests/prometheus.rs).
 promcheck_source=$here/tests/tools/promcheck
 promcheck=$cache/promcheck/$(cat "$promcheck_source"/{go.mod,go.sum,main.go} | sha256sum | cut -c1-16)
 promcheck_built() { [[ -x $promcheck ]]; }
@@ -96,10 +96,15 @@ build_promcheck() {
 # What building the program takes beside Rust: a linker, the static C library, and a C compiler for ring.
 need_compiler() { need_packages cc=gcc cc=libc6-dev; }
 
-# apply_crd KUBECTL...: the definition, and waits until it is served. kubectl gives up at once on one that has no conditions yet.
+# apply_crd KUBECTL...: the definition, and waits until it is served.
 apply_crd() {
-  local tries=30
   "$@" apply -f "$here/manifests/crd.yaml"
+  wait_crd "$@"
+}
+
+# wait_crd KUBECTL...: kubectl gives up at once on a definition that has no conditions yet.
+wait_crd() {
+  local tries=30
   until "$@" wait --for=condition=Established --timeout=60s crd/quarksjobs.quarks.cloudfoundry.org >/dev/null; do
     ((--tries)) || return 1
     sleep 1

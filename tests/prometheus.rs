@@ -1,5 +1,6 @@
 //! What a running operator says of itself, our alerts and our dashboard, read by Prometheus' own parsers. Not a default target: it
-//! needs the program built from tests/tools/promcheck, which `scripts/test` makes and names in `QUARKS_PROMCHECK`.
+//! needs the program built from tests/tools/promcheck, which `scripts/test` makes and names in `QUARKS_PROMCHECK`. That is why it is no
+//! module of tests/scripted, whose tests need nothing.
 #![forbid(unsafe_code)]
 
 #[path = "scripted/support/mod.rs"]

@@ -340,6 +340,23 @@ fn unit_tests_stand_in_their_file_or_beside_it() {
     assert_none("unit tests in the wrong place", &sources().into_iter().filter_map(wrong).collect::<Vec<_>>());
 }
 
+/// `scripts/test --context` leaves out what this data names: a case that was renamed would fail there, or one that works be left out.
+#[test]
+fn the_cases_that_need_the_projects_own_cluster_are_there() {
+    let data = read(&root().join("tests/cluster/needs.txt"));
+    let mut count = 0;
+    for line in data.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (need, case) = line.split_once(' ').unwrap_or_else(|| panic!("{line:?} is no need with a case"));
+        let (module, test) = case.split_once("::").unwrap_or_else(|| panic!("{case:?} is no module with a test"));
+        let text = read(&root().join(format!("tests/cluster/{module}.rs")));
+        let is_there = if test.is_empty() { text.contains("#[test]\n") } else { text.contains(&format!("#[test]\nfn {test}() {{")) };
+        assert!(is_there, "tests/cluster/needs.txt: there is no {case}");
+        assert!(data.contains(&format!("\n# {need}: ")), "tests/cluster/needs.txt does not say what {need:?} is");
+        count += 1;
+    }
+    assert!(count > 10, "tests/cluster/needs.txt has another form than this test knows");
+}
+
 /// The requests that only read; a new one has to be named here.
 #[test]
 fn in_the_controller_only_actions_write() {

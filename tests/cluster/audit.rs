@@ -6,6 +6,8 @@ use serde_json::Value;
 
 pub const OPERATOR: &str = "system:serviceaccount:quarks-job:quarks-job";
 const SIDECAR: &str = "quarks-job-sidecar";
+/// Names its file; scripts/cluster says where it is.
+const LOG: &str = "AUDIT_LOG";
 
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -59,6 +61,11 @@ impl fmt::Display for Entry {
     }
 }
 
+/// Not on a cluster of the user's: the cases that need it are in `needs.txt`.
+pub fn is_there() -> bool {
+    std::env::var_os(LOG).is_some()
+}
+
 /// Requests in the namespaces that `wanted` names, in the order of their answers; a watch counts when it starts.
 pub fn entries(wanted: impl Fn(&str) -> bool) -> Vec<Entry> {
     parsed(|_| true, wanted)
@@ -70,7 +77,7 @@ pub fn entries_in(namespace: &str) -> Vec<Entry> {
 }
 
 fn parsed(is_worth_it: impl Fn(&str) -> bool, wanted: impl Fn(&str) -> bool) -> Vec<Entry> {
-    let path = std::env::var("AUDIT_LOG").expect("these tests need a cluster: run them with scripts/test");
+    let path = std::env::var(LOG).expect("a case that reads the audit log stands in tests/cluster/needs.txt, and runs with scripts/test");
     let log = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
     // The last line may be half written.
     log.lines()

@@ -25,6 +25,7 @@ mod case;
 mod cli;
 mod config;
 mod constrained;
+mod created;
 mod crowd;
 mod election;
 mod examples;
