@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::api::is_subdomain;
+use crate::api::{LABEL_MAX, is_subdomain};
 use crate::canonical::thousandths;
 use crate::election::Timing;
 use crate::log::Format;
@@ -199,7 +199,7 @@ impl Flags {
             }
         }
         let monitored_id = value("monitored-id").unwrap_or_else(|| "default".to_owned());
-        if monitored_id.len() > 63 || crate::rules::names::label_value(&monitored_id) != monitored_id {
+        if monitored_id.len() > LABEL_MAX || crate::rules::names::label_value(&monitored_id) != monitored_id {
             return Err(bad(find("monitored-id"), "is no label value: at most 63 letters, digits, dashes, dots and underscores"));
         }
         let seconds = |name: &str, default: usize| {
@@ -259,7 +259,7 @@ const NO_NAMESPACE: &str =
     "is no name of a namespace: at most 63 lower case letters, digits and dashes, begun and ended by a letter or digit";
 
 fn is_namespace(name: &str) -> bool {
-    name.len() <= 63 && !name.contains('.') && is_subdomain(name)
+    name.len() <= LABEL_MAX && !name.contains('.') && is_subdomain(name)
 }
 
 /// Names between commas, with or without spaces around them.

@@ -46,12 +46,12 @@ fn status_of<'a>(metadata: &ObjectMeta, status: &'a QuarksJobStatus) -> Cow<'a, 
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::api::{QuarksJob, Uid};
     use serde_json::{Value, json};
 
-    fn object(change: impl FnOnce(&mut Value)) -> QuarksJob {
+    pub fn object(change: impl FnOnce(&mut Value)) -> QuarksJob {
         let mut object = json!({
             "metadata": {"name": "q", "namespace": "ns", "uid": "u1", "generation": 1},
             "spec": {"trigger": {"strategy": "now"}, "template": {"spec": {"template": {"spec": {"containers": [{"name": "c"}]}}}}},
@@ -60,11 +60,11 @@ mod tests {
         serde_json::from_value(object).expect("decodes")
     }
 
-    fn marker(uid: &str, runs: u64) -> String {
+    pub fn marker(uid: &str, runs: u64) -> String {
         Marker { runs, ..Marker::default() }.encode(&Uid::from(uid))
     }
 
-    fn name(uid: &str, run: u64) -> String {
+    pub fn name(uid: &str, run: u64) -> String {
         job_name("q", &Uid::from(uid), run)
     }
 

@@ -112,26 +112,9 @@ fn guessed_record(owner: &QuarksJobView, run: u64) -> RunRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{QuarksJob, Uid};
-    use crate::contract::record::Marker;
+    use crate::api::QuarksJob;
+    use crate::rules::own_status::tests::{marker, name, object};
     use serde_json::{Value, json};
-
-    fn object(change: impl FnOnce(&mut Value)) -> QuarksJob {
-        let mut object = json!({
-            "metadata": {"name": "q", "namespace": "ns", "uid": "u1", "generation": 1},
-            "spec": {"trigger": {"strategy": "now"}, "template": {"spec": {"template": {"spec": {"containers": [{"name": "c"}]}}}}},
-        });
-        change(&mut object);
-        serde_json::from_value(object).expect("decodes")
-    }
-
-    fn marker(uid: &str, runs: u64) -> String {
-        Marker { runs, ..Marker::default() }.encode(&Uid::from(uid))
-    }
-
-    fn name(uid: &str, run: u64) -> String {
-        job_name("q", &Uid::from(uid), run)
-    }
 
     fn job(change: impl FnOnce(&mut Value)) -> JobView {
         let mut job = json!({"metadata": {"name": name("u1", 3), "namespace": "ns", "uid": "j", "ownerReferences": [{
