@@ -86,6 +86,9 @@ pub enum OutputErrorReason {
 }
 
 impl OutputErrorReason {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::OutputInvalid, Self::OutputConflict, Self::OutputNotStored, Self::OwnerGone];
+
     /// The word.
     pub fn as_str(self) -> &'static str {
         match self {

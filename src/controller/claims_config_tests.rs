@@ -90,7 +90,7 @@ fn a_burst_is_waited_out_but_holds_up_no_other_trigger() {
 fn a_config_loop_waits_and_other_triggers_do_not() {
     let now = Instant::now();
     let until = now + Duration::from_secs(20);
-    let pauses = Pauses { config_run: Some(until), ..Pauses::default() };
+    let pauses = Pauses { config_paused_until: Some(until), ..Pauses::default() };
     let mut view = uses_config("done", true, Some(CONTENT_A));
     let seen = config(&view.template_digest, CONTENT_B);
     let references = ReferencesSeen { config: Some(&seen), ..ReferencesSeen::default() };

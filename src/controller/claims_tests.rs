@@ -100,7 +100,7 @@ struct Pauses<'a> {
     clean_up: Option<Instant>,
     refused: &'a [Uid],
     prune: Option<Instant>,
-    config_run: Option<Instant>,
+    config_paused_until: Option<Instant>,
     kept: &'a [Uid],
     is_clean_up_denied: bool,
 }
@@ -128,14 +128,14 @@ impl Decision {
 /// Whose the QuarksJob is has the first word; then `job` tidies up, whoever has it.
 fn decide(all: &Snapshot<'_>, now: Instant) -> Decision {
     let Snapshot { view, jobs, namespace, started, hold, references, pauses } = *all;
-    let Pauses { settle, clean_up, refused, prune, config_run, kept, is_clean_up_denied } = pauses;
+    let Pauses { settle, clean_up, refused, prune, config_paused_until, kept, is_clean_up_denied } = pauses;
     let jobs = own_jobs(view, jobs, started);
     let snapshot = super::Snapshot { view, jobs: &jobs, namespace, started };
     let stage = Stage::of(&snapshot);
     let first = match stage.controller() {
         _ if snapshot.served().is_none() => Decision::Nothing,
         Controller::Errand => {
-            let known = errand::Known { hold, references, config_run, is_clean_up_denied };
+            let known = errand::Known { hold, references, config_paused_until, is_clean_up_denied };
             Decision::of(errand::decide(&snapshot, &known, now), Decision::Errand)
         }
         Controller::Job => Decision::of(job_controller::decide(view, stage, settle, now), Decision::Job),

@@ -220,7 +220,7 @@ impl Owner {
         });
         match outcome {
             Some(Outcome::Done) => self.queue.done(key, now),
-            Some(Outcome::NotMine) => self.queue.left(key, now),
+            Some(Outcome::NotMine) => self.queue.not_mine(key, now),
             Some(Outcome::RequeueAfter(wait)) => self.queue.done_until(key, now + wait, now),
             // The server's load is not this key's fault.
             Some(Outcome::Retry(error)) if error.answer() == Answer::Busy => {

@@ -494,7 +494,7 @@ impl SharedIndex {
         self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// To apply a change; only the index thread does.
+    /// To apply a change: each watch writes its kind.
     pub fn write(&self) -> RwLockWriteGuard<'_, Index> {
         self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner())
     }

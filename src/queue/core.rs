@@ -139,6 +139,9 @@ impl Queue {
         while let Some(namespace) = self.turns.pop_front() {
             let Some(line) = self.lines.get_mut(&namespace) else { continue };
             line.has_turn = false;
+            if line.in_work >= self.share {
+                continue;
+            }
             if let Some((key, since)) = line.next(&mut self.waiting) {
                 line.in_work += 1;
                 self.give_turn(&namespace);
@@ -160,7 +163,7 @@ impl Queue {
     }
 
     /// The worker left `key` as it was: it is not this queue's to work on now.
-    pub fn left(&mut self, key: &ObjectKey, now: Instant) {
+    pub fn not_mine(&mut self, key: &ObjectKey, now: Instant) {
         self.release(key, now);
     }
 
@@ -369,6 +372,36 @@ mod tests {
     }
 
     #[test]
+    fn a_namespace_that_has_its_turn_twice_has_no_more_than_its_share() {
+        let (mut queue, now) = queue();
+        let later = now + Duration::from_secs(1);
+        // `x` was due and has changed: its entry among those that are due keeps the turn, with both workers busy.
+        for (name, at) in [("x", later), ("z", now)] {
+            queue.add(key(name), now);
+            assert_eq!(take(&mut queue, now).as_deref(), Some(name));
+            queue.done_until(&key(name), at, now);
+        }
+        queue.add(key("y"), now);
+        assert_eq!([take(&mut queue, now), take(&mut queue, now)].map(|name| name.map_or(0, |name| name.len())), [1, 1]);
+        // A crowd elsewhere comes and goes, and room is given back.
+        let elsewhere = |number: usize| ObjectKey::new("elsewhere", number.to_string());
+        (0..2 * KEEP).for_each(|number| queue.add(elsewhere(number), later));
+        for number in 0..2 * KEEP {
+            let (taken, _) = queue.take(later).expect("one more");
+            assert_eq!(taken, elsewhere(number));
+            queue.done(&taken, later);
+        }
+        queue.add(key("x"), later);
+        queue.done(&key("y"), later);
+        queue.done(&key("z"), later);
+        assert_eq!(take(&mut queue, later).as_deref(), Some("x"));
+        queue.add(key("x"), later);
+        queue.done(&key("x"), later);
+        ["p", "q", "r"].iter().for_each(|name| queue.add(key(name), later));
+        assert_eq!(std::iter::from_fn(|| take(&mut queue, later)).count(), 2);
+    }
+
+    #[test]
     fn a_share_is_one_worker_at_least() {
         let (mut queue, now) = (Queue::new(Backoff { first: Duration::ZERO, max: Duration::ZERO }, 0), Instant::now());
         queue.add(key("a"), now);
@@ -377,7 +410,7 @@ mod tests {
 
     #[test]
     fn a_key_in_work_is_not_handed_out_again_until_it_is_done() {
-        for end in [Queue::done, Queue::left] {
+        for end in [Queue::done, Queue::not_mine] {
             let (mut queue, now) = queue();
             queue.add(key("a"), now);
             assert_eq!(take(&mut queue, now).as_deref(), Some("a"));
@@ -436,7 +469,7 @@ mod tests {
             assert_eq!(queue.next_due(), Some(now + Duration::from_secs(delay)));
         }
         assert!(take(&mut queue, now + Duration::from_secs(4)).is_some());
-        queue.left(&key("a"), now);
+        queue.not_mine(&key("a"), now);
         queue.add(key("a"), now);
         assert!(take(&mut queue, now).is_some());
         queue.failed(&key("a"), None, 0.0, now);

@@ -158,7 +158,7 @@ pub struct JobView {
     pub resource_version: ResourceVersion,
     /// Its controller, if that is a QuarksJob: name and UID.
     pub owner: Option<(String, Uid)>,
-    /// Our annotation. What it means, and what if it is not there, `controller::identity` says.
+    /// Our annotation. What it means, and what if it is not there, `views::identity` says.
     pub record: Option<Box<RunRecord>>,
     /// How it ended.
     pub end: Option<JobEnd>,

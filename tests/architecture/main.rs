@@ -315,7 +315,8 @@ fn misplaced(name: &str, text: &str) -> Option<&'static str> {
     if name.ends_with("_tests.rs") {
         return first.is_none().then_some("no tests in a file for tests");
     }
-    let module = code.find("#[cfg(test)]\nmod tests {");
+    // What other tests need of it may be seen.
+    let module = ["", "pub(crate) "].iter().find_map(|seen| code.find(&format!("#[cfg(test)]\n{seen}mod tests {{")));
     first.filter(|first| module.is_none_or(|module| *first < module)).map(|_| "tests outside of `mod tests`")
 }
 

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use quarks_job::contract::reason::{Place, Reason};
+use quarks_job::contract::report::OutputErrorReason;
 use quarks_job::metrics::Metrics;
+use serde_yaml::Value;
 
-use super::{read, root, sources};
+use super::{code, lines_with, read, root, sources};
 
 type Words = BTreeSet<String>;
 
@@ -73,6 +75,75 @@ fn each_reason_of_a_run_is_in_the_docs_and_no_other() {
     assert_eq!(column(&table("| reason | look at |"), 0), all, "README.md, Troubleshooting");
     let of_output = reasons(|places| places.iter().any(is_bad) && places.contains(&Place::Warning));
     assert_eq!(column(&table("| reason | meaning |"), 0), of_output, "README.md, Output");
+}
+
+#[test]
+fn each_reason_is_said_somewhere() {
+    let code = code();
+    for reason in Reason::ALL {
+        let word = format!("Reason::{reason}");
+        let is_used = code.iter().any(|(file, code)| file != "contract/reason.rs" && !lines_with(code, &word).is_empty());
+        // Those of the sidecar come by its report.
+        let is_reported = OutputErrorReason::ALL.iter().any(|reported| Reason::from(*reported) == *reason);
+        assert!(is_used || is_reported, "{reason} is in the list and never said");
+    }
+}
+
+/// The fields below `schema`, as the docs name them: those of a map by a letter.
+fn fields(schema: &Value, path: &str, found: &mut Words) {
+    if path == "template" {
+        found.insert(path.to_owned());
+        return;
+    }
+    let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    let properties = schema["properties"].as_mapping();
+    let of_map = &schema["additionalProperties"];
+    for (name, schema) in properties.into_iter().flatten() {
+        fields(schema, &below(name.as_str().expect("a name")), found);
+    }
+    if of_map.get("properties").is_some() || of_map.get("additionalProperties").is_some() {
+        found.insert(path.to_owned());
+        fields(of_map, &below(if path.ends_with(".C") { "F" } else { "C" }), found);
+    } else if properties.is_none() {
+        found.insert(path.to_owned());
+    }
+}
+
+#[test]
+fn each_field_of_the_spec_is_in_the_crd_the_docs_and_the_code() {
+    let crd: Value = serde_yaml::from_str(&read(&root().join("manifests/crd.yaml"))).expect("YAML");
+    let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let mut in_crd = Words::new();
+    fields(spec, "", &mut in_crd);
+    in_crd.retain(|path| !path.ends_with(".C"));
+    let mut in_docs = Words::new();
+    for row in table("| field | type, default | meaning |") {
+        let mut parent = String::new();
+        for word in row[0].split('`').skip(1).step_by(2) {
+            let path = if word.starts_with('.') { format!("{parent}{word}") } else { word.to_owned() };
+            parent = path.rsplit_once('.').map_or_else(String::new, |(parent, _)| parent.to_owned());
+            in_docs.insert(path);
+        }
+    }
+    assert_eq!(in_docs, in_crd, "README.md, Spec; and manifests/crd.yaml");
+    let code = &sources()["api/spec.rs"];
+    for path in &in_crd {
+        let name = path.rsplit('.').next().unwrap_or(path);
+        let snake: String =
+            name.chars().map(|c| if c.is_ascii_uppercase() { format!("_{}", c.to_ascii_lowercase()) } else { c.to_string() }).collect();
+        let is_read = [format!("\"{name}\""), format!("/{name}\""), format!(" {snake}: ")].iter().any(|form| code.contains(form));
+        assert!(is_read, "src/api/spec.rs reads no {path}");
+    }
+}
+
+#[test]
+fn each_label_and_annotation_of_ours_is_in_the_docs() {
+    let (readme, names) = (read(&root().join("README.md")), &sources()["api/names.rs"]);
+    let ours: Words = names.split('"').filter_map(|text| text.strip_prefix("quarks.cloudfoundry.org/")).map(str::to_owned).collect();
+    assert!(ours.len() > 10, "names.rs is not as this test reads it: {ours:?}");
+    for name in ours.iter().filter(|name| *name != "v1alpha1") {
+        assert!(readme.contains(&format!("/{name}`")), "README.md names no quarks.cloudfoundry.org/{name}");
+    }
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub struct Known<'a> {
     /// What is known of the ConfigMaps and Secrets that it refers to.
     pub references: ReferencesSeen<'a>,
     /// Config changes have made it run again and again: until when they wait.
-    pub config_run: Option<Instant>,
+    pub config_paused_until: Option<Instant>,
     /// A right to clean up is missing, which condition `Ready` says until it is back.
     pub is_clean_up_denied: bool,
 }
@@ -77,7 +77,7 @@ impl Step {
 pub fn decide(snapshot: &Snapshot<'_>, known: &Known<'_>, now: Instant) -> Decision<Step> {
     let Some(namespace) = snapshot.served() else { return Decision::Nothing };
     let view = snapshot.view;
-    let Known { hold, references, config_run, is_clean_up_denied } = known;
+    let Known { hold, references, config_paused_until, is_clean_up_denied } = known;
     let pending = pending(view);
     let has_trigger = pending.is_some();
     let readiness = readiness(view, namespace, has_trigger, references.is_missing);
@@ -90,7 +90,7 @@ pub fn decide(snapshot: &Snapshot<'_>, known: &Known<'_>, now: Instant) -> Decis
     if let Some(step) = step.filter(|_| readiness.could_run()) {
         let is_refused = |hold: &&Hold| hold.generation == view.generation && hold.namespace == *namespace && now < hold.until;
         let is_config_run = matches!(&step, Step::Start(Pending { trigger: Trigger::Config, .. }));
-        let paused = config_run.filter(|until| is_config_run && now < *until);
+        let paused = config_paused_until.filter(|until| is_config_run && now < *until);
         let held = hold.filter(is_refused).map(|hold| hold.until).filter(|_| !matches!(step, Step::TakeBaseline));
         return match paused.max(held) {
             Some(until) => Decision::Wait(until - now),
@@ -102,7 +102,7 @@ pub fn decide(snapshot: &Snapshot<'_>, known: &Known<'_>, now: Instant) -> Decis
         |is_true: bool, reason: Reason| view.ready.as_ref().is_some_and(|ready| ready.is_true == is_true && ready.reason == Some(reason));
     let is_denial_said = *is_clean_up_denied && says(false, Reason::NamespaceNotReady);
     let is_said = (is_denial_said || says(is_true, reason)) && (readiness != Readiness::MissingReference || references.is_missing_said);
-    // A trigger that waits while Ready is True must not be covered by the generation (see `Readiness::Suspended`).
+    // A trigger that waits while Ready is True must not be covered by the generation (see `StatusBuilder::observe`).
     let is_observed = view.observed_generation == view.generation || (is_true && has_trigger);
     match references.due {
         _ if !is_said || !is_observed => Decision::Do(Step::Report(readiness)),

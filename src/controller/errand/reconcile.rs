@@ -44,7 +44,7 @@ impl ErrandController {
         if Stage::of(&snapshot).controller() != Controller::Errand {
             return ControlFlow::Break(Outcome::Done);
         }
-        let (decision, grounds) = (decide(&snapshot, &known(memory, &seen.view, due), now), grounds(&snapshot, &memory.waiting, due));
+        let (decision, grounds) = (decide(&snapshot, &known(memory, &seen.view, due), now), grounds(&snapshot, &memory.waiting));
         note_trigger(memory, &decision, since);
         let step = match decision {
             Decision::Nothing => {
@@ -97,7 +97,7 @@ pub fn known<'a>(memory: &'a Memory, view: &QuarksJobView, due: Option<Instant>)
             config: waiting.config.as_deref(),
             due,
         },
-        config_run: waiting.config_loop.until(),
+        config_paused_until: waiting.config_loop.until(),
         is_clean_up_denied: memory.is_clean_up_denied,
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::api::{ObjectKey, Uid};
 use crate::controller::shared::memory::{Acted, is_acted_on};
 use crate::controller::shared::pace::REFUSAL_BACKOFF;
-use crate::controller::shared::pace::{Pace, Pause};
+use crate::controller::shared::pace::{Pace, Pause, TIDY_PACE_MAX};
 use crate::views::JobView;
 use crate::views::identity::OwnJob;
 
@@ -29,9 +29,9 @@ pub struct Leftovers {
     /// Jobs that were written to: the watch has not shown the result yet.
     acted: Vec<Acted>,
     /// Counts writes that change nothing.
-    pub pace: Pace,
-    /// A right is missing for it.
-    is_denied: bool,
+    pub pace: Pace<TIDY_PACE_MAX>,
+    /// UIDs of those of them for which a right is missing.
+    denied: Vec<Uid>,
     /// A sentence about that, to be said with the key in hand.
     pub unsaid: Option<String>,
 }
@@ -46,14 +46,16 @@ impl Leftovers {
 
     /// True if a right to clean up is missing.
     pub fn is_denied(&self) -> bool {
-        self.is_denied
+        !self.denied.is_empty()
     }
 
     /// The same, and what is about Jobs that are gone. Gives the Jobs of which the index
     /// shows what is there now.
     pub fn observe(&mut self, uid: &Uid, jobs: Vec<OwnJob>) -> Vec<OwnJob> {
         self.identify(uid);
-        self.kept.retain(|uid| jobs.iter().any(|job| job.view.uid == *uid));
+        let is_there = |uid: &Uid| jobs.iter().any(|job| job.view.uid == *uid);
+        self.kept.retain(is_there);
+        self.denied.retain(is_there);
         self.acted.retain(|acted| jobs.iter().any(|job| is_acted_on(&job.view, acted)));
         jobs.into_iter().filter(|job| !self.acted.iter().any(|acted| is_acted_on(&job.view, acted))).collect()
     }
@@ -68,7 +70,7 @@ impl Leftovers {
     pub fn rest(&mut self) {
         self.clean_up = None;
         self.refused.clear();
-        self.is_denied = false;
+        self.denied.clear();
     }
 
     /// Cleaning up this Job was refused, and the API server asks to wait so long at least. `denial` says which right is missing, if that
@@ -78,11 +80,14 @@ impl Leftovers {
         if running.is_none() {
             self.refused.clear();
         }
+        self.denied.retain(|uid| *uid != job);
+        if denial.is_some() {
+            self.denied.push(job.clone());
+        }
         self.refused.push(job);
         let mut pause = running.unwrap_or_else(|| Pause::after(self.clean_up, REFUSAL_BACKOFF, now));
         pause.until = pause.until.max(now + wait);
         self.clean_up = Some(pause);
-        self.is_denied = denial.is_some();
         self.unsaid = denial;
         pause
     }
@@ -92,7 +97,7 @@ impl Leftovers {
         if self.refused.is_empty() || self.clean_up.is_none_or(|pause| now >= pause.until) {
             self.clean_up = None;
             self.refused.clear();
-            self.is_denied = false;
+            self.denied.clear();
         }
     }
 
@@ -102,8 +107,14 @@ impl Leftovers {
     }
 
     fn is_idle(&self) -> bool {
-        let Self { uid: _, prune, clean_up, refused: _, kept, acted, pace, is_denied, unsaid } = self;
-        prune.is_none() && clean_up.is_none() && kept.is_empty() && acted.is_empty() && !pace.is_needed() && !is_denied && unsaid.is_none()
+        let Self { uid: _, prune, clean_up, refused: _, denied, kept, acted, pace, unsaid } = self;
+        prune.is_none()
+            && clean_up.is_none()
+            && kept.is_empty()
+            && acted.is_empty()
+            && !pace.is_needed()
+            && denied.is_empty()
+            && unsaid.is_none()
     }
 }
 
@@ -160,6 +171,11 @@ mod tests {
         check("nothing is left", |leftovers, _| leftovers.rest());
         check("it works again", |leftovers, now| leftovers.cleaned_up(now + Duration::from_secs(3_600)));
         check("it is refused otherwise", |leftovers, now| _ = leftovers.refused("j".into(), now, Duration::ZERO, None));
+        check("its Job is gone", |leftovers, _| _ = leftovers.observe(&Uid::default(), Vec::new()));
         check("another object", |leftovers, _| leftovers.identify(&"other".into()));
+        let mut leftovers = Leftovers::default();
+        leftovers.refused("j".into(), now, Duration::ZERO, Some("may not".to_owned()));
+        leftovers.refused("other".into(), now, Duration::ZERO, None);
+        assert!(leftovers.is_denied(), "what a policy refuses for another Job gives no right");
     }
 }

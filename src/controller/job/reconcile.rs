@@ -49,9 +49,11 @@ impl JobController {
         let outcome = (0..STEPS_MAX).find_map(|_| look_and_act(&mut turn).break_value()).unwrap_or(Outcome::RequeueAfter(Duration::ZERO));
         leftovers.identify(&turn.view.uid);
         say_denial(&mut turn, leftovers);
-        let (view, started) = (Arc::clone(&turn.view), turn.memory().started.clone());
+        let (view, started, is_gone) = (Arc::clone(&turn.view), turn.memory().started.clone(), turn.is_gone);
         turn.end(Controller::Job, &outcome);
         let wait = match outcome {
+            // What it has left is the garbage collector's, or nobody's.
+            Outcome::Done if is_gone => return outcome,
             Outcome::Done => None,
             Outcome::RequeueAfter(wait) => Some(wait),
             Outcome::Retry(_) | Outcome::NotMine => return outcome,
@@ -81,7 +83,7 @@ impl JobController {
             Decision::Wait(duration) => return Some(duration),
             Decision::Do(step) => step,
         };
-        if let Some(until) = leftovers.pace.until(grounds(&snapshot, &Waiting::default(), None), now) {
+        if let Some(until) = leftovers.pace.until(grounds(&snapshot, &Waiting::default()), now) {
             return Some(until.saturating_duration_since(now));
         }
         debug!(key:% = view.key, step:% = step.name(); "step");
@@ -139,7 +141,7 @@ fn look_and_act(turn: &mut Turn<'_>) -> ControlFlow<Outcome> {
     let settle = memory.ending.settle.map(|pause| pause.until);
     let stage = Stage::of(&snapshot);
     let is_own = stage.controller() == Controller::Job;
-    let (decision, grounds) = (decide(&seen.view, stage, settle, now), grounds(&snapshot, &memory.waiting, None));
+    let (decision, grounds) = (decide(&seen.view, stage, settle, now), grounds(&snapshot, &memory.waiting));
     let step = match decision {
         Decision::Nothing => {
             if is_own {

@@ -381,7 +381,7 @@ impl Worker<'_> {
             Decision::Wait(other) => return sooner(other),
             Decision::Do(step) => step,
         };
-        if let Some(until) = self.turn.leftovers.pace.until(grounds(&snapshot, &Waiting::default(), None), now) {
+        if let Some(until) = self.turn.leftovers.pace.until(grounds(&snapshot, &Waiting::default()), now) {
             return sooner(until.saturating_duration_since(now));
         }
         let done = match &step {
@@ -418,7 +418,7 @@ impl Worker<'_> {
         let memory = self.memory();
         let started = memory.started.clone();
         let snapshot = Snapshot { view: &view, jobs: &jobs, namespace: namespace.as_ref(), started: started.as_ref() };
-        let (stage, grounds) = (Stage::of(&snapshot), grounds(&snapshot, &memory.waiting, None));
+        let (stage, grounds) = (Stage::of(&snapshot), grounds(&snapshot, &memory.waiting));
         let is_own = stage.controller() == controller;
         if snapshot.served().is_none() || (controller == Controller::Errand && !is_own) {
             return Next::Done;

@@ -79,7 +79,7 @@ pub enum Action<'a> {
         /// Only this one.
         uid: &'a Uid,
     },
-    /// Create the Secret that will hold the sidecar's token.
+    /// Create one of the operator's two Secrets.
     CreateSecret(&'a Secret),
     /// Ask for a token of an account, bound to a Secret.
     RequestToken {

@@ -16,7 +16,7 @@ use crate::rules::verdict::Verdict;
 use crate::views::identity::StartedRun;
 use crate::views::{JobView, NamespaceView, QuarksJobView};
 
-use super::pace::{ConfigLoop, Pace, Pause};
+use super::pace::{ConfigLoop, PACE_MAX, Pace, Pause};
 
 /// Versions remembered to tell "the watch is behind" from "someone else wrote". A run makes four.
 const VERSIONS_MAX: usize = 16;
@@ -109,7 +109,7 @@ pub struct Memory {
     /// Failures in a row that may be the network's, a webhook's or a load balancer's.
     pub trouble: u32,
     /// Counts writes that change nothing.
-    pub pace: Pace,
+    pub pace: Pace<PACE_MAX>,
 }
 
 impl Memory {

@@ -149,6 +149,8 @@ pub struct Turn<'a> {
     in_vain: InVain,
     /// A step was taken: the other controller may have to go on.
     pub has_acted: bool,
+    /// A read showed that the QuarksJob is gone: the watch will say so too.
+    pub is_gone: bool,
 }
 
 impl<'a> Turn<'a> {
@@ -166,6 +168,7 @@ impl<'a> Turn<'a> {
             must_read: false,
             in_vain: InVain::default(),
             has_acted: false,
+            is_gone: false,
         }))
     }
 
@@ -205,7 +208,10 @@ impl<'a> Turn<'a> {
         if self.must_read {
             match self.read_again() {
                 Ok(true) => {}
-                Ok(false) => return Err(Outcome::Done),
+                Ok(false) => {
+                    self.is_gone = true;
+                    return Err(Outcome::Done);
+                }
                 Err(error) => return Err(self.trouble(error)),
             }
         }
@@ -280,9 +286,14 @@ impl<'a> Turn<'a> {
         Some(wait)
     }
 
-    /// What condition `Ready` says beside a run.
+    /// What condition `Ready` says beside a run. That a right to clean up is missing it says until the right is back.
     pub fn ready(&self) -> (Readiness, String) {
-        ready_beside_run(&self.view, self.namespace.as_ref())
+        let InHand { memory, .. } = &self.hand;
+        let denial = memory.known().filter(|_| memory.is_clean_up_denied).and_then(|known| known.status.condition("Ready"));
+        match denial.filter(|ready| ready.reason == Reason::NamespaceNotReady.as_str()) {
+            Some(ready) => (Readiness::NamespaceNotReady, ready.message.clone()),
+            None => ready_beside_run(&self.view, self.namespace.as_ref()),
+        }
     }
 
     /// A builder of the status that follows `status`.
@@ -371,7 +382,7 @@ pub fn ready_beside_run(view: &QuarksJobView, namespace: Option<&NamespaceView>)
 }
 
 /// All that decisions rest on and that others can change, as a hash: while it stays the same, nothing has changed.
-pub fn grounds(snapshot: &Snapshot<'_>, waiting: &Waiting, due: Option<Instant>) -> u64 {
+pub fn grounds(snapshot: &Snapshot<'_>, waiting: &Waiting) -> u64 {
     let Snapshot { view, jobs, namespace, started } = snapshot;
     let mut hasher = DefaultHasher::new();
     (view.generation, &view.request, view.marker.runs, &view.marker.once, &view.marker.config, started.is_some()).hash(&mut hasher);
@@ -380,6 +391,6 @@ pub fn grounds(snapshot: &Snapshot<'_>, waiting: &Waiting, due: Option<Instant>)
     }
     (namespace.map(|namespace| (&namespace.service_account, namespace.assigns_users)), waiting.hold.as_ref().map(|hold| hold.until))
         .hash(&mut hasher);
-    (waiting.missing.is_some(), &waiting.config, due).hash(&mut hasher);
+    (waiting.missing.is_some(), &waiting.config).hash(&mut hasher);
     hasher.finish()
 }

@@ -1,4 +1,4 @@
-// The program that checks metrics, alerts and dashboard for tests/monitoring.rs; not part of quarks-job.
+// The program that checks metrics, alerts and dashboard for tests/prometheus.rs; not part of quarks-job.
 module quarks-job/tests/tools/promcheck
 
 go 1.24.0

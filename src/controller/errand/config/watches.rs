@@ -25,7 +25,7 @@ use super::store::ConfigStore;
 /// A watch that nobody needs any more goes after this long: a QuarksJob that is made anew would bring it back at once.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// All such watches; owned by the controller thread.
+/// All such watches; owned by `ctl-errand`.
 #[derive(Debug)]
 pub struct ConfigWatches {
     client: Client,
@@ -166,10 +166,8 @@ impl ConfigWatches {
                 }
                 WatchEvent::Deleted(key) => changed(&index, &store, &namespace, kind, &key.name, None, now),
             };
-            match dirty.changed(users) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(_) => ControlFlow::Break(()),
-            }
+            // Most objects are of no interest to anybody.
+            if users.is_empty() || dirty.changed(users).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })
     }
 }
