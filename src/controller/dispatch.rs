@@ -39,6 +39,8 @@ const SLOW: Duration = Duration::from_secs(60);
 enum Told {
     /// They have to be looked at.
     Changed(Vec<ObjectKey>),
+    /// The same, after those that somebody has changed.
+    Due(Vec<ObjectKey>),
     /// They stand for another object now, or for none: nothing that the old one waited for counts.
     Renewed(Vec<ObjectKey>),
 }
@@ -54,6 +56,11 @@ impl KeySender {
     /// They have to be looked at. Without any it wakes the controller, which looks whether it may work.
     pub fn changed(&self, keys: Vec<ObjectKey>) -> Result<(), Closed> {
         self.0.send(Told::Changed(keys)).map_err(|_| SendError(()))
+    }
+
+    /// They have to be looked at, after those that somebody has changed: there may be hundreds.
+    pub fn due(&self, keys: Vec<ObjectKey>) -> Result<(), Closed> {
+        if keys.is_empty() { Ok(()) } else { self.0.send(Told::Due(keys)).map_err(|_| SendError(())) }
     }
 
     /// They stand for another object now, or for none.
@@ -183,6 +190,10 @@ impl Owner {
                 recv(self.keys) -> message => match message {
                     Ok(Told::Renewed(keys)) => keys.iter().for_each(|key| self.queue.forget(key)),
                     Ok(Told::Changed(keys)) => self.add(keys),
+                    Ok(Told::Due(keys)) => {
+                        let now = Instant::now();
+                        keys.into_iter().for_each(|key| self.queue.come_due(key, now));
+                    }
                     Err(_) => return,
                 },
                 default(wait) => {}

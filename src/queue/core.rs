@@ -1,8 +1,9 @@
 //! The queue: each key waits once, is in the hands of one worker at a time, and comes back when it is due.
 //!
 //! Promises: a key that becomes dirty while a worker has it is handed out again afterwards; failures back off; namespaces take turns, and
-//! one of them has at most its share of the workers, so where calls hang others go on. In a namespace what has changed and what is due by
-//! time take turns, so hundreds that come due at once do not hold up the one that somebody has just asked for.
+//! one of them has at most its share of the workers, so where calls hang others go on. In a namespace what has changed goes before what is due
+//! by time, so hundreds that come due at once do not hold up the one that somebody has just asked for; and what is due has its turn now and
+//! then, so it never starves.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -14,6 +15,8 @@ use crate::api::ObjectKey;
 
 /// Room for so many keys is kept when nobody waits; a burst of thousands gives the rest back.
 const KEEP: usize = 256;
+/// So many keys that have changed go before one that is due. Most of them are there because of our own writes, and have nothing to do.
+const CHANGED_FIRST: u32 = 8;
 
 /// The queue of one controller. Time is an argument.
 #[derive(Debug)]
@@ -49,8 +52,8 @@ struct Line {
     changed: VecDeque<ObjectKey>,
     /// A key that has changed meanwhile stands among those, too, and is passed over here.
     due: VecDeque<ObjectKey>,
-    /// Whose turn it is among the two.
-    is_dues_turn: bool,
+    /// Keys that have changed and went before one that is due.
+    went_first: u32,
     in_work: usize,
     has_turn: bool,
 }
@@ -63,12 +66,12 @@ impl Line {
     /// The next key, and since when it waited.
     fn next(&mut self, waiting: &mut HashMap<ObjectKey, Waits>) -> Option<(ObjectKey, Instant)> {
         while !self.is_empty() {
-            let takes_due = self.changed.is_empty() || (self.is_dues_turn && !self.due.is_empty());
+            let takes_due = self.changed.is_empty() || (self.went_first >= CHANGED_FIRST && !self.due.is_empty());
             let key = if takes_due { self.due.pop_front() } else { self.changed.pop_front() }?;
             let waits = waiting.get(&key).copied().filter(|waits| waits.is_due == takes_due);
             if let Some(Waits { since, .. }) = waits {
                 waiting.remove(&key);
-                self.is_dues_turn = !takes_due;
+                self.went_first = if takes_due { 0 } else { self.went_first.saturating_add(1) };
                 return Some((key, since));
             }
         }
@@ -222,8 +225,8 @@ impl Queue {
         self.processing.len()
     }
 
-    /// The time has come that `key` waited for.
-    fn come_due(&mut self, key: ObjectKey, now: Instant) {
+    /// The time has come that `key` waited for, or something that nobody waits for has happened to it.
+    pub fn come_due(&mut self, key: ObjectKey, now: Instant) {
         if let Some(work) = self.processing.get_mut(&key) {
             work.is_dirty = true;
         } else if !self.waiting.contains_key(&key) {
@@ -347,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_changed_and_what_is_due_take_turns() {
+    fn what_has_changed_goes_before_what_is_due_and_does_not_starve_it() {
         let (mut queue, now) = queue();
         let later = now + Duration::from_secs(1);
         let next = |queue: &mut Queue| {
@@ -364,10 +367,14 @@ mod tests {
         queue.add(key("asked"), later);
         queue.add(key("4"), later);
         assert_eq!(queue.depth(), 4, "a key waits once");
-        for name in ["asked", "2", "4", "3"] {
+        for name in ["asked", "4", "2"] {
             assert_eq!(next(&mut queue).as_deref(), Some(name));
         }
-        assert_eq!((next(&mut queue), queue.depth(), queue.adds()), (None, 0, 9));
+        (0..100).for_each(|number| queue.add(key(&format!("c{number}")), later));
+        let before = std::iter::from_fn(|| next(&mut queue)).take_while(|name| name != "3").count();
+        assert_eq!(before, CHANGED_FIRST as usize, "it had its turn");
+        assert_eq!(std::iter::from_fn(|| next(&mut queue)).count(), 100 - before);
+        assert_eq!((queue.depth(), queue.adds()), (0, 109));
         assert!(queue.lines.is_empty(), "and nothing is left of them");
     }
 

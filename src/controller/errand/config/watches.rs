@@ -166,8 +166,10 @@ impl ConfigWatches {
                 }
                 WatchEvent::Deleted(key) => changed(&index, &store, &namespace, kind, &key.name, None, now),
             };
-            // Most objects are of no interest to anybody.
-            if users.is_empty() || dirty.changed(users).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            match dirty.due(users) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            }
         })
     }
 }
