@@ -25,7 +25,7 @@ use crate::controller::shared::pace::Pause;
 use crate::controller::shared::pace::REFUSAL_BACKOFF;
 use crate::controller::shared::ready::Readiness;
 use crate::controller::shared::status::StatusBuilder;
-use crate::controller::shared::turn::{InVain, claimed_by, grounds, ready_beside_run};
+use crate::controller::shared::turn::{InVain, end_turn, grounds, ready_beside_run};
 use crate::index::{Change, Index};
 use crate::rules::verdict::Verdict;
 use crate::views::identity::{OwnJob, StartedRun, own_jobs};
@@ -289,13 +289,8 @@ impl Operator {
         turn.started = hand.memory.started.clone();
         match self.index.quarks_job(key) {
             Some(indexed) => {
-                let is_own = claimed_by(&self.index, &indexed, &hand.memory) == controller;
-                let memory = &mut hand.memory;
-                let is_held = memory.waiting.hold.is_some() || memory.ending.settle.is_some();
-                if (is_own || turn.has_acted) && !is_held && !is_retry {
-                    memory.trouble = 0;
-                }
-                hand.put(Some(&indexed), turn.has_acted && !is_own);
+                let hands_over = end_turn(&self.index, &indexed, &mut hand.memory, controller, turn.has_acted, is_retry);
+                hand.put(Some(&indexed), hands_over);
             }
             None => world.ledger.forgets(self.number),
         }

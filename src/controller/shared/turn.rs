@@ -177,15 +177,10 @@ impl<'a> Turn<'a> {
         let Self { tools, key, mut hand, has_acted, .. } = self;
         let index = tools.index.read();
         let Some(indexed) = index.quarks_job(key) else { return };
-        let is_own = claimed_by(&index, &indexed, &hand.memory) == controller;
+        let is_retry = matches!(outcome, Outcome::Retry(_));
+        let hands_over = end_turn(&index, &indexed, &mut hand.memory, controller, has_acted, is_retry);
         drop(index);
-        let memory = &mut hand.memory;
-        let is_held = memory.waiting.hold.is_some() || memory.ending.settle.is_some();
-        // A look at what is the other's says nothing of what that one fails at.
-        if (is_own || has_acted) && !is_held && !matches!(outcome, Outcome::Retry(_)) {
-            memory.trouble = 0;
-        }
-        hand.put(Some(&indexed), has_acted && !is_own);
+        hand.put(Some(&indexed), hands_over);
     }
 
     /// What is remembered of the key.
@@ -362,11 +357,33 @@ impl<'a> Turn<'a> {
 }
 
 /// Who may write the QuarksJob now, as index and memory show it.
-pub fn claimed_by(index: &Index, indexed: &Arc<QuarksJobView>, memory: &Memory) -> Controller {
+fn claimed_by(index: &Index, indexed: &Arc<QuarksJobView>, memory: &Memory) -> Controller {
     let (view, started) = (memory.view(indexed), memory.started.as_ref());
     let jobs = memory.current_jobs(index.jobs_of(&view.key.namespace, &view.uid));
     let jobs = own_jobs(&view, &jobs, started);
     Stage::of(&Snapshot { view: &view, jobs: &jobs, namespace: None, started }).controller()
+}
+
+/// What the end of a turn of `controller` means for the memory. True if the other one goes on.
+pub fn end_turn(
+    index: &Index,
+    indexed: &Arc<QuarksJobView>,
+    memory: &mut Memory,
+    controller: Controller,
+    has_acted: bool,
+    is_retry: bool,
+) -> bool {
+    // Whose it is does not matter for most turns: they are looks that find nothing to do.
+    if !has_acted && memory.trouble == 0 {
+        return false;
+    }
+    let is_own = claimed_by(index, indexed, memory) == controller;
+    let is_held = memory.waiting.hold.is_some() || memory.ending.settle.is_some();
+    // A look at what is the other's says nothing of what that one fails at.
+    if (is_own || has_acted) && !is_held && !is_retry {
+        memory.trouble = 0;
+    }
+    has_acted && !is_own
 }
 
 /// The other controller has the key; it is going to hand it over.
