@@ -87,9 +87,9 @@ pub trait Beside: Send {
     /// False until keys may be worked on.
     fn is_ready(&mut self) -> bool;
     /// A key came to wait.
-    fn came(&mut self, key: &ObjectKey);
+    fn came(&mut self, _key: &ObjectKey) {}
     /// Whatever is to be done now and then.
-    fn adjust(&mut self, now: Instant);
+    fn adjust(&mut self, _now: Instant) {}
 }
 
 /// A controller to be started.
@@ -251,7 +251,7 @@ impl Owner {
     /// No new keys; the workers end when the channel closes, after what they are at.
     fn drain(self) {
         let Self { queue, idle: _, to_work, done, keys, beside, metrics: _ } = self;
-        // Whoever hands a key over is told that nobody listens.
+        // A worker of the other controller that hands a key over must not wait for room.
         drop(keys);
         drop(beside);
         drop(to_work);

@@ -119,7 +119,7 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
         work: Arc::new(move |key, since| errand.reconcile(key, since)),
         metrics: metrics.errand(),
     };
-    let beside = BesideErrand { tools: Arc::clone(&tools), watches, is_any_in: false };
+    let beside = BesideErrand { first_lists: FirstLists::of(&tools), watches };
     let errand = errand.start(Box::new(beside), shutdown, panics, &mut threads)?;
     let job = JobController { tools: Arc::clone(&tools), leftovers: AllLeftovers::default() };
     let job = Dispatch {
@@ -129,7 +129,7 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
         work: Arc::new(move |key, _| job.reconcile(key)),
         metrics: metrics.job(),
     };
-    let job = job.start(Box::new(BesideJob { tools, is_any_in: false }), shutdown, panics, &mut threads)?;
+    let job = job.start(Box::new(FirstLists::of(&tools)), shutdown, panics, &mut threads)?;
 
     let (event_client, event_shutdown) = (client.clone(), shutdown.clone());
     threads.push(Thread::spawn("events", panics, move || poster.run(&event_client, &event_shutdown))?);
@@ -147,21 +147,21 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
 
 /// What the thread of `errand` does besides: it owns the watches of ConfigMaps and Secrets, which come and go with references.
 struct BesideErrand {
-    tools: Arc<Tools>,
+    first_lists: FirstLists,
     watches: ConfigWatches,
-    is_any_in: bool,
 }
 
 impl Beside for BesideErrand {
     fn is_ready(&mut self) -> bool {
-        is_any_in(&mut self.is_any_in, &self.tools)
+        self.first_lists.is_ready()
     }
 
     fn came(&mut self, key: &ObjectKey) {
+        let FirstLists { tools, .. } = &self.first_lists;
         // Drops what is in the index meanwhile.
-        let indexed = self.tools.index.read().quarks_job(key);
+        let indexed = tools.index.read().quarks_job(key);
         if let Some(indexed) = indexed {
-            self.tools.memories.tidy(key, &indexed);
+            tools.memories.tidy(key, &indexed);
         }
     }
 
@@ -170,26 +170,24 @@ impl Beside for BesideErrand {
     }
 }
 
-/// The same of `job`: nothing.
-struct BesideJob {
+/// All that the thread of `job` does besides: nothing is worked on before all first lists are in; with fixed namespaces each is judged by its
+/// own.
+struct FirstLists {
     tools: Arc<Tools>,
     is_any_in: bool,
 }
 
-impl Beside for BesideJob {
-    fn is_ready(&mut self) -> bool {
-        is_any_in(&mut self.is_any_in, &self.tools)
+impl FirstLists {
+    fn of(tools: &Arc<Tools>) -> Self {
+        Self { tools: Arc::clone(tools), is_any_in: false }
     }
-
-    fn came(&mut self, _: &ObjectKey) {}
-
-    fn adjust(&mut self, _: Instant) {}
 }
 
-/// Nothing is worked on before all first lists are in; with fixed namespaces each is judged by its own.
-fn is_any_in(was_in: &mut bool, tools: &Tools) -> bool {
-    *was_in = *was_in || tools.index.read().is_any_in();
-    *was_in
+impl Beside for FirstLists {
+    fn is_ready(&mut self) -> bool {
+        self.is_any_in = self.is_any_in || self.tools.index.read().is_any_in();
+        self.is_any_in
+    }
 }
 
 impl Operator {
