@@ -125,7 +125,7 @@ impl Decision {
     }
 }
 
-/// Whose the QuarksJob is has the first word; then `job` tidies up, whoever has it.
+/// The controller that the QuarksJob belongs to decides first; `job` tidies up in either case.
 fn decide(all: &Snapshot<'_>, now: Instant) -> Decision {
     let Snapshot { view, jobs, namespace, started, hold, references, pauses } = *all;
     let Pauses { settle, clean_up, refused, prune, config_paused_until, kept, is_clean_up_denied } = pauses;
@@ -559,7 +559,11 @@ fn a_run_waits_for_what_is_missing_and_looks_as_soon_as_it_may_be_there() {
     assert!(matches!(ask(&waits("now"), later), Decision::Errand(E::Start(_))));
     assert_eq!(ask(&waits("manual"), later), Decision::Errand(E::LookAtReferences));
     assert_eq!(ask(&waits("done"), None), Decision::Errand(E::TakeBaseline), "the one-off counts as having run all the same");
-    assert_eq!(next(&waits("manual"), &[]), Decision::Errand(E::Report(Readiness::Ready)), "after a restart it is looked again");
+    assert_eq!(
+        next(&waits("manual"), &[]),
+        Decision::Errand(E::Report(Readiness::Ready)),
+        "after a restart the references are looked at again"
+    );
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::controller::shared::decision::Decision;
 use crate::views::QuarksJobView;
 use crate::views::identity::OwnJob;
 
-/// How long a Job that we created may stay unseen by the watch before it is looked up by name.
+/// A Job that we created and that the watch has not shown after this time is read by its name.
 pub const JOB_UNSEEN_LIMIT: Duration = Duration::from_secs(30);
 
 /// One step; each ends in at most one write that matters.

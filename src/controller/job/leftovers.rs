@@ -1,4 +1,4 @@
-//! What `job` remembers of the runs of one QuarksJob that are over and not tidied up. Its own, whoever has the key in hand: clean-up
+//! What `job` remembers of the runs of one QuarksJob that are over and not tidied up. No hand on the key is needed for it: clean-up
 //! touches Jobs and pods only. Losing it costs a few tries.
 
 use std::collections::HashMap;

@@ -1,5 +1,5 @@
-//! What a worker of `job` does with a key: with the key in hand it brings its run to an end; then, whoever has it in hand, it tidies up
-//! after runs that are over.
+//! What a worker of `job` does with a key: with the key in hand it brings its run to an end; then it tidies up after runs that are
+//! over, for which it needs no hand.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

@@ -151,13 +151,13 @@ pub fn last_run(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::api::{QuarksJob, Uid};
     use crate::contract::record::RunRecord;
     use serde_json::json;
 
-    fn view(strategy: &str) -> QuarksJobView {
+    pub fn view(strategy: &str) -> QuarksJobView {
         let object: QuarksJob = serde_json::from_value(json!({
             "metadata": {"name": "q", "namespace": "n", "uid": "u"},
             "spec": {"trigger": {"strategy": strategy}, "template": {}}

@@ -184,17 +184,8 @@ fn is_of_template(view: &QuarksJobView, stored: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{QuarksJob, Trigger};
-    use serde_json::json;
-
-    fn view(strategy: &str) -> QuarksJobView {
-        let object: QuarksJob = serde_json::from_value(json!({
-            "metadata": {"name": "q", "namespace": "n", "uid": "u"},
-            "spec": {"trigger": {"strategy": strategy}, "template": {}}
-        }))
-        .expect("decodes");
-        QuarksJobView::from(&object)
-    }
+    use crate::api::Trigger;
+    use crate::controller::job::record::tests::view;
 
     #[test]
     fn only_what_a_run_consumed_is_cleared() {
