@@ -18,8 +18,9 @@ use crate::times;
 
 /// Reached only when a case fails; machines are slow and shared.
 pub const LIMIT: Duration = Duration::from_secs(300);
-/// Between two looks; each is a kubectl process.
+/// Between two looks, the first time and at most: each is a kubectl process, and a dozen cases look at once.
 const POLL: Duration = Duration::from_millis(250);
+const POLL_MAX: Duration = Duration::from_secs(1);
 
 pub const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests");
 pub const MONITORED: &str = "quarks.cloudfoundry.org/monitored";
@@ -230,7 +231,13 @@ impl Case {
     #[track_caller]
     pub fn wait(&self, name: &str, condition: &str) {
         let limit = format!("--timeout={}s", LIMIT.as_secs());
-        self.kubectl(&["wait", &format!("qjob/{name}"), &format!("--for={condition}"), &limit]);
+        let args = ["wait", &format!("qjob/{name}"), &format!("--for={condition}"), &limit];
+        let waited = until("kubectl wait to find the QuarksJob", || match self.try_kubectl(&args, None) {
+            // It looks into the API server's cache, which may not know yet of what was just made; `get` does not.
+            Err(error) if error.contains("NotFound") && self.try_kubectl(&["get", "qjob", name], None).is_ok() => None,
+            ended => Some(ended),
+        });
+        waited.unwrap_or_else(|error| panic!("kubectl {}: {error}", args.join(" ")));
     }
 
     /// Until the QuarksJob is as `check` wants it.
@@ -403,14 +410,27 @@ pub fn text(value: &Value) -> String {
 }
 
 #[track_caller]
-pub fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(what: &str, check: impl FnMut() -> Option<T>) -> T {
+    until_with(POLL_MAX, what, check)
+}
+
+/// The same for looks that cost nothing and are many.
+#[track_caller]
+pub fn until_often<T>(what: &str, check: impl FnMut() -> Option<T>) -> T {
+    until_with(POLL, what, check)
+}
+
+#[track_caller]
+fn until_with<T>(pause_max: Duration, what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
+    let mut pause = POLL;
     loop {
         if let Some(found) = check() {
             return found;
         }
         assert!(start.elapsed() < LIMIT, "waited {LIMIT:?} for: {what}");
-        thread::park_timeout(POLL);
+        thread::park_timeout(pause);
+        pause = pause_max.min(pause.mul_f64(1.5));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::audit::Entry;
-use crate::case::{Case, map, until, with_output};
+use crate::case::{Case, map, until, until_often, with_output};
 
 /// In kB, as the kernel counts: 4 MiB.
 const WAITING: u64 = 4096;
@@ -48,7 +48,7 @@ fn the_sidecar_costs_next_to_nothing_while_a_container_sleeps() {
     let watches = |entry: &&Entry| entry.is_sidecar() && entry.verb == "watch";
     until("its watch", || (case.audit().iter().filter(watches).count() > 0).then_some(()));
     let mut samples = Vec::new();
-    until("the sidecar's end", || match sample(&process) {
+    until_often("the sidecar's end", || match sample(&process) {
         Some(sample) => {
             samples.push(sample);
             None

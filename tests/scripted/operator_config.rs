@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::play::{self, End, path};
 use crate::support::scene::{NAMESPACE, Scene, condition, program};
-use crate::support::{Fault, Gate, Request, When};
+use crate::support::{Command, Fault, Gate, Request, When};
 
 const RUN: &str = "quarks.cloudfoundry.org/run";
 const KEY: &str = "quarks-job-config-key";
@@ -89,9 +89,16 @@ fn a_burst_of_edits_is_one_run_with_the_last_content() {
     // A fresh list means a look at once, which would see the first edits.
     scene.wait_quiet();
     let first = config_of_run(&scene, 1);
+    // The operator hears of all at once: on a machine that stands still for a second in between it would be two bursts.
+    let heard = Gate::default();
+    for plural in ["/configmaps", "/secrets"] {
+        assert_eq!(scene.server.command(plural, &Command::Gather(heard.clone())), 1, "watches of {plural}");
+        scene.operator.wait_for("the watch to gather", || (scene.server.pending(plural) == 0).then_some(()));
+    }
     for edit in 0..50 {
         both(&scene, &format!("edit {edit}"));
     }
+    heard.open();
     scene.wait_settled("q", 2);
     let second = config_of_run(&scene, 2);
     assert_ne!(first, second);
