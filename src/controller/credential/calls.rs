@@ -80,7 +80,11 @@ pub(super) fn carry_out(client: &Client, index: &SharedIndex, namespace: &str, s
     match result {
         Ok(answer) => (answer, None),
         Err(error) => {
-            let answer = if is_changed(step, &error) { Answer::Changed } else { Answer::Failed };
+            let answer = match step {
+                _ if is_changed(step, &error) => Answer::Changed,
+                Step::Request { .. } if error.is_not_found() => Answer::NoAccount,
+                _ => Answer::Failed,
+            };
             (answer, Some(refusal(step, error, &remedy(index, namespace))))
         }
     }

@@ -188,7 +188,7 @@ impl Credentials {
             Err(panic) => (Answer::Failed, None, Some(panic)),
         };
         tell(namespace, &step, &answer);
-        let is_failure = matches!(answer, Answer::Failed);
+        let is_failure = matches!(answer, Answer::Failed | Answer::NoAccount);
         let mut all = self.lock();
         all.slow_in_work -= usize::from(is_slow);
         if let Some(entry) = all.entries.get_mut(namespace) {

@@ -2,8 +2,8 @@
 //!
 //! Promises: the Secret is never deleted while a run that this process started, a Job that the index shows or a Job that the API server has
 //! just listed may need it. Only a fresh list allows the deletion: a silent watch does not. While the Secret is in use it is read every few
-//! seconds, created again if it is gone, and renewed if somebody wrote to it. A token is renewed at half of its life, counted from before the request. A failed call is
-//! retried, never faster than its backoff.
+//! seconds, created again if it is gone, and renewed if somebody wrote to it. A token is renewed at half of its life, counted from before the request; no start
+//! waits for that before three quarters. A failed call is retried, never faster than its backoff.
 
 use std::fmt;
 use std::time::Duration;
@@ -161,6 +161,8 @@ pub enum Answer {
     Changed,
     /// It did not work, or nobody knows.
     Failed,
+    /// It did not work: there is no such account.
+    NoAccount,
 }
 
 /// Whether a run may start.
@@ -182,26 +184,31 @@ enum Known {
     Foreign(Moment),
     /// Ours, with no token that is known to be good.
     Empty(Uid),
-    /// A token that is not in the Secret yet.
-    Issued {
-        secret: Uid,
-        account: String,
-        token: Token,
-        expires: String,
-        renew_at: Moment,
-    },
+    /// A token that is not in the Secret yet, and the one that is.
+    Issued { secret: Uid, account: String, token: Token, expires: String, life: Life, former: Option<Held> },
     /// With a token.
-    Held {
-        secret: Uid,
-        /// As it was stored. With another one somebody has written to it, and nobody knows whether the token is still there.
-        version: ResourceVersion,
-        account: String,
-        stored: Moment,
-        renew_at: Moment,
-        /// Somebody has written to it: it is renewed then, if that is earlier.
-        rewrite_at: Option<Moment>,
-        seen: Moment,
-    },
+    Held(Held),
+}
+
+/// When a token is to be renewed, and until when a run may start with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Life {
+    renew_at: Moment,
+    good_until: Moment,
+}
+
+/// A Secret with a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Held {
+    secret: Uid,
+    /// As it was stored. With another one somebody has written to it, and nobody knows whether the token is still there.
+    version: ResourceVersion,
+    account: String,
+    stored: Moment,
+    life: Life,
+    /// Somebody has written to it: it is renewed then, if that is earlier.
+    rewrite_at: Option<Moment>,
+    seen: Moment,
 }
 
 #[derive(Clone, Debug)]
@@ -294,10 +301,11 @@ impl State {
 
     /// Whether a run with this account may start.
     pub fn readiness(&self, wanted: &str, now: Moment) -> Readiness {
+        let is_good = |held: &Held| held.account == wanted && now < held.life.good_until && now - held.seen < TRUST;
         match &self.known {
-            Known::Held { account, renew_at, seen, .. } if account == wanted && now < *renew_at && now - *seen < TRUST => Readiness::Ready,
+            Known::Held(held) | Known::Issued { former: Some(held), .. } if is_good(held) => Readiness::Ready,
             Known::Foreign(_) => Readiness::Foreign,
-            Known::Unknown | Known::Absent | Known::Empty(_) | Known::Issued { .. } | Known::Held { .. } => Readiness::NotYet,
+            Known::Unknown | Known::Absent | Known::Empty(_) | Known::Issued { .. } | Known::Held(_) => Readiness::NotYet,
         }
     }
 
@@ -358,27 +366,27 @@ impl State {
         let is_in_use = self.is_in_use();
         match &self.known {
             Known::Unknown => Step::Look,
-            Known::Issued { secret, account, token, expires, renew_at: _ } => {
+            Known::Issued { secret, account, token, expires, life: _, former: _ } => {
                 Step::Store { secret: secret.clone(), account: account.clone(), token: token.clone(), expires: expires.clone() }
             }
             Known::Absent | Known::Foreign(_) if !is_in_use => Step::Over,
             Known::Absent => self.account.clone().map_or_else(|| wait(now + LOOK), Step::Create),
             Known::Foreign(since) if now - *since < FOREIGN => wait(*since + FOREIGN),
             Known::Foreign(_) => Step::Look,
-            Known::Empty(secret) | Known::Held { secret, .. } if !is_in_use => match self.clear_until {
+            Known::Empty(secret) | Known::Held(Held { secret, .. }) if !is_in_use => match self.clear_until {
                 Some(until) if now < until => Step::Delete(secret.clone()),
                 Some(_) | None => Step::Wait(list_at.unwrap_or(now + LOOK)),
             },
             Known::Empty(secret) => request(secret),
-            Known::Held { secret, account, renew_at, rewrite_at, seen, version: _, stored: _ } => {
+            Known::Held(held) => {
                 let look = if is_planted(Defect::RareLooks) { LOOK * 2 } else { LOOK };
-                let renew_at = rewrite_at.unwrap_or(*renew_at).min(*renew_at);
-                if now >= renew_at || self.account.as_ref() != Some(account) {
-                    request(secret)
-                } else if now - *seen >= look {
+                let renew_at = held.renew_at();
+                if now >= renew_at || self.account.as_ref() != Some(&held.account) {
+                    request(&held.secret)
+                } else if now - held.seen >= look {
                     Step::Look
                 } else {
-                    wait(renew_at.min(*seen + look))
+                    wait(renew_at.min(held.seen + look))
                 }
             }
         }
@@ -401,7 +409,7 @@ impl State {
         if !self.is_in || self.is_running || self.clear_until.is_some_and(|until| now < until) {
             return None;
         }
-        let is_ours = matches!(self.known, Known::Empty(_) | Known::Held { .. });
+        let is_ours = matches!(self.known, Known::Empty(_) | Known::Held(_));
         let due = match self.uses.iter().map(|known| known.touched + self.abandoned).max() {
             Some(abandoned) => abandoned,
             None if self.is_listed => self.list_at,
@@ -430,16 +438,20 @@ impl State {
                 self.known = Known::Empty(secret);
             }
             Answer::Issued { token, seconds, expires } => {
-                if matches!(self.known, Known::Held { rewrite_at: None, .. }) {
+                let former = match std::mem::replace(&mut self.known, Known::Unknown) {
+                    Known::Held(held) => Some(held),
+                    _ => None,
+                };
+                if former.as_ref().is_some_and(|held| held.rewrite_at.is_none()) {
                     self.rewrites = 0;
                 }
                 if let Step::Request { account, secret } = step {
-                    self.known = Known::Issued { secret, account, token, expires, renew_at: sent + half_life(seconds) };
+                    self.known = Known::Issued { secret, account, token, expires, life: Life::of(sent, seconds), former };
                 }
             }
             Answer::Stored(version) => {
-                if let Known::Issued { secret, account, renew_at, .. } = std::mem::replace(&mut self.known, Known::Unknown) {
-                    self.known = Known::Held { secret, version, account, stored: now, renew_at, rewrite_at: None, seen: now };
+                if let Known::Issued { secret, account, life, .. } = std::mem::replace(&mut self.known, Known::Unknown) {
+                    self.known = Known::Held(Held { secret, version, account, stored: now, life, rewrite_at: None, seen: now });
                 }
                 self.failures = 0;
                 self.failed = None;
@@ -459,6 +471,11 @@ impl State {
             }
             Answer::Failed if step == Step::ListJobs => self.postpone_list(now),
             Answer::Failed => self.fail(&step, now),
+            Answer::NoAccount => {
+                // So the token that was made for it is worth nothing, either.
+                self.known = Known::Unknown;
+                self.fail(&step, now);
+            }
         }
     }
 
@@ -477,15 +494,18 @@ impl State {
             return;
         };
         match &mut self.known {
-            Known::Held { secret, version, account, stored, rewrite_at, seen, .. } if *secret == found && *account == owner => {
-                *seen = now;
-                if *version != found_version && rewrite_at.is_none() {
+            Known::Held(held) if held.secret == found && held.account == owner => {
+                held.seen = now;
+                if held.version != found_version && held.rewrite_at.is_none() {
                     // Somebody may have overwritten the token: it is renewed. More likely it is as it was, so no start waits for that.
                     self.rewrites += 1;
-                    *rewrite_at = Some(*stored + REWRITE.delay(self.rewrites, 0.0));
+                    held.rewrite_at = Some(held.stored + REWRITE.delay(self.rewrites, 0.0));
                 }
-                self.failures = 0;
-                self.failed = None;
+                // A look says nothing of a renewal that fails.
+                if now < held.renew_at() {
+                    self.failures = 0;
+                    self.failed = None;
+                }
             }
             // The life of a token that was found is not known: it is renewed when it is needed, and no clock is believed.
             _ => self.known = Known::Empty(found),
@@ -525,8 +545,11 @@ impl State {
         self.clear_until = None;
         let is_look = *step == Step::Look;
         if !is_look {
-            // It may have been done all the same.
-            self.known = Known::Unknown;
+            // It may have been done all the same. A renewal leaves a token in the Secret, the former one or the next.
+            self.known = match std::mem::replace(&mut self.known, Known::Unknown) {
+                Known::Held(held) | Known::Issued { former: Some(held), .. } => Known::Held(held),
+                _ => Known::Unknown,
+            };
         }
         let backoff = if self.is_in_use() { RETRY } else { RETRY_LEFTOVER };
         let delay = backoff.delay(self.failures, self.jitter);
@@ -535,10 +558,20 @@ impl State {
     }
 }
 
-/// A life that the answer does not name is taken for a short one; a long one for what was asked for.
-fn half_life(seconds: Option<i64>) -> Duration {
-    let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0);
-    Duration::from_secs(seconds.clamp(LIFE_MIN, u64::from(TOKEN_SECONDS))) / 2
+impl Held {
+    fn renew_at(&self) -> Moment {
+        self.rewrite_at.unwrap_or(self.life.renew_at).min(self.life.renew_at)
+    }
+}
+
+impl Life {
+    /// Of a token that was asked for at `sent`. A life that the answer does not name is taken for a short one; a long one for what was asked
+    /// for. The last quarter is for the kubelet to bring the next token to the pod.
+    fn of(sent: Moment, seconds: Option<i64>) -> Self {
+        let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0);
+        let quarter = Duration::from_secs(seconds.clamp(LIFE_MIN, u64::from(TOKEN_SECONDS))) / 4;
+        Self { renew_at: sent + quarter * 2, good_until: sent + quarter * 3 }
+    }
 }
 
 #[cfg(test)]

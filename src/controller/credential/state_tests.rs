@@ -491,8 +491,48 @@ fn life_is_counted_from_the_question_and_is_the_answers_within_bounds() {
         play.answer(15, store(), stored());
         assert_eq!(play.quiet_until(15, 4_000), Some((1 + half, request())), "{seconds:?}");
         assert_eq!(play.state.readiness("a", moment(half)), Readiness::Ready);
-        assert_eq!(play.state.readiness("a", moment(1 + half)), Readiness::NotYet, "a start waits for the renewal");
+        assert_eq!(play.state.readiness("a", moment(2 + half * 3 / 2)), Readiness::NotYet, "a start waits for the renewal");
     }
+}
+
+/// Lets this step fail from the half of the token's life on, and all others succeed, as long as a run may start; says how often it failed.
+fn renewals_that_fail(is_failing: impl Fn(&Step) -> bool, answer: &Answer) -> (u64, usize) {
+    let mut play = Play::held();
+    play.show(0, true, Fate::Waiting);
+    assert_eq!(play.quiet_until(0, 1_800), None);
+    let mut failed = 0;
+    for at in 1_800..3_600 {
+        for _ in 0..3 {
+            let (answer, at) = match play.state.step(moment(at)) {
+                Step::Wait(_) => break,
+                step if is_failing(&step) => {
+                    failed += 1;
+                    (answer.clone(), moment(at))
+                }
+                Step::Look => (found("s", Some("a")), moment(at)),
+                Step::Request { .. } => (issued(Some(3_600)), moment(at)),
+                step => panic!("{step:?} at {at} s"),
+            };
+            play.state.take_in(answer, at, at);
+        }
+        if play.state.readiness("a", moment(at)) != Readiness::Ready {
+            return (at, failed);
+        }
+    }
+    panic!("a run may start with a token that is about to end");
+}
+
+#[test]
+fn while_a_renewal_fails_runs_start_with_the_former_token_as_long_as_it_is_good() {
+    // Once in a minute or so, and a bit more often at first.
+    let (until, failed) = renewals_that_fail(|step| matches!(step, Step::Request { .. }), &Answer::Failed);
+    assert_eq!(until, 2_700);
+    assert!((10..25).contains(&failed), "{failed} requests");
+    let (until, failed) = renewals_that_fail(|step| matches!(step, Step::Store { .. }), &Answer::Failed);
+    assert_eq!(until, 2_700);
+    assert!((10..25).contains(&failed), "{failed} stores");
+    let (until, _) = renewals_that_fail(|step| matches!(step, Step::Request { .. }), &Answer::NoAccount);
+    assert_eq!(until, 1_800, "what was made for an account that is gone is worth nothing");
 }
 
 #[test]
