@@ -159,7 +159,7 @@ static VALUES: [Flag; 15] = [
     Flag::new("monitored-id", "ID", "MONITORED_ID", "default", "value of the namespace label quarks.cloudfoundry.org/monitored"),
     Flag::new("watch-namespaces", "A,B", "WATCH_NAMESPACES", "by label", "these namespaces only, whatever their labels; needs Roles only"),
     Flag::new("sidecar-service-account", "NAME", "SIDECAR_SERVICE_ACCOUNT", "quarks-job-sidecar", "the sidecar's account in those"),
-    Flag::new("max-workers", "N", "MAX_WORKERS", "4", "QuarksJobs each controller works on at once, 1 to 64"),
+    Flag::new("max-workers", "N", "MAX_WORKERS", "8", "QuarksJobs each controller works on at once, 1 to 64"),
     Flag::new("log-level", "LEVEL", "LOG_LEVEL", "info", "error, warn, info, debug").short('l'),
     Flag::new("log-format", "FORMAT", "LOG_FORMAT", "text", "text, or json: one object a line"),
     Flag::new("http-listen", "ADDRESS", "HTTP_LISTEN", "off", "/healthz, /readyz and /metrics, for example :8080"),
@@ -226,7 +226,7 @@ impl Flags {
             monitored_id,
             watch_namespaces,
             sidecar_service_account: value("sidecar-service-account").unwrap_or_else(|| "quarks-job-sidecar".to_owned()),
-            max_workers: number(find("max-workers"), 4, 1, 64)?,
+            max_workers: number(find("max-workers"), 8, 1, 64)?,
             log_level,
             log_format,
             apply_crd: boolean(find("apply-crd"))?,
@@ -320,7 +320,7 @@ mod tests {
         let flags = parse(&[], &[]).expect("defaults are valid");
         assert_eq!(
             (flags.monitored_id.as_str(), flags.max_workers, flags.log_level, flags.apply_crd),
-            ("default", 4, LevelFilter::Info, false)
+            ("default", 8, LevelFilter::Info, false)
         );
         let environment = [("MONITORED_ID", "env"), ("MAX_WORKERS", "2"), ("APPLY_CRD", "true")];
         let flags = parse(&["--monitored-id", "flag", "-l", "debug"], &environment).expect("valid");

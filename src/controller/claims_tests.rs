@@ -97,6 +97,7 @@ struct Snapshot<'a> {
 #[derive(Clone, Copy, Default)]
 struct Pauses<'a> {
     settle: Option<Instant>,
+    burst: Option<Duration>,
     clean_up: Option<Instant>,
     refused: &'a [Uid],
     prune: Option<Instant>,
@@ -128,7 +129,7 @@ impl Decision {
 /// The controller that the QuarksJob belongs to decides first; `job` tidies up in either case.
 fn decide(all: &Snapshot<'_>, now: Instant) -> Decision {
     let Snapshot { view, jobs, namespace, started, hold, references, pauses } = *all;
-    let Pauses { settle, clean_up, refused, prune, config_paused_until, kept, is_clean_up_denied } = pauses;
+    let Pauses { settle, burst, clean_up, refused, prune, config_paused_until, kept, is_clean_up_denied } = pauses;
     let jobs = own_jobs(view, jobs, started);
     let snapshot = super::Snapshot { view, jobs: &jobs, namespace, started };
     let stage = Stage::of(&snapshot);
@@ -138,7 +139,7 @@ fn decide(all: &Snapshot<'_>, now: Instant) -> Decision {
             let known = errand::Known { hold, references, config_paused_until, is_clean_up_denied };
             Decision::of(errand::decide(&snapshot, &known, now), Decision::Errand)
         }
-        Controller::Job => Decision::of(job_controller::decide(view, stage, settle, now), Decision::Job),
+        Controller::Job => Decision::of(job_controller::decide(view, stage, settle, burst, now), Decision::Job),
     };
     let wait = match first {
         Decision::Nothing => None,
@@ -243,6 +244,18 @@ fn an_active_job_is_waited_for_whatever_triggers_wait() {
     for half_way in ["SuccessCriteriaMet", "FailureTarget", "Suspended"] {
         assert!(matches!(next(&view(json!({})), &[job(1, UID, Some(half_way))]), Decision::Job(J::RecordStart(_))), "{half_way}");
     }
+}
+
+#[test]
+fn in_a_burst_of_starts_their_records_wait_and_nothing_else_does() {
+    let (view, now) = (view(json!({})), Instant::now());
+    let ask = |jobs: &[Arc<JobView>]| {
+        let pauses = Pauses { burst: Some(Duration::from_secs(1)), ..Pauses::default() };
+        decide(&Snapshot { pauses, jobs, ..snapshot(&view, &namespace()) }, now)
+    };
+    assert_eq!(ask(&[job(1, UID, None)]), Decision::Wait(Duration::from_secs(1)));
+    let ended = job(1, UID, Some("Complete"));
+    assert_eq!(ask(std::slice::from_ref(&ended)), Decision::Job(J::Settle(own(&ended))));
 }
 
 #[test]

@@ -24,6 +24,7 @@ use super::errand::{ConfigStore, ConfigWatches, ErrandController};
 use super::health::Health;
 use super::job::JobController;
 use super::job::leftovers::AllLeftovers;
+use super::shared::burst::Bursts;
 use super::shared::choices::Choices;
 use super::shared::events;
 use super::shared::memory::Memories;
@@ -107,6 +108,7 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
         events,
         memories: Memories::new(Box::new(move |controller, key| hands.hand_over(controller, key))),
         choices: Choices::default(),
+        bursts: Bursts::default(),
         metrics: metrics.clone(),
     });
     let config = Arc::new(ConfigStore::default());

@@ -733,6 +733,13 @@ fn a_look_that_fails_changes_nothing_that_is_known_and_any_other_failure_is_look
     play.show(0, true, Fate::Waiting);
     assert_eq!(play.quiet_until(0, 2_000), Some((1_800, request())));
     play.state.take_in(Answer::Failed, moment(1_800), moment(1_800));
-    assert_eq!(play.state.readiness("a", moment(1_799)), Readiness::NotYet);
-    play.step(1_802, Step::Look);
+    // In a renewal the Secret keeps one token or the other; so it is asked for again, and nothing has to be found out.
+    assert_eq!(play.state.readiness("a", moment(1_800)), Readiness::Ready);
+    play.step(1_802, request());
+    let mut play = Play::new();
+    play.need(0, 1);
+    play.answer(0, Step::Look, found("s", Some("a")));
+    play.answer(0, request(), Answer::Failed);
+    assert_eq!(play.state.readiness("a", moment(0)), Readiness::NotYet);
+    play.step(2, Step::Look);
 }

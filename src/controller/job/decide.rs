@@ -54,8 +54,8 @@ impl Step {
     }
 }
 
-/// The next step. `paused` says until when a settle that was refused is left alone.
-pub fn decide(view: &QuarksJobView, stage: Stage, paused: Option<Instant>, now: Instant) -> Decision<Step> {
+/// The next step. `paused` says until when a settle that was refused is left alone, `burst` how long what reports a start waits.
+pub fn decide(view: &QuarksJobView, stage: Stage, paused: Option<Instant>, burst: Option<Duration>, now: Instant) -> Decision<Step> {
     let paused = paused.filter(|until| now < *until).map(|until| Decision::Wait(until - now));
     match stage {
         Stage::Stray(job) => Decision::Do(Step::DeleteStray(job)),
@@ -64,7 +64,7 @@ pub fn decide(view: &QuarksJobView, stage: Stage, paused: Option<Instant>, now: 
             if is_recorded(view, &job) {
                 Decision::Nothing
             } else {
-                Decision::Do(Step::RecordStart(job))
+                burst.map_or(Decision::Do(Step::RecordStart(job)), Decision::Wait)
             }
         }
         Stage::Unseen { job_name, record, since } => {

@@ -133,6 +133,7 @@ fn look_and_act(turn: &mut Turn<'_>) -> ControlFlow<Outcome> {
         Err(outcome) => return ControlFlow::Break(outcome),
     };
     let now = Instant::now();
+    let burst = turn.tools.bursts.wait(&turn.key.namespace, now);
     let memory = turn.memory();
     let snapshot = seen.snapshot(memory);
     if snapshot.served().is_none() {
@@ -141,7 +142,7 @@ fn look_and_act(turn: &mut Turn<'_>) -> ControlFlow<Outcome> {
     let settle = memory.ending.settle.map(|pause| pause.until);
     let stage = Stage::of(&snapshot);
     let is_own = stage.controller() == Controller::Job;
-    let (decision, grounds) = (decide(&seen.view, stage, settle, now), grounds(&snapshot, &memory.waiting));
+    let (decision, grounds) = (decide(&seen.view, stage, settle, burst, now), grounds(&snapshot, &memory.waiting));
     let step = match decision {
         Decision::Nothing => {
             if is_own {

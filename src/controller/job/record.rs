@@ -23,6 +23,7 @@ pub fn record_start(turn: &mut Turn<'_>, OwnJob { view: job, record }: &OwnJob) 
     let active = record.active(&turn.view.uid, &job.key.name, job.created.clone());
     let new = turn.status(&status, &clock::now_seconds()).running(active, turn.ready());
     turn.write_status(&status, &new)?;
+    turn.tell_start();
     Ok(Flow::Continue)
 }
 
@@ -74,7 +75,8 @@ fn remembered_verdict(turn: &Turn<'_>, job: Option<&OwnJob>) -> Result<Verdict, 
 }
 
 /// Events of the end of a run.
-pub fn tell_end(turn: &Turn<'_>, last: &LastRun) {
+pub fn tell_end(turn: &mut Turn<'_>, last: &LastRun) {
+    turn.tell_start();
     let (LastRun { run, job_name, message, reason, .. }, outcome) = (last, last.outcome);
     let action = "SettleRun";
     if !last.outputs.is_empty() {

@@ -422,7 +422,7 @@ impl Worker<'_> {
             Controller::Errand => of(errand::decide(&snapshot, &known(memory, &view, None), now), Step::Errand),
             Controller::Job => {
                 let settle = memory.ending.settle.map(|pause| pause.until);
-                of(job::decide(&view, stage, settle, now), Step::Job)
+                of(job::decide(&view, stage, settle, None, now), Step::Job)
             }
         };
         let step = match decision {

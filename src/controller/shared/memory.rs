@@ -16,6 +16,7 @@ use crate::rules::verdict::Verdict;
 use crate::views::identity::StartedRun;
 use crate::views::{JobView, NamespaceView, QuarksJobView};
 
+use super::events::Note;
 use super::pace::{ConfigLoop, PACE_MAX, Pace, Pause};
 
 /// Versions remembered to tell "the watch is behind" from "someone else wrote". A run makes four.
@@ -98,6 +99,8 @@ pub struct Memory {
     versions: VecDeque<ResourceVersion>,
     /// The run that this process started.
     pub started: Option<StartedRun>,
+    /// Tells of its start once status does.
+    pub untold_start: Option<Note>,
     /// Of the one that waits.
     pub waiting: Waiting,
     /// Of the run that ends.
@@ -208,7 +211,7 @@ impl Memory {
 
     /// True if forgetting all of it changes nothing: the index has caught up and no run is active.
     fn is_idle(&self, indexed: Option<&QuarksJobView>) -> bool {
-        let Self { uid: _, known, versions: _, started, waiting, ending, is_clean_up_denied, record, trouble, pace } = self;
+        let Self { uid: _, known, versions: _, started, waiting, ending, is_clean_up_denied, record, trouble, pace, untold_start } = self;
         let Waiting { hold, refusals: _, missing, config, trigger_seen, config_loop } = waiting;
         let Ending { verdict, settle, settle_run: _, strays } = ending;
         let is_caught_up = match (known, indexed) {
@@ -226,6 +229,7 @@ impl Memory {
         is_caught_up
             && is_started_shown
             && is_config_settled
+            && untold_start.is_none()
             && hold.is_none()
             && verdict.is_none()
             && missing.is_none()

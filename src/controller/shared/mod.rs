@@ -3,6 +3,7 @@
 //! Pure: `decision`, `outbox`, `pace`, `ready`, `status`, `stick`. Knows neither `errand` nor `job`.
 
 pub mod action;
+pub mod burst;
 pub mod choices;
 pub mod decision;
 pub mod events;

@@ -22,6 +22,7 @@ use crate::views::triggers::pending;
 use crate::views::{JobView, NamespaceView, QuarksJobView};
 
 use super::action::Action;
+use super::burst::Bursts;
 use super::choices::Choices;
 use super::decision::{Failed, Flow, Outcome};
 use super::events::{EventSender, Note};
@@ -49,6 +50,8 @@ pub struct Tools {
     pub memories: Arc<Memories>,
     /// Starts that are about to name versions.
     pub choices: Choices,
+    /// Where many start at once.
+    pub bursts: Bursts,
     /// Where runs are counted.
     pub metrics: Metrics,
 }
@@ -348,6 +351,13 @@ impl<'a> Turn<'a> {
     /// Leaves an Event on the QuarksJob.
     pub fn tell(&self, note: Note) {
         self.tools.events.send(self.key, &self.view.uid, note);
+    }
+
+    /// Leaves the Event about the start of the run, if that is not told yet.
+    pub fn tell_start(&mut self) {
+        if let Some(note) = self.memory().untold_start.take() {
+            self.tell(note);
+        }
     }
 
     /// The time for a status.
