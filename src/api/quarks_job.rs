@@ -177,12 +177,42 @@ pub struct ActiveRun {
     /// The QuarksJob that it is a run of: a restored object is another one. Older versions did not write it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<Uid>,
-    /// Copy of the Job's annotation `run`: if the Job is deleted, the run is settled from it.
+    /// What it consumes: if the Job or its annotation is lost, the run is settled from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<RunDetails>,
+    /// The same as older versions wrote it: the text of the Job's annotation `run`. Read and not written.
+    #[serde(default, skip_serializing)]
     pub record: Option<String>,
     /// RFC 3339; when the Job was created.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<String>,
+}
+
+/// `status.active.details`: what the annotation `run` of the Job says besides.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunDetails {
+    /// The strategy that the run consumes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Strategy>,
+    /// The value of annotation `run-requested` that it consumes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+    /// Digest of the template it was made from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
+    /// Keyed digest of the referenced configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
+    /// That of the template, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl_seconds_after_finished: Option<i64>,
+    /// Its pods have the sidecar.
+    #[serde(default)]
+    pub output: bool,
+    /// Its pods go with the Job after a success.
+    #[serde(default)]
+    pub delete_pods: bool,
 }
 
 /// `status.lastRun`.

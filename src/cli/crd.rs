@@ -29,7 +29,7 @@ pub fn apply(client: &Client) -> Result<(), CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{ActiveRun, Condition, LastRun, Outcome, QuarksJobStatus, StoredOutput, Trigger};
+    use crate::api::{ActiveRun, Condition, LastRun, Outcome, QuarksJobStatus, RunDetails, StoredOutput, Strategy, Trigger};
 
     /// A field that the schema does not know is pruned by the API server without a word.
     #[test]
@@ -44,7 +44,15 @@ mod tests {
                 job_name: "j".into(),
                 trigger: Trigger::Now,
                 uid: Some("u".into()),
-                record: some(),
+                details: Some(RunDetails {
+                    strategy: Some(Strategy::Now),
+                    request: some(),
+                    template: some(),
+                    config: some(),
+                    ttl_seconds_after_finished: Some(1),
+                    ..RunDetails::default()
+                }),
+                record: None,
                 start_time: some(),
             }),
             last_run: Some(LastRun {

@@ -254,7 +254,7 @@ impl Followed {
         // One that has ended and cannot be settled does not go on: condition `Ready` says why.
         let has_ended = |run: u64| status.last_run.as_ref().is_some_and(|last| last.run >= run);
         let active = status.active.as_ref().filter(|active| !has_ended(active.run));
-        let request = active.and_then(|active| RunRecord::parse(active.record.as_deref()?)?.request);
+        let request = active.and_then(|active| RunRecord::of_active(active)?.request);
         let serves = request.is_some_and(|request| self.values.contains(&request));
         let state = match active {
             Some(active) if serves => format!("run {} goes on as Job {}", active.run, active.job_name),

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{ANNOTATION_SETTLED, ActiveRun, ObjectMeta, Outcome, QuarksJobStatus, Strategy, Trigger, Uid};
+use crate::api::{ANNOTATION_SETTLED, ActiveRun, ObjectMeta, Outcome, QuarksJobStatus, RunDetails, Strategy, Trigger, Uid};
 use crate::planted::{Defect, is_planted};
 
 /// Run numbers are exact in every JSON reader.
@@ -166,8 +166,20 @@ fn is_request(request: Option<&String>) -> bool {
 impl RunRecord {
     /// What `status.active` says of this run until it is settled: it counts if the Job goes before that.
     pub fn active(&self, owner: &Uid, job_name: &str, start_time: Option<String>) -> ActiveRun {
-        let (uid, record) = (Some(owner.clone()), Some(self.encode()));
-        ActiveRun { run: self.run, job_name: job_name.to_owned(), trigger: self.trigger, uid, record, start_time }
+        let Self { run, trigger, strategy, template, config, request, ttl, output, delete_pods } = self.clone();
+        let details = RunDetails { strategy, request, template, config, ttl_seconds_after_finished: ttl, output, delete_pods };
+        let (job_name, uid) = (job_name.to_owned(), Some(owner.clone()));
+        ActiveRun { run, job_name, trigger, uid, details: Some(details), record: None, start_time }
+    }
+
+    /// What `status.active` says of its run, if it says more than the trigger.
+    pub fn of_active(active: &ActiveRun) -> Option<Self> {
+        let Some(details) = active.details.clone() else {
+            return Self::parse(active.record.as_deref()?).filter(|record| record.run == active.run);
+        };
+        let RunDetails { strategy, request, template, config, ttl_seconds_after_finished: ttl, output, delete_pods } = details;
+        let ActiveRun { run, trigger, .. } = *active;
+        Self { run, trigger, strategy, template, config, request, ttl, output, delete_pods }.checked()
     }
 
     /// A run that consumes nothing.
@@ -179,7 +191,11 @@ impl RunRecord {
     pub fn parse(text: &str) -> Option<Self> {
         let record: Self =
             Some(text).filter(|text| text.len() <= TEXT_MAX).and_then(|text| crate::json::from_slice(text.as_bytes()).ok())?;
-        ((1..RUN_MAX).contains(&record.run) && is_request(record.request.as_ref())).then_some(record)
+        record.checked()
+    }
+
+    fn checked(self) -> Option<Self> {
+        ((1..RUN_MAX).contains(&self.run) && is_request(self.request.as_ref())).then_some(self)
     }
 
     /// The text of the annotation.

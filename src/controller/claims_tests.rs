@@ -632,14 +632,7 @@ fn clean_up_holds_up_nothing() {
 
     // The next run is under way.
     let mut running = recorded("manual");
-    running.active = Some(Box::new(ActiveRun {
-        run: 4,
-        job_name: "q-4".into(),
-        trigger: Trigger::Now,
-        uid: Some(UID.into()),
-        record: None,
-        start_time: None,
-    }));
+    running.active = Some(Box::new(RunRecord::of_run(4, Trigger::Now).active(&UID.into(), "q-4", None)));
     assert_eq!(ask(&running, &[job(4, UID, None), Arc::clone(&last)], Pauses::default()), clean_up);
     assert_eq!(ask(&running, &[job(4, UID, None), Arc::clone(&last)], paused), Decision::Wait(Duration::from_secs(5)));
 }

@@ -71,7 +71,7 @@ pub fn own_jobs(view: &QuarksJobView, jobs: &[Arc<JobView>], started: Option<&St
 fn written_record(owner: &QuarksJobView, started: Option<&StartedRun>, run: u64) -> Option<RunRecord> {
     let in_status = || {
         let active = owner.active.as_ref().filter(|active| active.run == run)?;
-        active.record.as_deref().and_then(RunRecord::parse).filter(|record| record.run == run)
+        RunRecord::of_active(active)
     };
     started.map(|started| &started.record).filter(|record| record.run == run).cloned().or_else(in_status)
 }
@@ -112,7 +112,7 @@ fn guessed_record(owner: &QuarksJobView, run: u64) -> RunRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::QuarksJob;
+    use crate::api::{QuarksJob, Uid};
     use crate::rules::own_status::tests::{marker, name, object};
     use serde_json::{Value, json};
 
@@ -171,13 +171,15 @@ mod tests {
             (record.trigger, record.strategy, record.request)
         };
         let record = RunRecord { request: Some("r1".into()), ..RunRecord::of_run(3, Trigger::Request) };
-        let in_status = |record: Option<&str>| {
-            let active = json!({"run": 3, "jobName": name("u1", 3), "trigger": "config", "uid": "u1", "record": record});
-            object(|object| object["status"] = json!({"active": active}))
+        let in_status = |active: Value| object(|object| object["status"] = json!({"active": active}));
+        let as_older = |record: &str| {
+            in_status(json!({"run": 3, "jobName": name("u1", 3), "trigger": "config", "uid": "u1", "record": record}))
         };
-        let text = record.encode();
-        assert_eq!(of(&in_status(Some(&text)), None), (Trigger::Request, None, Some("r1".into())));
-        assert_eq!(of(&in_status(Some("{")), None), (Trigger::Config, None, None), "its trigger");
+        let requested = (Trigger::Request, None, Some("r1".into()));
+        let active = serde_json::to_value(record.active(&Uid::from("u1"), &name("u1", 3), None)).expect("serializes");
+        assert_eq!(of(&in_status(active), None), requested);
+        assert_eq!(of(&as_older(&record.encode()), None), requested, "written by an older version");
+        assert_eq!(of(&as_older("{"), None), (Trigger::Config, None, None), "its trigger");
         let started = |run| StartedRun {
             job_name: name("u1", run),
             record: RunRecord { strategy: Some(Strategy::Once), ..RunRecord::of_run(run, Trigger::Once) },

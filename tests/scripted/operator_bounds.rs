@@ -271,8 +271,8 @@ mod a_status_that_is_pruned_is_not_written_again_and_again {
     }
 
     #[test]
-    fn uid_and_record() {
-        is_pruned("uid-and-record", &["uid", "record"]);
+    fn uid_and_details() {
+        is_pruned("uid-and-details", &["uid", "details"]);
     }
 
     #[test]

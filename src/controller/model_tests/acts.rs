@@ -462,6 +462,7 @@ fn restore(object: &mut QuarksJob, restored: Restored) {
         job_name: job_name("q", &former, FORMER_RUN + 1),
         trigger: Trigger::Now,
         uid: has_uid.then_some(former),
+        details: None,
         record: None,
         start_time: None,
     });

@@ -353,7 +353,7 @@ impl Ledger {
         };
         let (record, is_good) = (run.record.clone(), run.is_good);
         let is_said = !run.is_changed && run.jobs.iter().any(|(uid, _)| jobs.values().any(|job| job.uid == *uid));
-        let is_written = |active: &ActiveRun| active.record.as_deref().and_then(RunRecord::parse).as_ref() == Some(&record);
+        let is_written = |active: &ActiveRun| RunRecord::of_active(active).as_ref() == Some(&record);
         let is_remembered = is_only && !run.was_written && run.known_to.contains(&(caller.operator, caller.life));
         run.is_doubtful |= !is_said && !object.status.active.as_ref().is_some_and(is_written) && !is_remembered;
         let is_run_doubtful = run.is_doubtful;
@@ -460,7 +460,7 @@ impl Ledger {
         account.is_marker_lost |= !has_marker && status.settled.is_none() && is_needed;
         if let Some(run) = status.active.as_ref().and_then(|active| account.runs.get_mut(&active.run)) {
             run.recorded.get_or_insert(version);
-            run.was_written |= status.active.as_ref().is_some_and(|active| active.record.is_some());
+            run.was_written |= status.active.as_ref().is_some_and(|active| active.details.is_some());
         }
         if let Some(last) = &status.last_run {
             account.told = account.told.max(last.run);

@@ -309,7 +309,7 @@ impl World {
         let mut kept = status.clone();
         if self.faults.is_status_pruned {
             kept.settled = None;
-            kept.active.iter_mut().for_each(|active| (active.uid, active.record) = (None, None));
+            kept.active.iter_mut().for_each(|active| (active.uid, active.details) = (None, None));
         }
         if self.faults.is_status_dropped {
             kept = QuarksJobStatus::default();

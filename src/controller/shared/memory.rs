@@ -222,7 +222,7 @@ impl Memory {
         let is_started_shown = started.as_ref().is_none_or(|started| {
             let active = indexed.and_then(|view| view.active.as_ref());
             // A CRD that is older than the record prunes it.
-            started.unseen_since.is_none() && active.is_some_and(|active| active.run == started.record.run && active.record.is_some())
+            started.unseen_since.is_none() && active.is_some_and(|active| active.run == started.record.run && active.details.is_some())
         });
         // A digest that the marker holds is found there.
         let is_config_settled = config.is_none() || indexed.is_some_and(|view| view.marker.config == *config);
@@ -341,7 +341,7 @@ impl Drop for InHand {
 /// The active run as status tells it, if its Job says something else by now: what is left to do for it when status names it no more.
 fn lost_record(active: &ActiveRun, jobs: &[Arc<JobView>]) -> Option<StartedRun> {
     let job = jobs.iter().find(|job| *job.key.name == *active.job_name)?;
-    let record = active.record.as_deref().and_then(RunRecord::parse).filter(|record| record.run == active.run)?;
+    let record = RunRecord::of_active(active)?;
     let is_lost = job.record.as_deref() != Some(&record);
     is_lost.then(|| StartedRun { job_name: active.job_name.clone(), record, unseen_since: None })
 }
@@ -351,7 +351,7 @@ mod tests {
     use super::*;
     use crate::api::Trigger;
     use crate::contract::record::{Marker, RunRecord};
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn object(version: &str, uid: &str) -> QuarksJob {
         serde_json::from_value(json!({"metadata": {"name": "q", "namespace": "n", "uid": uid, "resourceVersion": version}}))
@@ -428,14 +428,14 @@ mod tests {
         let record = RunRecord::of_run(1, Trigger::Now);
         let started = StartedRun { job_name: "j".into(), record, unseen_since: None };
         let memory = Memory { started: Some(started), ..Memory::default() };
-        let shown = |status: serde_json::Value| {
+        let shown = |status: Value| {
             let mut object = object("5", "u");
             object.status = serde_json::from_value(status).expect("decodes");
             QuarksJobView::from(&object)
         };
-        let active = |run: u64, record: Option<&str>| json!({"active": {"run": run, "jobName": "j", "trigger": "now", "uid": "u", "record": record}});
+        let active = |run: u64, details: Option<Value>| json!({"active": {"run": run, "jobName": "j", "trigger": "now", "uid": "u", "details": details}});
         for (status, is_idle) in
-            [(json!({}), false), (active(2, Some("{}")), false), (active(1, None), false), (active(1, Some("{}")), true)]
+            [(json!({}), false), (active(2, Some(json!({}))), false), (active(1, None), false), (active(1, Some(json!({}))), true)]
         {
             assert_eq!(memory.is_idle(Some(&shown(status.clone()))), is_idle, "{status}");
         }
@@ -444,12 +444,12 @@ mod tests {
     #[test]
     fn what_status_said_of_a_run_is_remembered_if_its_job_says_something_else() {
         let ours = RunRecord { ttl: Some(9), ..RunRecord::of_run(1, Trigger::Now) };
-        let shown = |status: serde_json::Value| {
+        let shown = |status: Value| {
             let mut object = object("5", "u");
             object.status = serde_json::from_value(status).expect("decodes");
             Arc::new(QuarksJobView::from(&object))
         };
-        let running = shown(json!({"active": {"run": 1, "jobName": "j", "trigger": "now", "uid": "u", "record": ours.encode()}}));
+        let running = shown(json!({"active": ours.active(&"u".into(), "j", None)}));
         let marker = Marker { runs: 1, ..Marker::default() }.encode(&"u".into());
         let recorded = shown(json!({"settled": marker, "lastRun": {"run": 1, "jobName": "j", "outcome": "Failed"}}));
         let forged = [RunRecord::of_run(2, Trigger::Now), RunRecord { ttl: Some(600), ..ours.clone() }, RunRecord::of_run(1, Trigger::Now)];

@@ -160,7 +160,7 @@ pub fn patch_body(status: &QuarksJobStatus, version: &ResourceVersion) -> Value 
     // A merge patch merges maps: fields of an older `active` or `lastRun` that the new one lacks must go.
     for (parent, optional) in [
         ("active", "startTime"),
-        ("active", "record"),
+        ("active", "details"),
         ("active", "uid"),
         ("lastRun", "startTime"),
         ("lastRun", "completionTime"),
@@ -169,6 +169,15 @@ pub fn patch_body(status: &QuarksJobStatus, version: &ResourceVersion) -> Value 
     ] {
         if fields[parent].is_object() && fields[parent].get(optional).is_none() {
             fields[parent][optional] = Value::Null;
+        }
+    }
+    if fields["active"].is_object() {
+        // Older versions wrote it.
+        fields["active"]["record"] = Value::Null;
+        if let Some(details) = fields["active"]["details"].as_object_mut() {
+            for optional in ["strategy", "request", "template", "config", "ttlSecondsAfterFinished"] {
+                details.entry(optional).or_insert(Value::Null);
+            }
         }
     }
     json!({"metadata": {"resourceVersion": version}, "status": fields})
@@ -185,8 +194,8 @@ fn cut(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{QuarksJob, Trigger};
-    use crate::contract::record::Marker;
+    use crate::api::{QuarksJob, Strategy, Trigger};
+    use crate::contract::record::{Marker, RunRecord};
 
     fn view(strategy: &str, generation: i64) -> QuarksJobView {
         let object: QuarksJob = serde_json::from_value(json!({
@@ -227,7 +236,7 @@ mod tests {
     fn a_run_from_start_to_end() {
         let now = view("now", 2);
         let active =
-            ActiveRun { run: 1, job_name: "j".into(), trigger: Trigger::Now, uid: None, record: None, start_time: Some("t1".into()) };
+            RunRecord::of_run(1, Trigger::Now).active(&"u".into(), "j", Some("t1".into()));
         let running = StatusBuilder::new(&now, &QuarksJobStatus::default(), "t1").running(active, ready());
         assert_eq!((words(&running).as_str(), running.observed_generation), ("Ready=True Running=True", 2));
         let done = StatusBuilder::new(&view("manual", 3), &running, "t2").ended(ended(Outcome::Succeeded), ready());
@@ -276,14 +285,7 @@ mod tests {
 
     #[test]
     fn what_a_run_consumes_stays_in_status_until_it_is_settled() {
-        let active = ActiveRun {
-            run: 1,
-            job_name: "j".into(),
-            trigger: Trigger::Now,
-            uid: Some("u".into()),
-            record: Some("{}".into()),
-            start_time: None,
-        };
+        let active = RunRecord::of_run(1, Trigger::Now).active(&"u".into(), "j", None);
         let view = view("now", 2);
         let status = StatusBuilder::new(&view, &QuarksJobStatus::default(), "t");
         let status = status.ended_unsettled(ended(Outcome::Failed), active.clone(), Reason::SettleRefused, "by a policy");
@@ -297,6 +299,25 @@ mod tests {
     fn the_patch_removes_what_is_gone_and_carries_the_version() {
         let body = patch_body(&QuarksJobStatus::default(), &ResourceVersion::from("7"));
         assert_eq!(body["metadata"]["resourceVersion"], "7");
+        let active = |record: &RunRecord| {
+            let status = QuarksJobStatus { active: Some(record.active(&"u".into(), "j", None)), ..QuarksJobStatus::default() };
+            patch_body(&status, &ResourceVersion::from("7"))["status"]["active"].clone()
+        };
+        let of_run = RunRecord::of_run(1, Trigger::Now);
+        let full = RunRecord {
+            strategy: Some(Strategy::Now),
+            template: Some("t".into()),
+            config: Some("c".into()),
+            request: Some("r".into()),
+            ttl: Some(1),
+            ..of_run.clone()
+        };
+        let (full, bare) = (active(&full), active(&of_run));
+        assert_eq!((&full["details"]["request"], &full["record"]), (&json!("r"), &Value::Null));
+        // What the run before consumed must not be taken for what this one does.
+        for (field, value) in full["details"].as_object().expect("a map") {
+            assert!(bare["details"].get(field).is_some_and(|bare| bare.is_boolean() || bare.is_null()), "{field}: {value}");
+        }
         assert_eq!((&body["status"]["active"], &body["status"]["lastRun"]), (&Value::Null, &Value::Null));
         assert!(body["status"].as_object().expect("an object").contains_key("active"));
     }

@@ -30,7 +30,7 @@ mod tests {
     fn what_decisions_rest_on_has_to_come_back() {
         let written = json!({
             "observedGeneration": 3, "completed": true, "runs": 2, "settled": "{}",
-            "active": {"run": 3, "jobName": "q-3", "trigger": "now", "uid": "u", "record": "{}", "startTime": "t"},
+            "active": {"run": 3, "jobName": "q-3", "trigger": "now", "uid": "u", "details": {}, "startTime": "t"},
             "lastRun": {"run": 2, "jobName": "q-2", "outcome": "Failed", "reason": "R", "message": "m"},
             "conditions": [{"type": "Ready", "status": "True", "reason": "Ready", "message": "can run", "lastTransitionTime": "t"}],
         });
