@@ -24,6 +24,12 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// When the request came, in seconds.
+    pub fn seconds(&self) -> f64 {
+        let time = humantime::parse_rfc3339(&self.time).expect("a time of the audit log");
+        time.duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs_f64()
+    }
+
     pub fn is_operator(&self) -> bool {
         self.user == OPERATOR
     }

@@ -146,9 +146,7 @@ fn speed(case: &Case, runs: std::ops::RangeInclusive<u64>) -> (f64, f64) {
         case.wait_no_jobs();
         let audit = case.audit();
         let at = |what: &str, is_it: &dyn Fn(&Entry) -> bool| {
-            let entry = audit[before..].iter().rfind(|entry| is_it(entry)).unwrap_or_else(|| panic!("no {what} in the audit log"));
-            let time = humantime::parse_rfc3339(&entry.time).expect("a time of the audit log");
-            time.duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs_f64()
+            audit[before..].iter().rfind(|entry| is_it(entry)).unwrap_or_else(|| panic!("no {what} in the audit log")).seconds()
         };
         let asked = at("now", &|entry| !entry.is_operator() && entry.what() == "patch quarksjobs");
         let created = at("create", &|entry| entry.is_job_created());
