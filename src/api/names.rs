@@ -1,4 +1,4 @@
-//! Names that are part of the contract: labels, annotations, paths (`README.md`, reference).
+//! Names that are part of the contract: labels, annotations, paths (`docs/names.md`).
 
 /// API group, and prefix of all labels and annotations that are ours.
 pub const GROUP: &str = "quarks.cloudfoundry.org";

@@ -1,4 +1,4 @@
-//! A flag, said once: how it is read from the command line and the environment, and what `--help` and the README say of it.
+//! A flag, said once: how it is read from the command line and the environment, and what `--help` and `docs/operator.md` say of it.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;

@@ -4,13 +4,13 @@
 
 mod convert;
 mod crd;
+#[cfg(test)]
+mod docs_tests;
 mod flag;
 mod flags;
 mod manifest;
 mod operator;
 mod output;
-#[cfg(test)]
-mod readme_tests;
 mod render;
 mod trigger;
 

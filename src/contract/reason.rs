@@ -1,7 +1,7 @@
 //! The words for programs in conditions, in `lastRun` and on Events: one list of all that are ours. Kubernetes' own (`BackoffLimitExceeded`)
 //! come beside them as the reason of a run that failed.
 //!
-//! The tables of `README.md` are compared with it, both ways (`tests/architecture`).
+//! The tables of the docs are compared with it, both ways (`tests/architecture`).
 
 use std::fmt;
 

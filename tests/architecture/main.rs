@@ -8,6 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 mod layers;
+#[allow(dead_code)]
+#[path = "../docs/pages.rs"]
+mod pages;
 mod words;
 
 /// Longest file of `src`, tests included, in lines.

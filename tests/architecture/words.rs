@@ -7,32 +7,32 @@ use quarks_job::contract::report::OutputErrorReason;
 use quarks_job::metrics::Metrics;
 use serde_yaml::Value;
 
+use super::pages::{Table, page, table};
 use super::{code, lines_with, read, root, sources};
 
 type Words = BTreeSet<String>;
-
-/// Rows of the table in `README.md` that has this head, as their cells.
-fn table(head: &str) -> Vec<Vec<String>> {
-    let text = read(&root().join("README.md"));
-    let (_, rest) = text.split_once(&format!("\n{head}\n")).unwrap_or_else(|| panic!("README.md has no table {head}"));
-    let rows = rest.lines().skip(1).take_while(|line| line.starts_with('|'));
-    rows.map(|row| row.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()).collect()
-}
 
 /// What stands in backticks.
 fn words(cell: &str) -> Words {
     cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// The words of a column.
-fn column(rows: &[Vec<String>], at: usize) -> Words {
-    rows.iter().flat_map(|row| words(&row[at])).collect()
+/// The words of the first column.
+fn first_column(table: &Table) -> Words {
+    table.rows.iter().flat_map(|row| words(&row[0])).collect()
 }
 
-/// The row that begins with this word.
-fn row(head: &str, word: &str) -> Vec<String> {
-    let found = table(head).into_iter().find(|row| words(&row[0]).contains(word));
-    found.unwrap_or_else(|| panic!("README.md has no row {word} below {head}"))
+/// The row whose first cell has this word.
+fn row<'a>(table: &'a Table, word: &str) -> &'a [String] {
+    let found = table.rows.iter().find(|row| words(&row[0]).contains(word));
+    found.unwrap_or_else(|| panic!("{} has no row {word}", table.place))
+}
+
+/// The words of the first column of the table with this head are these.
+#[track_caller]
+fn assert_first_column(head: &str, expected: &Words) {
+    let table = table(head);
+    assert_eq!(first_column(&table), *expected, "{}", table.place);
 }
 
 fn reasons(stand: impl Fn(&[Place]) -> bool) -> Words {
@@ -46,24 +46,25 @@ fn set<'a>(words: impl IntoIterator<Item = &'a str>) -> Words {
 #[test]
 fn each_event_is_in_the_docs_and_no_other() {
     let events = reasons(|places| places.contains(&Place::Normal) || places.contains(&Place::Warning));
-    assert_eq!(column(&table("| reason | when |"), 0), events, "README.md, Events");
+    assert_first_column("| reason | when |", &events);
 }
 
 #[test]
 fn each_reason_of_a_condition_is_in_the_docs_and_no_other() {
-    const CONDITIONS: &str = "| condition | `True` | `False` |";
+    let conditions = table("| condition | `True` | `False` |");
+    let check = |cell: &str, expected: Words, what: &str| assert_eq!(words(cell), expected, "{}: {what}", conditions.place);
     let at = |place: Place| reasons(|places| places.contains(&place));
-    let ready = row(CONDITIONS, "Ready");
-    assert_eq!(words(&ready[1]), at(Place::Ready(true)), "README.md, condition Ready is True");
-    assert_eq!(words(&ready[2]), at(Place::Ready(false)), "README.md, condition Ready is False");
-    assert_eq!(column(&table("| reason | meaning and remedy |"), 0), at(Place::Ready(false)), "README.md, Troubleshooting");
-    let running = row(CONDITIONS, "Running");
-    assert_eq!(words(&running[1]), at(Place::Running(true)), "README.md, condition Running is True");
-    assert_eq!(words(&running[2]), at(Place::Running(false)), "README.md, condition Running is False");
-    let succeeded = row(CONDITIONS, "Succeeded");
-    assert_eq!(words(&succeeded[1]), at(Place::Succeeded(Some(true))), "README.md, condition Succeeded is True");
+    let ready = row(&conditions, "Ready");
+    check(&ready[1], at(Place::Ready(true)), "Ready is True");
+    check(&ready[2], at(Place::Ready(false)), "Ready is False");
+    assert_first_column("| reason | meaning and remedy |", &at(Place::Ready(false)));
+    let running = row(&conditions, "Running");
+    check(&running[1], at(Place::Running(true)), "Running is True");
+    check(&running[2], at(Place::Running(false)), "Running is False");
+    let succeeded = row(&conditions, "Succeeded");
+    check(&succeeded[1], at(Place::Succeeded(Some(true))), "Succeeded is True");
     let unknown = set(["Unknown"]).into_iter().chain(at(Place::Succeeded(None))).collect::<Words>();
-    assert_eq!(words(&succeeded[2]), unknown, "README.md, condition Succeeded is Unknown");
+    check(&succeeded[2], unknown, "Succeeded is False");
 }
 
 #[test]
@@ -72,9 +73,9 @@ fn each_reason_of_a_run_is_in_the_docs_and_no_other() {
     let bad = reasons(|places| places.iter().any(is_bad));
     let of_kubernetes = set(["BackoffLimitExceeded", "DeadlineExceeded"]);
     let all: Words = bad.union(&of_kubernetes).cloned().collect();
-    assert_eq!(column(&table("| reason | look at |"), 0), all, "README.md, Troubleshooting");
+    assert_first_column("| reason | look at |", &all);
     let of_output = reasons(|places| places.iter().any(is_bad) && places.contains(&Place::Warning));
-    assert_eq!(column(&table("| reason | meaning |"), 0), of_output, "README.md, Output");
+    assert_first_column("| reason | meaning |", &of_output);
 }
 
 #[test]
@@ -117,7 +118,8 @@ fn each_field_of_the_spec_is_in_the_crd_the_docs_and_the_code() {
     fields(spec, "", &mut in_crd);
     in_crd.retain(|path| !path.ends_with(".C"));
     let mut in_docs = Words::new();
-    for row in table("| field | type, default | meaning |") {
+    let table = table("| field | type, default | meaning |");
+    for row in &table.rows {
         let mut parent = String::new();
         for word in row[0].split('`').skip(1).step_by(2) {
             let path = if word.starts_with('.') { format!("{parent}{word}") } else { word.to_owned() };
@@ -125,7 +127,7 @@ fn each_field_of_the_spec_is_in_the_crd_the_docs_and_the_code() {
             in_docs.insert(path);
         }
     }
-    assert_eq!(in_docs, in_crd, "README.md, Spec; and manifests/crd.yaml");
+    assert_eq!(in_docs, in_crd, "{}; and manifests/crd.yaml", table.place);
     let code = &sources()["api/spec.rs"];
     for path in &in_crd {
         let name = path.rsplit('.').next().unwrap_or(path);
@@ -138,17 +140,18 @@ fn each_field_of_the_spec_is_in_the_crd_the_docs_and_the_code() {
 
 #[test]
 fn each_label_and_annotation_of_ours_is_in_the_docs() {
-    let (readme, names) = (read(&root().join("README.md")), &sources()["api/names.rs"]);
+    let (docs, sources) = (page("docs/names.md").text, sources());
+    let names = &sources["api/names.rs"];
     let ours: Words = names.split('"').filter_map(|text| text.strip_prefix("quarks.cloudfoundry.org/")).map(str::to_owned).collect();
     assert!(ours.len() > 10, "names.rs is not as this test reads it: {ours:?}");
     for name in ours.iter().filter(|name| *name != "v1alpha1") {
-        assert!(readme.contains(&format!("/{name}`")), "README.md names no quarks.cloudfoundry.org/{name}");
+        assert!(docs.contains(&format!("/{name}`")), "docs/names.md names no quarks.cloudfoundry.org/{name}");
     }
 }
 
 #[test]
 fn labels_of_metrics_have_the_words_that_the_docs_say() {
-    const METRICS: &str = "| metric | type | labels | what |";
+    let metrics = table("| metric | type | labels | what |");
     let page = Metrics::new().text();
     let values = |metric: &str, label: &str| -> Words {
         let lines = page.lines().filter(|line| line.starts_with(&format!("{metric}{{")));
@@ -160,10 +163,10 @@ fn labels_of_metrics_have_the_words_that_the_docs_say() {
         ("controller_runtime_reconcile_total", &["controller", "result"]),
         ("workqueue_depth", &["name"]),
     ] {
-        let said = words(&row(METRICS, metric)[2]);
+        let said = words(&row(&metrics, metric)[2]);
         let all: Words = labels.iter().flat_map(|label| values(metric, label)).chain(set(labels.iter().copied())).collect();
         assert!(all.len() > labels.len(), "{metric} has no values on the page:\n{page}");
-        assert_eq!(said, all, "README.md, {metric}");
+        assert_eq!(said, all, "{}: {metric}", metrics.place);
     }
     // These are there only once they have happened, so the words are those of the function that gives them.
     let sources = sources();
@@ -171,5 +174,5 @@ fn labels_of_metrics_have_the_words_that_the_docs_say() {
     let (_, function) = state.split_once("fn reason(self)").expect("the function is there");
     let body = function.split_once("\n    }\n").expect("it ends").0;
     let given: Words = body.split('"').skip(1).step_by(2).map(str::to_owned).chain(set(["ended", "resource", "reason"])).collect();
-    assert_eq!(words(&row(METRICS, "quarksjob_watch_restarts_total")[2]), given, "README.md, quarksjob_watch_restarts_total");
+    assert_eq!(words(&row(&metrics, "quarksjob_watch_restarts_total")[2]), given, "{}: quarksjob_watch_restarts_total", metrics.place);
 }

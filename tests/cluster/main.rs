@@ -15,6 +15,10 @@ mod http;
 mod tls;
 #[path = "../scripted/support/times.rs"]
 mod times;
+// The tables of the docs.
+#[allow(dead_code)]
+#[path = "../docs/pages.rs"]
+mod pages;
 
 mod admission;
 mod audit;

@@ -6,6 +6,10 @@
 
 mod support;
 
+#[allow(dead_code)]
+#[path = "../docs/pages.rs"]
+mod pages;
+
 mod cli;
 mod election;
 mod metrics;

@@ -1,4 +1,4 @@
-//! What README.md says of flags is what the program has, both ways.
+//! What the pages say of flags is what the program has, both ways.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -6,15 +6,13 @@ use std::ffi::OsString;
 use super::flag::{Flag, Help};
 use super::flags::{Flags, OPERATOR};
 
-const README: &str = include_str!("../../README.md");
+#[allow(dead_code)]
+#[path = "../../tests/docs/pages.rs"]
+mod pages;
+
+const COMMANDS_PAGE: &str = "docs/commands.md";
 /// Defaults that are no values.
 const IN_WORDS: [&str; 8] = ["", "by label", "current", "in-cluster, else ~/.kube/config", "none", "off", "the node's disk", "the version"];
-
-/// A section up to the next of its level.
-fn section(title: &str) -> &'static str {
-    let (_, rest) = README.split_once(&format!("\n## {title}\n")).unwrap_or_else(|| panic!("README has a section {title}"));
-    rest.split("\n## ").next().unwrap_or(rest)
-}
 
 fn flags(help: &Help) -> impl Iterator<Item = &'static Flag> {
     help.flags.iter().copied().flatten()
@@ -22,16 +20,14 @@ fn flags(help: &Help) -> impl Iterator<Item = &'static Flag> {
 
 #[test]
 fn the_table_of_the_operators_flags_is_theirs() {
-    let table = section("Operator").lines().skip_while(|line| !line.starts_with("| flag |")).skip(2);
-    let rows: Vec<String> = table
-        .take_while(|line| line.starts_with('|'))
-        .map(|row| row.split('|').skip(1).take(3).map(|cell| cell.trim().replace('`', "")).collect::<Vec<_>>().join(" | "))
-        .collect();
+    let table = pages::table("| flag | variable | default | meaning |");
+    assert!(table.place.starts_with("docs/operator.md:"), "{}", table.place);
+    let rows: Vec<String> = table.rows.iter().map(|row| row[..3].join(" | ").replace('`', "")).collect();
     let row = |flag: &Flag| {
         let short = flag.short.map_or(String::new(), |short| format!("-{short}, "));
         format!("{short}{} | {} | {}", flag.call(), flag.variable, flag.default)
     };
-    assert_eq!(rows, OPERATOR.iter().copied().flatten().map(row).collect::<Vec<_>>());
+    assert_eq!(rows, OPERATOR.iter().copied().flatten().map(row).collect::<Vec<_>>(), "{}", table.place);
 }
 
 #[test]
@@ -54,14 +50,14 @@ fn the_flags_of_the_commands_are_named_with_them() {
     let of_commands: Vec<&Flag> = super::COMMANDS.iter().flat_map(|(_, help, _)| flags(help)).collect();
     let called = |flag: &&Flag| [Some(format!("--{}", flag.name)), flag.short.map(|short| format!("-{short}"))];
     let known: BTreeSet<String> = of_commands.iter().flat_map(called).flatten().chain(["--help".to_owned()]).collect();
-    let text = section("Commands");
+    let text = pages::page(COMMANDS_PAGE).text;
     let words: BTreeSet<&str> = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').filter(|word| word.starts_with('-')).collect();
     let named = words.iter().filter(|word| !word.trim_start_matches('-').is_empty());
-    assert_eq!(named.filter(|word| !known.contains(**word)).collect::<Vec<_>>(), [&""; 0], "README names flags that are not there");
+    assert_eq!(named.filter(|word| !known.contains(**word)).collect::<Vec<_>>(), [&""; 0], "{COMMANDS_PAGE} names flags that do not exist");
     // Those for the sidecar are the operator's.
     let own = of_commands.iter().filter(|flag| !OPERATOR[1].contains(flag));
     let is_named = |flag: &&&Flag| called(flag).iter().flatten().any(|call| words.contains(call.as_str()));
-    assert_eq!(own.filter(|flag| !is_named(flag)).map(|flag| flag.name).collect::<Vec<_>>(), [""; 0], "README does not name them");
+    assert_eq!(own.filter(|flag| !is_named(flag)).map(|flag| flag.name).collect::<Vec<_>>(), [""; 0], "{COMMANDS_PAGE} does not name them");
 }
 
 #[test]
