@@ -15,21 +15,25 @@ use crate::case::{Case, example, quarks_job, text, until};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_quarks-job");
 
 /// A folder for `PATH` with the program under the name by which kubectl finds it.
-struct Plugin(PathBuf);
+pub struct Plugin(PathBuf);
 
 impl Plugin {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("quarks-job-plugin-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a temp folder");
         symlink(PROGRAM, folder.join("kubectl-qjob")).expect("a link");
         Self(folder)
     }
 
+    /// `PATH` with the folder.
+    pub fn path(&self) -> String {
+        format!("{}:{}", self.0.display(), std::env::var("PATH").expect("a PATH"))
+    }
+
     /// `kubectl qjob ...`: exit code, output and errors.
     fn call(&self, case: &Case, arguments: &[&str]) -> (i32, String, String) {
-        let path = format!("{}:{}", self.0.display(), std::env::var("PATH").expect("a PATH"));
         let mut command = Command::new("kubectl");
-        command.arg("qjob").args(arguments).args(["--namespace", &case.namespace]).env("PATH", path).stdin(Stdio::null());
+        command.arg("qjob").args(arguments).args(["--namespace", &case.namespace]).env("PATH", self.path()).stdin(Stdio::null());
         let output = command.output().expect("kubectl starts");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
         (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))

@@ -15,10 +15,12 @@ mod http;
 mod tls;
 #[path = "../scripted/support/times.rs"]
 mod times;
-// The tables of the docs.
+// The tables of the docs, and their commands.
 #[allow(dead_code)]
 #[path = "../docs/pages.rs"]
 mod pages;
+#[path = "../docs/order.rs"]
+mod order;
 
 mod admission;
 mod audit;
@@ -31,6 +33,7 @@ mod config;
 mod constrained;
 mod created;
 mod crowd;
+mod docs;
 mod election;
 mod examples;
 mod exit_codes;
@@ -50,5 +53,5 @@ mod sidecar_cost;
 mod stops;
 mod webhooks;
 
-// Last: looks at what all others have caused. `scripts/test` runs it after them.
+// Looks at what all cases have caused. `scripts/test` runs it after them, and `docs` after that.
 mod report;

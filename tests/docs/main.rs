@@ -7,9 +7,11 @@
 #[allow(dead_code)]
 mod pages;
 
+mod commands;
 mod form;
 mod links;
 mod mermaid;
+mod order;
 mod reader;
 
 use std::path::Path;
