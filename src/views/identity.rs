@@ -172,9 +172,8 @@ mod tests {
         };
         let record = RunRecord { request: Some("r1".into()), ..RunRecord::of_run(3, Trigger::Request) };
         let in_status = |active: Value| object(|object| object["status"] = json!({"active": active}));
-        let as_older = |record: &str| {
-            in_status(json!({"run": 3, "jobName": name("u1", 3), "trigger": "config", "uid": "u1", "record": record}))
-        };
+        let as_older =
+            |record: &str| in_status(json!({"run": 3, "jobName": name("u1", 3), "trigger": "config", "uid": "u1", "record": record}));
         let requested = (Trigger::Request, None, Some("r1".into()));
         let active = serde_json::to_value(record.active(&Uid::from("u1"), &name("u1", 3), None)).expect("serializes");
         assert_eq!(of(&in_status(active), None), requested);

@@ -34,8 +34,10 @@ fn without_code(text: &str) -> String {
 
 /// The lines of a page outside of blocks, without code.
 fn prose(page: &Page) -> Vec<(usize, String)> {
-    let starts_anew =
-        |line: &str| line.is_empty() || line.starts_with(['|', '#', '-', '*']) || line.starts_with(|letter: char| letter.is_ascii_digit());
+    let is_numbered = |line: &str| line.trim_start_matches(|letter: char| letter.is_ascii_digit()).starts_with(". ");
+    let starts_anew = |line: &str| {
+        line.is_empty() || line.starts_with(['|', '#']) || line.starts_with("- ") || line.starts_with("* ") || is_numbered(line)
+    };
     let mut parts: Vec<Vec<(usize, &str)>> = Vec::new();
     for (at, line) in outside_of_blocks(&page.text) {
         match parts.last_mut().filter(|part| part.last().is_some_and(|(last, _)| last + 1 == at) && !starts_anew(line.trim_start())) {

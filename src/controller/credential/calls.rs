@@ -14,7 +14,8 @@ use crate::kube::{self, Client, Error, Request};
 use crate::views::JobView;
 
 use super::error::CredentialError;
-use super::state::{Answer, ListedJob, Step, TOKEN_SECONDS, Token};
+use super::held::TOKEN_SECONDS;
+use super::state::{Answer, ListedJob, Step, Token};
 
 /// Annotation on the Secret: the account. It also says that the Secret is ours.
 const ANNOTATION_ACCOUNT: &str = "quarks.cloudfoundry.org/token-account";

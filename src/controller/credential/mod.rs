@@ -8,6 +8,7 @@
 
 mod calls;
 mod error;
+mod held;
 mod state;
 
 use std::collections::HashMap;

@@ -13,14 +13,10 @@ use crate::moment::Moment;
 use crate::planted::{Defect, is_planted};
 use crate::queue::Backoff;
 
-/// Life of a token in seconds: the spec's limit. The API server may give less, or more.
-pub const TOKEN_SECONDS: u32 = 3_600;
-/// A life that is shorter is taken for this: renewals never come more often than twice in it.
-pub const LIFE_MIN: u64 = 60;
+use super::held::{Held, Life};
+
 /// A Secret in use is looked at this often. With the tick of the threads and the calls that make it anew: within 10 s.
 pub const LOOK: Duration = Duration::from_secs(6);
-/// A Secret is believed to be there for this long: it is enough for a start, and the next look follows it at once.
-const TRUST: Duration = Duration::from_secs(60);
 /// A namespace without runs with output loses its token after this long.
 pub const IDLE: Duration = Duration::from_secs(30);
 /// So long after a start that the index does not show, and that was not tried again, a list may say that its Job is not there; the limit on
@@ -185,30 +181,16 @@ enum Known {
     /// Ours, with no token that is known to be good.
     Empty(Uid),
     /// A token that is not in the Secret yet, and the one that is.
-    Issued { secret: Uid, account: String, token: Token, expires: String, life: Life, former: Option<Held> },
+    Issued {
+        secret: Uid,
+        account: String,
+        token: Token,
+        expires: String,
+        life: Life,
+        former: Option<Held>,
+    },
     /// With a token.
     Held(Held),
-}
-
-/// When a token is to be renewed, and until when a run may start with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Life {
-    renew_at: Moment,
-    good_until: Moment,
-}
-
-/// A Secret with a token.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Held {
-    secret: Uid,
-    /// As it was stored. With another one somebody has written to it, and nobody knows whether the token is still there.
-    version: ResourceVersion,
-    account: String,
-    stored: Moment,
-    life: Life,
-    /// Somebody has written to it: it is renewed then, if that is earlier.
-    rewrite_at: Option<Moment>,
-    seen: Moment,
 }
 
 #[derive(Clone, Debug)]
@@ -301,9 +283,8 @@ impl State {
 
     /// Whether a run with this account may start.
     pub fn readiness(&self, wanted: &str, now: Moment) -> Readiness {
-        let is_good = |held: &Held| held.account == wanted && now < held.life.good_until && now - held.seen < TRUST;
         match &self.known {
-            Known::Held(held) | Known::Issued { former: Some(held), .. } if is_good(held) => Readiness::Ready,
+            Known::Held(held) | Known::Issued { former: Some(held), .. } if held.is_good(wanted, now) => Readiness::Ready,
             Known::Foreign(_) => Readiness::Foreign,
             Known::Unknown | Known::Absent | Known::Empty(_) | Known::Issued { .. } | Known::Held(_) => Readiness::NotYet,
         }
@@ -555,22 +536,6 @@ impl State {
         let delay = backoff.delay(self.failures, self.jitter);
         // A look costs little, and what is gone is to be seen soon; but it does not end the backoff of another step.
         self.retry_at = if is_look && self.is_in_use() { self.retry_at.max(now + delay.min(LOOK)) } else { now + delay };
-    }
-}
-
-impl Held {
-    fn renew_at(&self) -> Moment {
-        self.rewrite_at.unwrap_or(self.life.renew_at).min(self.life.renew_at)
-    }
-}
-
-impl Life {
-    /// Of a token that was asked for at `sent`. A life that the answer does not name is taken for a short one; a long one for what was asked
-    /// for. The last quarter is for the kubelet to bring the next token to the pod.
-    fn of(sent: Moment, seconds: Option<i64>) -> Self {
-        let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0);
-        let quarter = Duration::from_secs(seconds.clamp(LIFE_MIN, u64::from(TOKEN_SECONDS))) / 4;
-        Self { renew_at: sent + quarter * 2, good_until: sent + quarter * 3 }
     }
 }
 

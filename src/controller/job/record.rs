@@ -5,7 +5,7 @@ use crate::clock;
 use crate::contract::reason::Reason;
 use crate::contract::record::Marker;
 use crate::controller::shared::decision::{Failed, Flow};
-use crate::controller::shared::events::Note;
+use crate::controller::shared::note::Note;
 use crate::controller::shared::ready::{Readiness, ready_message};
 use crate::controller::shared::turn::Turn;
 use crate::rules::names::job_name;

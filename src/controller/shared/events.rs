@@ -19,6 +19,7 @@ use crate::rules::names::cut;
 use crate::shutdown::Shutdown;
 
 use super::action::Action;
+use super::note::Note;
 use super::outbox::{Offered, Outbox};
 
 /// Name of the controller in Events.
@@ -39,21 +40,6 @@ const CALL_LIMIT: Duration = Duration::from_secs(5);
 const SHARE: u32 = 10;
 /// How often the thread looks up when nothing waits.
 const IDLE: Duration = Duration::from_secs(60);
-
-/// What an Event says.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Note {
-    reason: Reason,
-    action: &'static str,
-    text: String,
-}
-
-impl Note {
-    /// `action` is what the operator did, or failed to do. The reason says whether it is a warning.
-    pub fn new(reason: Reason, action: &'static str, text: String) -> Self {
-        Self { reason, action, text }
-    }
-}
 
 /// What is to be posted.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use crate::rules::verdict::Verdict;
 use crate::views::identity::StartedRun;
 use crate::views::{JobView, NamespaceView, QuarksJobView};
 
-use super::events::Note;
+use super::note::Note;
 use super::pace::{ConfigLoop, PACE_MAX, Pace, Pause};
 
 /// Versions remembered to tell "the watch is behind" from "someone else wrote". A run makes four.

@@ -1,6 +1,6 @@
 //! What both controllers share: a turn with a key, what is remembered of it, every write, and what is said in `Ready` and status.
 //!
-//! Pure: `decision`, `outbox`, `pace`, `ready`, `status`, `stick`. Knows neither `errand` nor `job`.
+//! Pure: `burst`, `decision`, `note`, `outbox`, `pace`, `ready`, `status`, `stick`. Knows neither `errand` nor `job`.
 
 pub mod action;
 pub mod burst;
@@ -9,6 +9,7 @@ pub mod decision;
 pub mod events;
 pub mod lookup;
 pub mod memory;
+pub mod note;
 mod outbox;
 pub mod pace;
 pub mod ready;

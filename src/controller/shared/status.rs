@@ -235,8 +235,7 @@ mod tests {
     #[test]
     fn a_run_from_start_to_end() {
         let now = view("now", 2);
-        let active =
-            RunRecord::of_run(1, Trigger::Now).active(&"u".into(), "j", Some("t1".into()));
+        let active = RunRecord::of_run(1, Trigger::Now).active(&"u".into(), "j", Some("t1".into()));
         let running = StatusBuilder::new(&now, &QuarksJobStatus::default(), "t1").running(active, ready());
         assert_eq!((words(&running).as_str(), running.observed_generation), ("Ready=True Running=True", 2));
         let done = StatusBuilder::new(&view("manual", 3), &running, "t2").ended(ended(Outcome::Succeeded), ready());

@@ -15,8 +15,8 @@ use crate::kube::pages::{Listed, list_all};
 use crate::kube::{Answer, Error, Request};
 
 use super::decision::{Failed, Outcome};
-use super::events::Note;
 use super::memory::{Known, Memory};
+use super::note::Note;
 use super::ready::ready_of;
 use super::turn::{Tools, Turn};
 

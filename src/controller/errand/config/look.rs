@@ -9,8 +9,8 @@ use crate::api::{ANNOTATION_WRITTEN_BY, ObjectKey, ObjectMeta, Resource, StringM
 use crate::contract::reason::Reason;
 use crate::controller::errand::ErrandController;
 use crate::controller::shared::decision::{Failed, Flow};
-use crate::controller::shared::events::Note;
 use crate::controller::shared::memory::{Missing, Waiting};
+use crate::controller::shared::note::Note;
 use crate::controller::shared::turn::Turn;
 use crate::digest::Digest;
 use crate::kube::{Answer, Error, Request};
