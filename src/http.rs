@@ -44,7 +44,7 @@ impl Probed {
     fn alive_failures(&self) -> String {
         let mut failures = self.operator.get().map(Health::alive_failures).unwrap_or_default();
         if self.leadership.as_ref().is_some_and(|leadership| !leadership.is_alive()) {
-            failures.push_str("election: its thread does not move\n");
+            failures.push_str("election: no progress\n");
         }
         failures
     }
@@ -55,7 +55,7 @@ impl Probed {
         match (self.operator.get(), &self.leadership) {
             (Some(health), _) => health.ready_failures(),
             (None, Some(leadership)) if leadership.is_ready() => String::new(),
-            (None, Some(_)) => "election: the Lease could not be looked at lately\n".to_owned(),
+            (None, Some(_)) => "election: the Lease could not be read recently\n".to_owned(),
             (None, None) => "operator: not started yet\n".to_owned(),
         }
     }
@@ -108,12 +108,12 @@ impl Server {
                     let peer = Arc::new(stream);
                     self.peers.admit(&peer);
                     if let Err(error) = answer(&peer, &self.probed, &self.metrics) {
-                        debug!(error:%; "request not answered");
+                        debug!(error:%; "cannot answer request");
                     }
                     self.peers.dismiss(&peer);
                 }
                 Err(error) => {
-                    debug!(error:%; "connection not accepted");
+                    debug!(error:%; "cannot accept connection");
                     std::thread::sleep(ACCEPT_PAUSE);
                 }
             }

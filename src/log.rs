@@ -54,7 +54,7 @@ pub fn start(level: LevelFilter, format: Format) {
     });
     if builder.try_init().is_err() {
         // Only a test starts logging twice.
-        log::debug!("logging runs already");
+        log::debug!("logging already started");
     }
     std::panic::set_hook(Box::new(|info| {
         // A panic's message may hold anything; its place does not.
@@ -157,7 +157,7 @@ mod tests {
                 "{value:?}"
             );
         }
-        assert_eq!(written(Format::Text, "operator stops", &[]), "T WARN  a::b operator stops\n");
+        assert_eq!(written(Format::Text, "operator stopping", &[]), "T WARN  a::b operator stopping\n");
     }
 
     #[test]

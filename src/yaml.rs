@@ -38,7 +38,7 @@ pub fn read_text(source: impl Read) -> io::Result<String> {
     if bytes.len() > FILE_MAX {
         return Err(io::Error::other(format!("larger than {} MiB", FILE_MAX / 1024 / 1024)));
     }
-    String::from_utf8(bytes).map_err(|_| io::Error::other("not UTF-8 text"))
+    String::from_utf8(bytes).map_err(|_| io::Error::other("not valid UTF-8"))
 }
 
 /// The documents of a text, each with the number of its first line; empty ones are left out.
@@ -94,7 +94,7 @@ struct Node<'a>(&'a Cell<usize>);
 
 impl Node<'_> {
     fn count<E: serde::de::Error>(self, length: usize) -> Result<(), E> {
-        let left = self.0.get().checked_sub(ELEMENT + length).ok_or_else(|| E::custom("too large with its aliases written out"))?;
+        let left = self.0.get().checked_sub(ELEMENT + length).ok_or_else(|| E::custom("too large with its aliases expanded"))?;
         self.0.set(left);
         Ok(())
     }
@@ -129,7 +129,7 @@ impl<'de> Visitor<'de> for Node<'_> {
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
         self.count(0)?;
-        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number that JSON does not have"))
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number that JSON cannot represent"))
     }
 
     fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Value, E> {
@@ -161,14 +161,14 @@ impl<'de> Visitor<'de> for Node<'_> {
                 continue;
             }
             if fields.contains_key(&key) {
-                return Err(A::Error::custom(format!("key {} is there twice", one_line(&key, 60))));
+                return Err(A::Error::custom(format!("duplicate key {}", one_line(&key, 60))));
             }
             fields.insert(key, value);
         }
         for source in merged {
             let sources = if let Value::Array(items) = source { items } else { vec![source] };
             for source in sources {
-                let Value::Object(source) = source else { return Err(A::Error::custom("<< is followed by no map")) };
+                let Value::Object(source) = source else { return Err(A::Error::custom("<< must be followed by a mapping")) };
                 for (key, value) in source {
                     fields.entry(key).or_insert(value);
                 }
@@ -410,12 +410,12 @@ mod tests {
         };
         let large = format!("a: &a {}\nb: [{}]\n", "canary".repeat(100_000), "*a,".repeat(1_000));
         let cases = [
-            ("a: 1\nb: canary\na: 2\n".to_owned(), "key a is there twice"),
+            ("a: 1\nb: canary\na: 2\n".to_owned(), "duplicate key a"),
             ("a: [canary".to_owned(), "did not find"),
             ("a:\n\t- canary".to_owned(), "line 2: "),
             ("a: !canary x".to_owned(), "without a tag"),
-            ("a: .nan".to_owned(), "JSON does not have"),
-            ("<<: canary".to_owned(), "<< is followed by no map"),
+            ("a: .nan".to_owned(), "JSON cannot represent"),
+            ("<<: canary".to_owned(), "<< must be followed by a mapping"),
             ("a: *canary".to_owned(), "unknown anchor"),
             ("a\u{0}: canary".to_owned(), "line 1: "),
             ("[".repeat(1_400_000), "open brackets"),

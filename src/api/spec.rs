@@ -131,14 +131,14 @@ impl Spec {
     pub fn parse(spec: &Value) -> Result<Self, SpecError> {
         let word = spec.pointer("/trigger/strategy").and_then(Value::as_str).unwrap_or_default();
         let strategy = Strategy::parse(word).ok_or_else(|| {
-            SpecError::new("spec.trigger.strategy", format!("{:?} is not a strategy; use manual, once, now or done", shorten(word)))
+            SpecError::new("spec.trigger.strategy", format!("must be manual, once, now or done, not {:?}", shorten(word)))
         })?;
         let template = spec.get("template").cloned().unwrap_or_default();
         let pod = PodTemplate::of(&template)?;
         if pod.job_spec.get("manualSelector") == Some(&Value::Bool(true)) && !has_delete_pod_label(&template) {
             return Err(SpecError::new(
                 "spec.template.spec.manualSelector",
-                "needs the pod label `delete: pod`: the next run would count pods that are kept for its own",
+                "requires the pod label `delete: pod`; otherwise the next run would count the kept pods as its own",
             ));
         }
         let output = match spec.get("output") {
@@ -186,7 +186,7 @@ fn limit(spec: &Value, name: &str, default: u32) -> Result<u32, SpecError> {
         Some(value) => value
             .as_u64()
             .and_then(|number| u32::try_from(number).ok())
-            .ok_or_else(|| SpecError::new(format!("spec.{name}"), "must be a whole number from 0")),
+            .ok_or_else(|| SpecError::new(format!("spec.{name}"), "must be a non-negative integer")),
     }
 }
 
@@ -224,7 +224,7 @@ impl<'a> PodTemplate<'a> {
             template
                 .pointer(pointer)
                 .and_then(Value::as_object)
-                .ok_or_else(|| SpecError::new(path, "is missing; the template is a batch/v1 JobTemplateSpec"))
+                .ok_or_else(|| SpecError::new(path, "is required; spec.template must be a batch/v1 JobTemplateSpec"))
         };
         let job_spec = object("/spec", "spec.template.spec")?;
         let pod_spec = object("/spec/template/spec", POD)?;
@@ -232,7 +232,7 @@ impl<'a> PodTemplate<'a> {
             .get("containers")
             .and_then(Value::as_array)
             .filter(|containers| !containers.is_empty())
-            .ok_or_else(|| SpecError::new(format!("{POD}.containers"), "names no container"))?
+            .ok_or_else(|| SpecError::new(format!("{POD}.containers"), "must have at least one container"))?
             .iter()
             .map(|container| (container.get("name").and_then(Value::as_str).unwrap_or_default(), container))
             .collect();
@@ -256,10 +256,10 @@ impl<'a> PodTemplate<'a> {
     fn no_container(&self, name: &str) -> String {
         let init = self.pod_spec.get("initContainers").and_then(Value::as_array);
         if init.is_some_and(|init| init.iter().any(|container| container["name"] == name)) {
-            return "is an init container; init containers cannot be mapped".to_owned();
+            return "is an init container; init containers cannot have output".to_owned();
         }
         let known: Vec<&str> = self.containers.iter().map(|(name, _)| *name).collect();
-        format!("the template has no container of this name; it has {}", known.join(", "))
+        format!("is not a container of the template; must be one of: {}", known.join(", "))
     }
 
     fn check_room_for_sidecar(&self) -> Result<(), SpecError> {
@@ -268,14 +268,14 @@ impl<'a> PodTemplate<'a> {
             if containers.is_some_and(|list| list.iter().any(|container| container["name"] == SIDECAR_CONTAINER)) {
                 return Err(SpecError::new(
                     format!("{POD}.{list}"),
-                    format!("{SIDECAR_CONTAINER:?} is the name of the container that stores the output; use another name"),
+                    format!("{SIDECAR_CONTAINER:?} is reserved for the sidecar that stores the output; use another name"),
                 ));
             }
         }
         if self.pod_spec.get("shareProcessNamespace") == Some(&Value::Bool(true)) {
             return Err(SpecError::new(
                 format!("{POD}.shareProcessNamespace"),
-                format!("with output your processes could read the token of {SIDECAR_CONTAINER}; set it to false"),
+                format!("must be false with spec.output; otherwise the pod's processes could read the token of {SIDECAR_CONTAINER}"),
             ));
         }
         Ok(())
@@ -292,7 +292,7 @@ impl<'a> PodTemplate<'a> {
                     if below.is_some_and(|below| below.first().is_none_or(|file| files.contains_key(*file))) {
                         return Err(SpecError::new(
                             format!("{POD}.containers[{name}].{list}"),
-                            format!("{:?} would hide output below {OUTPUT_MOUNT}; mount it elsewhere", shorten(path)),
+                            format!("{:?} would hide output in {OUTPUT_MOUNT}; mount it elsewhere", shorten(path)),
                         ));
                     }
                 }
@@ -310,7 +310,7 @@ impl<'a> PodTemplate<'a> {
         if is_several && !is_indexed && !all_versioned {
             return Err(SpecError::new(
                 "spec.output",
-                "several pods of this Job would write the same Secret; set versioned: true, or completionMode: Indexed in the template",
+                "several pods of the Job would write the same Secret; set versioned: true here or completionMode: Indexed in the template",
             ));
         }
         Ok(())
@@ -340,19 +340,16 @@ impl Output {
     fn parse(value: &Value, pod: &PodTemplate<'_>) -> Result<Self, SpecError> {
         let text = value.to_string();
         if text.len() > OUTPUT_MAX {
-            return Err(SpecError::new("spec.output", format!("has {} bytes as JSON; at most {OUTPUT_MAX} are possible", text.len())));
+            return Err(SpecError::new("spec.output", format!("must be at most {OUTPUT_MAX} bytes of JSON, not {}", text.len())));
         }
         let raw: RawOutput = crate::json::from_slice(text.as_bytes()).map_err(|error| SpecError::new("spec.output", error.to_string()))?;
         if let Some(other) = raw.output_type.filter(|kind| kind != "json" && !kind.is_empty()) {
-            return Err(SpecError::new("spec.output.outputType", format!("{:?} is not supported; use json", shorten(&other))));
+            return Err(SpecError::new("spec.output.outputType", format!("must be json, not {:?}", shorten(&other))));
         }
         let keep_versions = match raw.keep_versions {
             None => None,
             Some(number) => Some(u32::try_from(number).ok().filter(|n| *n >= 1).ok_or_else(|| {
-                SpecError::new(
-                    "spec.output.keepVersions",
-                    format!("{number} is not possible; the least is 1, and without the field all are kept"),
-                )
+                SpecError::new("spec.output.keepVersions", format!("must be at least 1, not {number}; omit the field to keep all versions"))
             })?),
         };
         let index = pod.longest_index();
@@ -393,7 +390,7 @@ impl RawFile {
             None | Some("" | "one-to-one") => false,
             Some("fan-out") => true,
             Some(other) => {
-                let message = format!("{:?} is not a method; use one-to-one or fan-out", shorten(other));
+                let message = format!("must be one-to-one or fan-out, not {:?}", shorten(other));
                 return Err(SpecError::new(format!("{path}.persistencemethod"), message));
             }
         };
@@ -414,7 +411,7 @@ fn log_secret_name(prefix: &str, container: &str) -> String {
 
 fn check_file_name(file: &str, path: &str) -> Result<(), SpecError> {
     if file.is_empty() || file.len() > NAME_MAX || file == "." || file == ".." || file.contains(['/', '\0']) {
-        return Err(SpecError::new(path, format!("is not the name of a file directly below {OUTPUT_MOUNT}")));
+        return Err(SpecError::new(path, format!("is not a valid file name; files must be directly in {OUTPUT_MOUNT}")));
     }
     Ok(())
 }
@@ -425,14 +422,17 @@ fn check_secret_name(output: &FileOutput, index: &str, names: &mut BTreeSet<Stri
     let (key, version) = (if *fan_out { "-k" } else { "" }, if *versioned { LONGEST_VERSION } else { "" });
     let room = NAME_MAX.saturating_sub(index.len() + key.len() + version.len());
     let wrong = if !fan_out && is_reserved_secret(name) {
-        format!("{name:?} is the operator's own; use another name")
+        format!("{name:?} is reserved for the operator; use another name")
     } else if !is_subdomain(name) {
-        format!("{:?} is no name for a Secret: lower case letters, digits, dashes and dots, at most {NAME_MAX} characters", shorten(name))
+        format!(
+            "{:?} is not a valid Secret name: at most {NAME_MAX} lowercase letters, digits, '-' and '.', starting and ending with a letter or digit",
+            shorten(name)
+        )
     } else if name.len() > room {
-        let of = format!("a Secret's name has at most {NAME_MAX}, and index, key and version follow this one");
-        format!("{:?} has {} characters; at most {room} are possible here: {of}", shorten(name), name.len())
+        let of = format!("index, key and version are appended, and a Secret name has at most {NAME_MAX}");
+        format!("{:?} has {} characters, must have at most {room}: {of}", shorten(name), name.len())
     } else if !names.insert(name.clone()) {
-        format!("{name:?} is the name of two outputs; each needs a Secret of its own")
+        format!("{name:?} is used by another output; each output needs its own Secret")
     } else {
         return Ok(());
     };

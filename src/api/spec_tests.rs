@@ -120,8 +120,7 @@ fn names_leave_room_for_what_follows_them() {
         }
     }
     let spec = with("/output/outputMap", json!({"main": {"a": {"name": "n".repeat(243), "versioned": true}}}));
-    let expected =
-        "has 243 characters; at most 242 are possible here: a Secret's name has at most 253, and index, key and version follow this one";
+    let expected = "has 243 characters, must have at most 242: index, key and version are appended, and a Secret name has at most 253";
     assert!(Spec::parse(&spec).expect_err("too long").message.ends_with(expected));
 }
 
@@ -155,8 +154,8 @@ fn names_of_our_own_secrets_are_refused_but_as_a_beginning() {
 #[test]
 fn a_name_in_the_map_that_is_no_container_is_told_with_a_hint() {
     for (name, expected) in [
-        ("setup", "spec.output.outputMap[setup]: is an init container; init containers cannot be mapped"),
-        ("mian", "spec.output.outputMap[mian]: the template has no container of this name; it has main, other"),
+        ("setup", "spec.output.outputMap[setup]: is an init container; init containers cannot have output"),
+        ("mian", "spec.output.outputMap[mian]: is not a container of the template; must be one of: main, other"),
     ] {
         let mut spec = with("/output/outputMap", json!({name: {"a": {"name": "a"}}}));
         spec["template"]["spec"]["template"]["spec"]["initContainers"] = json!([{"name": "setup"}]);
@@ -220,7 +219,7 @@ fn output_that_the_sidecar_cannot_be_told_of_is_named_with_its_size() {
     };
     with_length(OUTPUT_MAX).expect("allowed");
     let error = with_length(OUTPUT_MAX + 1).expect_err("too long");
-    assert_eq!(error.to_string(), "spec.output: has 1048577 bytes as JSON; at most 1048576 are possible");
+    assert_eq!(error.to_string(), "spec.output: must be at most 1048576 bytes of JSON, not 1048577");
 }
 
 #[test]

@@ -17,14 +17,14 @@ use super::output::{CliError, print, remark};
 /// `convert --help`.
 pub(super) const HELP: Help = Help {
     head: "\
-Usage: {me} convert -f FILE [flags]   print each ExtendedJob of cf-operator in FILE as a QuarksJob
+Usage: {me} convert -f FILE [flags]   convert each ExtendedJob (cf-operator) in FILE to a QuarksJob
 
-What has no equivalent is an error, what means something else is told on standard error. Comments are not kept.
+A field without an equivalent is an error; a change of meaning is reported on standard error. Comments are not kept.
 
 ",
     flags: &[&FLAGS],
     tail: "
-Exit codes: 0 printed, 1 failed, 2 wrong usage.
+Exit codes: 0 printed, 1 failed, 2 usage error.
 ",
 };
 
@@ -35,7 +35,7 @@ static FLAGS: [Flag; 2] = [
         "SOURCE",
         "",
         "file if the template mentions /mnt/quarks, else log",
-        "where output with a namePrefix came from: file (each container's\n/mnt/quarks/output.json) or log",
+        "source of output with a namePrefix: file (each container's\n/mnt/quarks/output.json) or log",
     ),
 ];
 /// What the containers of a file-based ExtendedJob wrote.
@@ -50,7 +50,7 @@ pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
     let given = Given::parse(&[&FLAGS], 0, arguments, &|_| None)?;
     let source = given.value("output-from");
     if source.as_ref().is_some_and(|source| !matches!(source.as_str(), "file" | "log")) {
-        return Err(super::flags::bad(given.find("output-from"), "is not a source; use file or log"));
+        return Err(super::flags::bad(given.find("output-from"), "is not a valid source; use file or log"));
     }
     let mut text = String::new();
     let (objects, has_comments) = objects(&given)?;
@@ -60,7 +60,7 @@ pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
             Some(("fissile.cloudfoundry.org" | "quarks.cloudfoundry.org", "v1alpha1"))
         );
         if object.text("/kind") != "ExtendedJob" || !is_known {
-            remark(&format!("{}: {} is no ExtendedJob, passed over", object.place, object.title()));
+            remark(&format!("{}: {} is not an ExtendedJob, skipped", object.place, object.title()));
             continue;
         }
         let mut remarks = Vec::new();
@@ -72,7 +72,7 @@ pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
         text.push_str(&yaml::write(&converted));
     }
     if text.is_empty() {
-        return Err(CliError::Failed(format!("{}: holds no ExtendedJob", given.value("filename").unwrap_or_default())));
+        return Err(CliError::Failed(format!("{}: no ExtendedJob found", given.value("filename").unwrap_or_default())));
     }
     if has_comments {
         remark("comments are not kept");
@@ -83,14 +83,14 @@ pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
 /// The QuarksJob that does what the ExtendedJob did. Pure: what has to be told goes to `remarks`.
 fn convert(object: &Value, source: Option<&str>, remarks: &mut Vec<String>) -> Result<Value, String> {
     if !object.get("metadata").and_then(|metadata| metadata.get("name")?.as_str()).is_some_and(is_subdomain) {
-        return Err("metadata.name is missing or no name".to_owned());
+        return Err("metadata.name is missing or not a valid name".to_owned());
     }
     let fields = object.get("spec").and_then(Value::as_object).ok_or("spec is missing")?;
     let mut spec = json!({"trigger": {"strategy": strategy(fields)?}});
     let (template, is_pod_template) = template(fields.get("template").unwrap_or(&Value::Null), remarks)?;
     spec["template"] = template;
     if is_pod_template {
-        remarks.push(format!("template is a pod template; it goes into a Job template with backoffLimit {BACKOFF_LIMIT}, as before"));
+        remarks.push(format!("template is a pod template; wrapped in a Job template with backoffLimit {BACKOFF_LIMIT}, as before"));
     }
     let updates = fields.get("updateOnConfigChange").filter(|value| !value.is_null());
     if let Some(updates) = updates {
@@ -119,16 +119,16 @@ fn strategy(fields: &Map<String, Value>) -> Result<String, String> {
     let by_pods = trigger.is_some_and(|trigger| trigger.get("podstate").is_some_and(|podstate| !podstate.is_null()));
     let word = trigger.and_then(|trigger| trigger.get("strategy")?.as_str());
     if fields.contains_key("triggers") || by_pods || word == Some("podstate") {
-        return Err("it is triggered by the state of other pods, for which a QuarksJob has no equivalent; \
-                    use strategy manual, and let what changes the pods run `quarks-job trigger`"
+        return Err("triggers by the state of other pods have no equivalent; \
+                    use strategy manual and run `quarks-job trigger` from what changes the pods"
             .to_owned());
     }
     match (word, fields.get("run").and_then(Value::as_str)) {
         (Some(word @ ("manual" | "once" | "now" | "done")), _) => Ok(word.to_owned()),
-        (Some(_), _) => Err("trigger.strategy is none of manual, once, now and done".to_owned()),
+        (Some(_), _) => Err("trigger.strategy must be manual, once, now or done".to_owned()),
         (None, Some("manually")) => Ok("manual".to_owned()),
         (None, Some(word @ ("now" | "once"))) => Ok(word.to_owned()),
-        (None, Some(_)) => Err("run is none of manually, now and once".to_owned()),
+        (None, Some(_)) => Err("run must be manually, now or once".to_owned()),
         (None, None) => Err("trigger.strategy is missing".to_owned()),
     }
 }
@@ -139,7 +139,7 @@ fn template(old: &Value, remarks: &mut Vec<String>) -> Result<(Value, bool), Str
         return Ok((json!({"spec": {"backoffLimit": BACKOFF_LIMIT, "template": old}}), true));
     }
     if old.pointer("/spec/template/spec/containers").is_none() {
-        return Err("template is neither a pod template nor a Job template".to_owned());
+        return Err("template must be a pod template or a Job template".to_owned());
     }
     let mut new = old.clone();
     if let Some(fields) = new.as_object_mut() {
@@ -150,11 +150,11 @@ fn template(old: &Value, remarks: &mut Vec<String>) -> Result<(Value, bool), Str
 }
 
 fn output(old: &Value, template: &Value, source: Option<&str>, remarks: &mut Vec<String>) -> Result<Value, String> {
-    let fields = old.as_object().ok_or("output is no map")?;
+    let fields = old.as_object().ok_or("output must be a mapping")?;
     let known = ["namePrefix", "outputType", "secretLabels", "writeOnFailure", "versioned"];
     let foreign = ["secretRef", "configMapRef", "stdout", "stderr"];
     if let Some(name) = foreign.iter().find(|name| fields.contains_key(**name)) {
-        return Err(format!("output.{name} of the first drafts has no equivalent; use output.namePrefix or output.outputMap"));
+        return Err(format!("output.{name} of early drafts has no equivalent; use output.namePrefix or output.outputMap"));
     }
     only(fields, &known, "output", remarks);
     let mut new = json!({});
@@ -173,7 +173,7 @@ fn output(old: &Value, template: &Value, source: Option<&str>, remarks: &mut Vec
             new["outputMap"][name][OUTPUT_FILE] = json!({"name": format!("{prefix}{name}")});
         }
     } else if prefix.is_empty() {
-        return Err("output.namePrefix is missing, which a log needs; set it, or use --output-from file".to_owned());
+        return Err("output.namePrefix is required for logs; set it, or use --output-from file".to_owned());
     } else {
         new["namePrefix"] = prefix.into();
         if let Some(name) = names().next().filter(|_| !prefix.ends_with('-')) {
@@ -195,7 +195,7 @@ fn output(old: &Value, template: &Value, source: Option<&str>, remarks: &mut Vec
 fn only(fields: &Map<String, Value>, known: &[&str], path: &str, remarks: &mut Vec<String>) {
     let others: Vec<&str> = fields.keys().map(String::as_str).filter(|name| !known.contains(name)).collect();
     if !others.is_empty() {
-        remarks.push(format!("{path}: {} left out; it had no effect", others.join(", ")));
+        remarks.push(format!("{path}: removed fields without effect: {}", others.join(", ")));
     }
 }
 
@@ -237,7 +237,7 @@ mod tests {
         let (new, remarks) = converted(&extended(old, |spec| spec["updateOnConfigChange"] = json!(true)), None);
         assert_eq!(new["spec"]["template"], json!({"spec": {"template": pod()}}));
         assert_eq!(new["spec"]["updateOnConfigChange"], true);
-        assert_eq!(remarks, "template: backoffLimit left out; it had no effect");
+        assert_eq!(remarks, "template: removed fields without effect: backoffLimit");
     }
 
     #[test]
@@ -253,8 +253,8 @@ mod tests {
         }
         for (given, expected) in [
             (json!({}), "is missing"),
-            (json!({"trigger": {"strategy": "always"}}), "none of manual"),
-            (json!({"run": "daily"}), "none of manually"),
+            (json!({"trigger": {"strategy": "always"}}), "must be manual"),
+            (json!({"run": "daily"}), "run must be manually"),
             (json!({"trigger": {"strategy": "podstate", "podstate": {"when": "deleted"}}}), "state of other pods"),
             (json!({"run": "once", "triggers": {"when": "ready"}}), "state of other pods"),
         ] {
@@ -297,9 +297,9 @@ mod tests {
     #[test]
     fn what_has_no_equivalent_is_an_error() {
         let cases = [
-            (extended(json!({"spec": {}}), |_| {}), "neither a pod template nor a Job template"),
-            (extended(pod(), |spec| spec["output"] = json!({"secretRef": "x"})), "output.secretRef of the first drafts"),
-            (extended(pod(), |spec| spec["output"] = json!("x")), "output is no map"),
+            (extended(json!({"spec": {}}), |_| {}), "must be a pod template or a Job template"),
+            (extended(pod(), |spec| spec["output"] = json!({"secretRef": "x"})), "output.secretRef of early drafts"),
+            (extended(pod(), |spec| spec["output"] = json!("x")), "output must be a mapping"),
             (extended(pod(), |spec| spec["output"] = json!({"namePrefix": "p-", "outputType": "yaml"})), "spec.output.outputType"),
             (extended(pod(), |spec| spec["output"] = json!({"namePrefix": "P_"})), "spec.output.outputMap[b][output.json].name"),
             (extended(pod(), |spec| spec["updateOnConfigChange"] = json!("yes")), "spec.updateOnConfigChange"),

@@ -17,7 +17,7 @@ pub fn apply(client: &Client) -> Result<(), CliError> {
         yaml::parse(1, MANIFEST).map_err(|error| CliError::Failed(format!("manifests/crd.yaml, compiled in: {error}")))?;
     let name = definition.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
     let key = ObjectKey::new("", name);
-    let failed = |error| CliError::Failed(format!("the CRD could not be applied: {error}"));
+    let failed = |error| CliError::Failed(format!("cannot apply the CRD: {error}"));
     match client.call_unit(&Request::create(Resource::DEFINITIONS, "", &definition)) {
         Err(error) if error.is_already_exists() => {
             client.call_unit(&Request::merge_patch(Resource::DEFINITIONS, &key, &definition)).map_err(failed)

@@ -144,5 +144,5 @@ fn usage(error: lexopt::Error) -> CliError {
 }
 
 fn text(value: OsString, source: &str) -> Result<String, CliError> {
-    value.into_string().map_err(|_| CliError::Usage(format!("{source}: is not valid UTF-8")))
+    value.into_string().map_err(|_| CliError::Usage(format!("{source}: not valid UTF-8")))
 }

@@ -58,8 +58,8 @@ const RETRY_PERIOD: &str = "leader-elect-retry-period";
 
 /// `--kubeconfig` and `--context`, the same for all commands that talk to the API server.
 pub(super) const KUBECONFIG: Flag =
-    Flag::new("kubeconfig", "FILE", "KUBECONFIG", "in-cluster, else ~/.kube/config", "where the API server is, and who we are").short('c');
-pub(super) const CONTEXT: Flag = Flag::new("context", "NAME", "", "current", "context of the kubeconfig");
+    Flag::new("kubeconfig", "FILE", "KUBECONFIG", "in-cluster, else ~/.kube/config", "API server and credentials").short('c');
+pub(super) const CONTEXT: Flag = Flag::new("context", "NAME", "", "current", "kubeconfig context");
 
 const SIDECAR_USER: &str = "sidecar-user";
 const SIDECAR_RESOURCES: &str = "sidecar-resources";
@@ -68,16 +68,17 @@ const OUTPUT_MEDIUM: &str = "output-medium";
 
 /// How pods get the sidecar: the same for the operator and for `render`.
 pub(super) static SIDECAR: [Flag; 10] = [
-    Flag::new("image", "IMAGE", "IMAGE", "", "image of the sidecar: the operator's own"),
-    Flag::new("docker-image-org", "ORG", "DOCKER_IMAGE_ORG", "none", "or, instead of --image, its parts").short('o'),
-    Flag::new("docker-image-repository", "NAME", "DOCKER_IMAGE_REPOSITORY", "quarks-job", "its name").short('r'),
-    Flag::new("docker-image-tag", "TAG", "DOCKER_IMAGE_TAG", "the version", "its tag").short('t'),
-    Flag::new("docker-image-pull-policy", "P", "DOCKER_IMAGE_PULL_POLICY", "IfNotPresent", "Always, IfNotPresent, Never"),
-    Flag::new("image-pull-secret", "NAME", "IMAGE_PULL_SECRET", "none", "added to pods that get the sidecar"),
-    Flag::new(SIDECAR_USER, "USER", "SIDECAR_USER", "auto", "auto: the mapped container's; none: nothing is set; UID[:GID]"),
-    Flag::new(SIDECAR_RESOURCES, "LIST", "SIDECAR_RESOURCES", "cpu=5m:100m,memory=8Mi:32Mi", "request:limit each"),
-    Flag::new(OUTPUT_SIZE_LIMIT, "SIZE", "OUTPUT_SIZE_LIMIT", "none", "of each output volume, for example 64Mi"),
-    Flag::new(OUTPUT_MEDIUM, "Memory", "OUTPUT_MEDIUM", "the node's disk", "of the output volumes"),
+    Flag::new("image", "IMAGE", "IMAGE", "", "sidecar image; use the operator's own image"),
+    Flag::new("docker-image-org", "ORG", "DOCKER_IMAGE_ORG", "none", "instead of --image: organization of the image").short('o'),
+    Flag::new("docker-image-repository", "NAME", "DOCKER_IMAGE_REPOSITORY", "quarks-job", "instead of --image: name of the image")
+        .short('r'),
+    Flag::new("docker-image-tag", "TAG", "DOCKER_IMAGE_TAG", "the version", "instead of --image: tag of the image").short('t'),
+    Flag::new("docker-image-pull-policy", "P", "DOCKER_IMAGE_PULL_POLICY", "IfNotPresent", "pull policy: Always, IfNotPresent or Never"),
+    Flag::new("image-pull-secret", "NAME", "IMAGE_PULL_SECRET", "none", "pull secret added to pods with the sidecar"),
+    Flag::new(SIDECAR_USER, "USER", "SIDECAR_USER", "auto", "auto (user of the mapped container), none (not set) or UID[:GID]"),
+    Flag::new(SIDECAR_RESOURCES, "LIST", "SIDECAR_RESOURCES", "cpu=5m:100m,memory=8Mi:32Mi", "request:limit of each resource"),
+    Flag::new(OUTPUT_SIZE_LIMIT, "SIZE", "OUTPUT_SIZE_LIMIT", "none", "size limit of each output volume, for example 64Mi"),
+    Flag::new(OUTPUT_MEDIUM, "Memory", "OUTPUT_MEDIUM", "the node's disk", "medium of the output volumes"),
 ];
 
 impl Given {
@@ -96,20 +97,20 @@ impl Given {
         let parts = self.find(SIDECAR_RESOURCES);
         let (size_limit, medium) = (self.find(OUTPUT_SIZE_LIMIT), self.find(OUTPUT_MEDIUM));
         if size_limit.is_some_and(|(_, size)| thousandths(size).is_none_or(|size| size <= 0 || size % 1_000 != 0)) {
-            return Err(bad(size_limit, "is no size like 64Mi: a whole number of bytes, 1 at least"));
+            return Err(bad(size_limit, "is not a valid size; use a whole number of bytes, at least 1, for example 64Mi"));
         }
         if medium.is_some_and(|(_, medium)| medium != "Memory") {
-            return Err(bad(medium, "is not a medium; use Memory, or leave it out for the node's disk"));
+            return Err(bad(medium, "is not a valid medium; use Memory, or omit the flag for the node's disk"));
         }
         let names = ["image", "docker-image-org", "docker-image-repository", "docker-image-tag"];
         for name in if self.find("image").is_some() { &names[..1] } else { &names[1..] } {
             if self.find(name).is_some_and(|(_, text)| text.is_empty() || text.contains(|c: char| !c.is_ascii_graphic())) {
-                return Err(bad(self.find(name), "is no part of an image's name; an image is like registry.example/org/quarks-job:1.0"));
+                return Err(bad(self.find(name), "is not a valid part of an image name such as registry.example/org/quarks-job:1.0"));
             }
         }
         let secret = self.find("image-pull-secret");
         if secret.is_some_and(|(_, name)| !is_subdomain(name)) {
-            return Err(bad(secret, "is no name of a Secret: lower case letters, digits, dashes and dots"));
+            return Err(bad(secret, "is not a valid Secret name; use lowercase letters, digits, '-' and '.'"));
         }
         Ok(SidecarSettings {
             image: self.image(),
@@ -120,7 +121,7 @@ impl Given {
             user: match user {
                 None => SidecarUser::default(),
                 Some((_, text)) => SidecarUser::parse(text)
-                    .ok_or_else(|| bad(user, "is no user; use auto, none, UID or UID:GID, for example 1000:1000"))?,
+                    .ok_or_else(|| bad(user, "is not a valid user; use auto, none, UID or UID:GID, for example 1000:1000"))?,
             },
             resources: resources(parts.map_or("", |(_, text)| text)).map_err(|(part, why)| {
                 let source = parts.map(|(source, _)| source.clone()).unwrap_or_default();
@@ -146,7 +147,7 @@ impl Given {
     fn pull_policy(&self) -> Result<String, CliError> {
         let policy = self.value("docker-image-pull-policy").unwrap_or_else(|| "IfNotPresent".to_owned());
         if !matches!(policy.as_str(), "Always" | "IfNotPresent" | "Never") {
-            return Err(bad(self.find("docker-image-pull-policy"), "is not a pull policy; use Always, IfNotPresent or Never"));
+            return Err(bad(self.find("docker-image-pull-policy"), "is not a valid pull policy; use Always, IfNotPresent or Never"));
         }
         Ok(policy)
     }
@@ -157,18 +158,30 @@ static VALUES: [Flag; 15] = [
     KUBECONFIG,
     CONTEXT,
     Flag::new("monitored-id", "ID", "MONITORED_ID", "default", "value of the namespace label quarks.cloudfoundry.org/monitored"),
-    Flag::new("watch-namespaces", "A,B", "WATCH_NAMESPACES", "by label", "these namespaces only, whatever their labels; needs Roles only"),
-    Flag::new("sidecar-service-account", "NAME", "SIDECAR_SERVICE_ACCOUNT", "quarks-job-sidecar", "the sidecar's account in those"),
-    Flag::new("max-workers", "N", "MAX_WORKERS", "8", "QuarksJobs each controller works on at once, 1 to 64"),
-    Flag::new("log-level", "LEVEL", "LOG_LEVEL", "info", "error, warn, info, debug").short('l'),
-    Flag::new("log-format", "FORMAT", "LOG_FORMAT", "text", "text, or json: one object a line"),
-    Flag::new("http-listen", "ADDRESS", "HTTP_LISTEN", "off", "/healthz, /readyz and /metrics, for example :8080"),
-    Flag::new(LEADER_ELECT, "[=false]", "LEADER_ELECT", "false", "of several operators only the holder of a Lease works"),
-    Flag::new(LEASE_DURATION, "SECONDS", "LEADER_ELECT_LEASE_DURATION", "15", "how long the Lease holds"),
-    Flag::new(RENEW_DEADLINE, "SECONDS", "LEADER_ELECT_RENEW_DEADLINE", "10", "when a leader that cannot renew it stops; less"),
-    Flag::new(RETRY_PERIOD, "SECONDS", "LEADER_ELECT_RETRY_PERIOD", "2", "between two tries; less again"),
-    Flag::new("apply-crd", "[=false]", "APPLY_CRD", "false", "create or update the CRD at start"),
-    Flag::new("ctx-timeout", "SECONDS", "CTX_TIMEOUT", "30", "limit on one API call, 1 to 600"),
+    Flag::new("watch-namespaces", "A,B", "WATCH_NAMESPACES", "by label", "serve only these namespaces, ignoring labels; needs only Roles"),
+    Flag::new(
+        "sidecar-service-account",
+        "NAME",
+        "SIDECAR_SERVICE_ACCOUNT",
+        "quarks-job-sidecar",
+        "service account of the sidecar in these namespaces",
+    ),
+    Flag::new("max-workers", "N", "MAX_WORKERS", "8", "concurrent QuarksJobs per controller, 1 to 64"),
+    Flag::new("log-level", "LEVEL", "LOG_LEVEL", "info", "error, warn, info, debug or trace").short('l'),
+    Flag::new("log-format", "FORMAT", "LOG_FORMAT", "text", "text or json (one object per line)"),
+    Flag::new("http-listen", "ADDRESS", "HTTP_LISTEN", "off", "address for /healthz, /readyz and /metrics, for example :8080"),
+    Flag::new(LEADER_ELECT, "[=false]", "LEADER_ELECT", "false", "with several replicas, only the holder of a Lease is active"),
+    Flag::new(LEASE_DURATION, "SECONDS", "LEADER_ELECT_LEASE_DURATION", "15", "how long the Lease is valid"),
+    Flag::new(
+        RENEW_DEADLINE,
+        "SECONDS",
+        "LEADER_ELECT_RENEW_DEADLINE",
+        "10",
+        "a leader that cannot renew for this long stops; less than the duration",
+    ),
+    Flag::new(RETRY_PERIOD, "SECONDS", "LEADER_ELECT_RETRY_PERIOD", "2", "time between two tries; less than the renew deadline"),
+    Flag::new("apply-crd", "[=false]", "APPLY_CRD", "false", "create or update the CRD at startup"),
+    Flag::new("ctx-timeout", "SECONDS", "CTX_TIMEOUT", "30", "timeout of an API call, 1 to 600"),
 ];
 
 /// Flags of the original that are taken and do nothing.
@@ -191,16 +204,16 @@ impl Flags {
         let account = find("sidecar-service-account");
         if let Some((source, value)) = account {
             if watch_namespaces.is_empty() {
-                let why = "goes with --watch-namespaces only; without it label quarks.cloudfoundry.org/qjob-service-account of a namespace names the account";
+                let why = "requires --watch-namespaces; without it, namespace label quarks.cloudfoundry.org/qjob-service-account sets the account";
                 return Err(CliError::Usage(format!("{source}: {why}")));
             }
             if !is_subdomain(value) {
-                return Err(bad(account, "is no name of a service account: lower case letters, digits, dashes and dots"));
+                return Err(bad(account, "is not a valid service account name; use lowercase letters, digits, '-' and '.'"));
             }
         }
         let monitored_id = value("monitored-id").unwrap_or_else(|| "default".to_owned());
         if monitored_id.len() > LABEL_MAX || crate::rules::names::label_value(&monitored_id) != monitored_id {
-            return Err(bad(find("monitored-id"), "is no label value: at most 63 letters, digits, dashes, dots and underscores"));
+            return Err(bad(find("monitored-id"), "is not a valid label value; use at most 63 letters, digits, '-', '_' and '.'"));
         }
         let seconds = |name: &str, default: usize| {
             // Kubernetes' components write `15s`.
@@ -218,7 +231,7 @@ impl Flags {
         let (log_level, log_format) = (log_level(find("log-level"))?, log_format(find("log-format"))?);
         let http_listen = value("http-listen").filter(|address| !address.is_empty());
         if http_listen.as_ref().is_some_and(|address| !crate::http::is_address(address)) {
-            return Err(bad(find("http-listen"), "is no address; use HOST:PORT, [IPv6]:PORT or :PORT, for example :8080"));
+            return Err(bad(find("http-listen"), "is not a valid address; use HOST:PORT, [IPv6]:PORT or :PORT, for example :8080"));
         }
         Ok(Self {
             kubeconfig: value("kubeconfig").map(PathBuf::from),
@@ -252,11 +265,11 @@ fn number(given: Option<&Sourced>, default: usize, least: usize, most: usize) ->
         .parse()
         .ok()
         .filter(|number| (least..=most).contains(number))
-        .ok_or_else(|| bad(given, &format!("is not a whole number from {least} to {most}")))
+        .ok_or_else(|| bad(given, &format!("is not a valid number; use {least} to {most}")))
 }
 
 const NO_NAMESPACE: &str =
-    "is no name of a namespace: at most 63 lower case letters, digits and dashes, begun and ended by a letter or digit";
+    "is not a valid namespace name; use at most 63 lowercase letters, digits and '-', starting and ending with a letter or digit";
 
 fn is_namespace(name: &str) -> bool {
     name.len() <= LABEL_MAX && !name.contains('.') && is_subdomain(name)
@@ -268,11 +281,11 @@ fn namespaces(given: Option<&Sourced>) -> Result<Vec<String>, CliError> {
     let mut names: Vec<String> = Vec::new();
     for name in value.split(',').map(str::trim) {
         let why = if name.is_empty() {
-            "stands for a name that is left out; write names with one comma between them, like a,b"
+            "is not a valid namespace name; separate names with single commas, for example a,b"
         } else if !is_namespace(name) {
             NO_NAMESPACE
         } else if names.iter().any(|other| other == name) {
-            "is named twice"
+            "is listed twice"
         } else {
             names.push(name.to_owned());
             continue;
@@ -286,7 +299,7 @@ pub(super) fn boolean(given: Option<&Sourced>) -> Result<bool, CliError> {
     match given.map(|(_, value)| value.as_str()) {
         None | Some("false" | "0") => Ok(false),
         Some("true" | "1") => Ok(true),
-        Some(_) => Err(bad(given, "is neither true nor false")),
+        Some(_) => Err(bad(given, "is not a valid boolean; use true or false")),
     }
 }
 
@@ -296,12 +309,12 @@ fn log_level(given: Option<&Sourced>) -> Result<LevelFilter, CliError> {
     word.parse()
         .ok()
         .filter(|_| crate::log::LEVELS.contains(&word))
-        .ok_or_else(|| bad(given, "is not a level; use error, warn, info, debug or trace"))
+        .ok_or_else(|| bad(given, "is not a valid level; use error, warn, info, debug or trace"))
 }
 
 fn log_format(given: Option<&Sourced>) -> Result<Format, CliError> {
     let Some((_, value)) = given else { return Ok(Format::default()) };
-    Format::parse(value).ok_or_else(|| bad(given, "is not a log format; use text or json"))
+    Format::parse(value).ok_or_else(|| bad(given, "is not a valid log format; use text or json"))
 }
 
 #[cfg(test)]
@@ -372,15 +385,19 @@ mod tests {
         assert_eq!(flags.sidecar_service_account, "s.x");
         assert!(parse(&[], &[("WATCH_NAMESPACES", "")]).expect("valid").watch_namespaces.is_empty());
         for (arguments, environment, expected) in [
-            (&["--watch-namespaces", "a,,b"][..], &[][..], "--watch-namespaces: \"\" stands for a name that is left out"),
-            (&["--watch-namespaces", ""], &[], "--watch-namespaces: \"\" stands for"),
-            (&[], &[("WATCH_NAMESPACES", "a,")], "WATCH_NAMESPACES: \"\" stands for"),
-            (&[], &[("WATCH_NAMESPACES", "a, b ,a")], "WATCH_NAMESPACES: \"a\" is named twice"),
-            (&["--watch-namespaces", "a b"], &[], "--watch-namespaces: \"a b\" is no name"),
-            (&["--watch-namespaces", "a.b"], &[], "\"a.b\" is no name"),
-            (&["--watch-namespaces", "A"], &[], "\"A\" is no name"),
-            (&["--sidecar-service-account", "s"], &[], "--sidecar-service-account: goes with --watch-namespaces only"),
-            (&["--watch-namespaces=a", "--sidecar-service-account", "S"], &[], "--sidecar-service-account: \"S\" is no name"),
+            (&["--watch-namespaces", "a,,b"][..], &[][..], "--watch-namespaces: \"\" is not a valid namespace name"),
+            (&["--watch-namespaces", ""], &[], "--watch-namespaces: \"\" is not a valid"),
+            (&[], &[("WATCH_NAMESPACES", "a,")], "WATCH_NAMESPACES: \"\" is not a valid"),
+            (&[], &[("WATCH_NAMESPACES", "a, b ,a")], "WATCH_NAMESPACES: \"a\" is listed twice"),
+            (&["--watch-namespaces", "a b"], &[], "--watch-namespaces: \"a b\" is not a valid namespace name"),
+            (&["--watch-namespaces", "a.b"], &[], "\"a.b\" is not a valid namespace name"),
+            (&["--watch-namespaces", "A"], &[], "\"A\" is not a valid namespace name"),
+            (&["--sidecar-service-account", "s"], &[], "--sidecar-service-account: requires --watch-namespaces"),
+            (
+                &["--watch-namespaces=a", "--sidecar-service-account", "S"],
+                &[],
+                "--sidecar-service-account: \"S\" is not a valid service account name",
+            ),
         ] {
             let error = parse(arguments, environment).expect_err(expected);
             assert!(error.contains(expected), "{error}");
@@ -433,30 +450,38 @@ mod tests {
             (&[], &[("LEADER_ELECT_RETRY_PERIOD", "0")], "LEADER_ELECT_RETRY_PERIOD"),
             (&["--leader-elect-renew-deadline=15"], &[], "--leader-elect-renew-deadline"),
             (&["--leader-elect-retry-period=10"], &[], "--leader-elect-retry-period"),
-            (&["--sidecar-user=me"], &[], "--sidecar-user: \"me\" is no user; use auto, none, UID or UID:GID"),
-            (&[], &[("SIDECAR_USER", "-1")], "SIDECAR_USER: \"-1\" is no user"),
-            (&["--sidecar-resources=cpu=5m:1,memory=8Mi"], &[], "--sidecar-resources: \"memory=8Mi\" is not like cpu=5m:100m"),
-            (&[], &[("SIDECAR_RESOURCES", "cpu=2:1")], "SIDECAR_RESOURCES: \"cpu=2:1\" asks for more than its limit"),
-            (&["--output-size-limit=0"], &[], "--output-size-limit: \"0\" is no size like 64Mi: a whole number of bytes, 1 at least"),
-            (&["--output-size-limit=100m"], &[], "--output-size-limit: \"100m\" is no size like 64Mi"),
-            (&["--output-size-limit=1.5"], &[], "\"1.5\" is no size"),
-            (&["--output-size-limit=-64Mi"], &[], "\"-64Mi\" is no size"),
-            (&["--output-size-limit="], &[], "\"\" is no size"),
+            (&["--sidecar-user=me"], &[], "--sidecar-user: \"me\" is not a valid user; use auto, none, UID or UID:GID"),
+            (&[], &[("SIDECAR_USER", "-1")], "SIDECAR_USER: \"-1\" is not a valid user"),
             (
-                &["--sidecar-resources=cpu=1:,cpu=:2"],
+                &["--sidecar-resources=cpu=5m:1,memory=8Mi"],
                 &[],
-                "--sidecar-resources: \"cpu=:2\" is of a kind that is named before; name each once",
+                "--sidecar-resources: \"memory=8Mi\" is not a valid resource; use KIND=REQUEST:LIMIT, for example cpu=5m:100m",
             ),
-            (&["--http-listen=foo"], &[], "--http-listen: \"foo\" is no address; use HOST:PORT, [IPv6]:PORT or :PORT, for example :8080"),
-            (&[], &[("HTTP_LISTEN", "8080")], "HTTP_LISTEN: \"8080\" is no address"),
-            (&["--image="], &[], "--image: \"\" is no part of an image's name; an image is like registry.example/org/quarks-job:1.0"),
-            (&["--image=a b"], &[], "--image: \"a b\" is no part"),
-            (&["--docker-image-org="], &[], "--docker-image-org: \"\" is no part"),
-            (&[], &[("DOCKER_IMAGE_REPOSITORY", "a ")], "DOCKER_IMAGE_REPOSITORY: \"a \" is no part"),
-            (&["-t", "a\nb"], &[], "--docker-image-tag: \"a\\nb\" is no part"),
-            (&["--image-pull-secret=a b"], &[], "--image-pull-secret: \"a b\" is no name of a Secret"),
-            (&[], &[("OUTPUT_SIZE_LIMIT", "64MB")], "OUTPUT_SIZE_LIMIT: \"64MB\" is no size"),
-            (&[], &[("OUTPUT_MEDIUM", "memory")], "OUTPUT_MEDIUM: \"memory\" is not a medium; use Memory"),
+            (&[], &[("SIDECAR_RESOURCES", "cpu=2:1")], "SIDECAR_RESOURCES: \"cpu=2:1\" requests more than its limit"),
+            (
+                &["--output-size-limit=0"],
+                &[],
+                "--output-size-limit: \"0\" is not a valid size; use a whole number of bytes, at least 1, for example 64Mi",
+            ),
+            (&["--output-size-limit=100m"], &[], "--output-size-limit: \"100m\" is not a valid size"),
+            (&["--output-size-limit=1.5"], &[], "\"1.5\" is not a valid size"),
+            (&["--output-size-limit=-64Mi"], &[], "\"-64Mi\" is not a valid size"),
+            (&["--output-size-limit="], &[], "\"\" is not a valid size"),
+            (&["--sidecar-resources=cpu=1:,cpu=:2"], &[], "--sidecar-resources: \"cpu=:2\" repeats a resource; list each once"),
+            (
+                &["--http-listen=foo"],
+                &[],
+                "--http-listen: \"foo\" is not a valid address; use HOST:PORT, [IPv6]:PORT or :PORT, for example :8080",
+            ),
+            (&[], &[("HTTP_LISTEN", "8080")], "HTTP_LISTEN: \"8080\" is not a valid address"),
+            (&["--image="], &[], "--image: \"\" is not a valid part of an image name such as registry.example/org/quarks-job:1.0"),
+            (&["--image=a b"], &[], "--image: \"a b\" is not a valid part"),
+            (&["--docker-image-org="], &[], "--docker-image-org: \"\" is not a valid part"),
+            (&[], &[("DOCKER_IMAGE_REPOSITORY", "a ")], "DOCKER_IMAGE_REPOSITORY: \"a \" is not a valid part"),
+            (&["-t", "a\nb"], &[], "--docker-image-tag: \"a\\nb\" is not a valid part"),
+            (&["--image-pull-secret=a b"], &[], "--image-pull-secret: \"a b\" is not a valid Secret name"),
+            (&[], &[("OUTPUT_SIZE_LIMIT", "64MB")], "OUTPUT_SIZE_LIMIT: \"64MB\" is not a valid size"),
+            (&[], &[("OUTPUT_MEDIUM", "memory")], "OUTPUT_MEDIUM: \"memory\" is not a valid medium; use Memory"),
         ] {
             let error = parse(arguments, environment).expect_err(expected);
             assert!(error.contains(expected), "{error}");

@@ -10,7 +10,7 @@ use super::flag::{Flag, Given};
 use super::output::CliError;
 
 /// `--filename`.
-pub(super) const FILENAME: Flag = Flag::new("filename", "FILE", "", "", "YAML or JSON; - is standard input").short('f');
+pub(super) const FILENAME: Flag = Flag::new("filename", "FILE", "", "", "YAML or JSON file; - for standard input").short('f');
 
 /// An object of a file.
 pub(super) struct Object {
@@ -40,7 +40,7 @@ impl Object {
 
 /// The objects of the file of flag `--filename`, and whether it has comments; `-` is standard input. Lists are taken apart.
 pub(super) fn objects(given: &Given) -> Result<(Vec<Object>, bool), CliError> {
-    let Some(file) = given.value("filename") else { return Err(CliError::Usage("-f FILE is missing".to_owned())) };
+    let Some(file) = given.value("filename") else { return Err(CliError::Usage("-f FILE is required".to_owned())) };
     let (file, text) = match file.as_str() {
         "-" => ("standard input", yaml::read_text(std::io::stdin().lock())),
         path => (path, yaml::read_file(Path::new(path))),

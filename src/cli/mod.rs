@@ -41,12 +41,12 @@ const COMMANDS: [(&str, Help, Run); 5] = [
 const PERSIST_OUTPUT: &str = "persist-output";
 const PERSIST_OUTPUT_HELP: Help = without_flags(
     "\
-Usage: quarks-job persist-output   store the output of the pod that it runs in as Secrets
+Usage: quarks-job persist-output   store the output of its pod as Secrets
 
-The sidecar: container output-persist, which the operator adds to pods of QuarksJobs with spec.output. It takes no flags; what to
-store comes in environment variables that the operator sets, and what became of it goes to the container's termination message.
+The sidecar: container output-persist, which the operator adds to pods of QuarksJobs with spec.output. It takes no flags: the
+operator sets environment variables that say what to store, and the result is written to the container's termination message.
 
-Exit codes: 0 ended, data errors are in the termination message; 2 wrong usage; 143 stopped before all was stored.
+Exit codes: 0 done (data errors are in the termination message), 2 usage error, 143 stopped before everything was stored.
 ",
 );
 
@@ -76,7 +76,7 @@ pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
         "help" if arguments.len() > 1 => help_on(&arguments[1..], me),
         "help" | "--help" | "-h" => help(&operator::HELP, me),
         "" if is_plugin => help(&operator::HELP, me),
-        word if word.starts_with('-') && is_plugin => Err(CliError::Usage("flags come after the command".to_owned())),
+        word if word.starts_with('-') && is_plugin => Err(CliError::Usage("flags must follow the command".to_owned())),
         word if word.is_empty() || word.starts_with('-') => match wants_help(&arguments) {
             true => help(&operator::HELP, me),
             false => operator::main(arguments),
@@ -128,7 +128,7 @@ fn unknown(word: &str) -> CliError {
         .find(|name| word.len() > 2 && (name.starts_with(&word.to_ascii_lowercase()) || name.get(..3) == word.get(..3)))
     {
         Some(near) => format!("did you mean {near}?"),
-        None => format!("commands are {}, {PERSIST_OUTPUT}, and none for the operator", names.join(", ")),
+        None => format!("commands: {}, {PERSIST_OUTPUT}; without a command the operator runs", names.join(", ")),
     };
     CliError::Usage(format!("{:?} is not a command; {hint}", word.chars().take(60).collect::<String>()))
 }

@@ -32,23 +32,23 @@ use super::output::CliError;
 /// `--help`.
 pub(super) const HELP: Help = Help {
     head: "\
-quarks-job: runs a Kubernetes Job when something happens and stores what it wrote as Secrets
+quarks-job runs Kubernetes Jobs on triggers and stores their output as Secrets
 
 Usage: quarks-job [flags]          run the operator
-       {me} trigger NAME     ask for one run of a QuarksJob, and wait for its outcome with --wait
-       {me} render -f FILE   print the Job that would be made for a QuarksJob
-       {me} convert -f FILE  print an ExtendedJob, the ancestor, as a QuarksJob
+       {me} trigger NAME     request one run of a QuarksJob; with --wait, wait for its outcome
+       {me} render -f FILE   print the Job that would be created for a QuarksJob
+       {me} convert -f FILE  convert an ExtendedJob (cf-operator) to a QuarksJob
        {me} crd              print the custom resource definition
        {me} version          print the version
-       quarks-job persist-output   store a pod's output (the sidecar; started by the operator's Jobs)
+       quarks-job persist-output   store a pod's output (the sidecar in the operator's Jobs)
 
-Each command has its own --help. Installed as kubectl-qjob this program is a kubectl plugin: kubectl qjob trigger NAME.
+Each command has its own --help. Installed as kubectl-qjob, this program is a kubectl plugin: kubectl qjob trigger NAME.
 
-Flags of the operator (variable in brackets, default in parentheses):
+Operator flags (environment variable in brackets, default in parentheses):
 ",
     flags: &OPERATOR,
     tail: "
-Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed or lost the Lease, 2 wrong usage.
+Exit codes: 0 stopped by SIGTERM or SIGINT, 1 failed or lost the Lease, 2 usage error.
 ",
 };
 
@@ -86,7 +86,7 @@ fn with_one_heap() {
 fn allow_open_files() {
     let limits = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, ..limits }) {
-        warn!(limit:? = limits.current, error:%; "limit on open files not raised");
+        warn!(limit:? = limits.current, error:%; "cannot raise the limit on open files");
     }
 }
 
@@ -106,7 +106,7 @@ pub fn main(arguments: Vec<OsString>) -> Result<(), CliError> {
     crate::log::start(flags.log_level, flags.log_format);
     allow_open_files();
     for flag in &flags.ignored {
-        warn!(flag:% = format_args!("--{flag}"); "flag has no effect, runs start without delay");
+        warn!(flag:% = format_args!("--{flag}"); "flag has no effect; runs start without delay");
     }
     // Before anything takes long: a SIGTERM is never missed.
     let signals = signals()?;
@@ -158,24 +158,24 @@ fn client(flags: &Flags, config: &Config, fence: Option<Until>, metrics: &Metric
 
 fn tell_start(flags: &Flags, config: &Config, listener: Option<&TcpListener>) {
     if let Some(address) = listener.and_then(|listener| listener.local_addr().ok()) {
-        info!(address:%; "http listens");
+        info!(address:%; "HTTP server listening");
     }
     info!(
         version:% = env!("CARGO_PKG_VERSION"), monitored_id:% = flags.monitored_id, namespaces:% = flags.watch_namespaces.join(","), server:% = config.server.origin(None);
-        "operator starts"
+        "operator starting"
     );
 }
 
 /// Stops what was begun, and says how the process ends.
 fn finish(end: End, client: &Client, operator: Option<(Operator, ShutdownGuard)>, election: Option<Election>) -> Result<(), CliError> {
     if let End::Lost(why) = end {
-        // Nothing is waited for: no write can leave any more, and the next start begins afresh.
-        error!(reason:% = why; "lost the Lease, ends at once");
+        // No waiting: no write can leave any more, and the next process starts from scratch.
+        error!(reason:% = why; "lost the Lease; exiting");
         client.shutdown();
         return Err(CliError::Said);
     }
     let began = Instant::now();
-    info!("operator stops");
+    info!("operator stopping");
     let left = operator.map_or(GIVE_BACK, |(operator, guard)| {
         drop(guard);
         operator.stop();
@@ -283,11 +283,11 @@ fn observer(metrics: &Metrics) -> Observer {
 }
 
 fn not_started(error: std::io::Error) -> CliError {
-    CliError::Failed(format!("a thread could not be started: {error}"))
+    CliError::Failed(format!("cannot start a thread: {error}"))
 }
 
 pub(super) fn signals() -> Result<Receiver<()>, CliError> {
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| CliError::Failed(format!("signals cannot be handled: {error}")))?;
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| CliError::Failed(format!("cannot handle signals: {error}")))?;
     let (sender, receiver) = bounded(1);
     std::thread::Builder::new()
         .name("signals".to_owned())

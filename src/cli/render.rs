@@ -21,22 +21,22 @@ use super::output::{CliError, print, remark};
 /// `render --help`.
 pub(super) const HELP: Help = Help {
     head: "\
-Usage: {me} render -f FILE [flags]   print the Job that would be made for each QuarksJob in FILE
+Usage: {me} render -f FILE [flags]   print the Job that would be created for each QuarksJob in FILE
 
-No cluster is asked: the UID is a placeholder, the run is the first one, and names like X-v1 of versioned Secrets stay
-as they are. Other objects are passed over with a remark. A QuarksJob that the operator would not run is an error.
+No cluster is contacted: the UID is a placeholder, the run is the first one, and names of versioned Secrets such as X-v1
+stay as they are. Other objects are skipped with a remark. A QuarksJob that the operator would not run is an error.
 
 ",
     flags: &[&FLAGS, &SIDECAR],
     tail: "
-Exit codes: 0 printed, 1 failed, 2 wrong usage.
+Exit codes: 0 printed, 1 failed, 2 usage error.
 ",
 };
 
 /// The UID is not known before the QuarksJob exists.
 const PLACEHOLDER_UID: &str = "00000000-0000-0000-0000-000000000000";
 
-static FLAGS: [Flag; 2] = [FILENAME, Flag::new("namespace", "NS", "", "default", "for QuarksJobs that name none").short('n')];
+static FLAGS: [Flag; 2] = [FILENAME, Flag::new("namespace", "NS", "", "default", "namespace of QuarksJobs that set none").short('n')];
 
 pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
     let given = Given::parse(&[&FLAGS, &SIDECAR], 0, arguments, &|name| std::env::var_os(name))?;
@@ -44,7 +44,7 @@ pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
     let mut text = String::new();
     for object in objects(&given)?.0 {
         if object.text("/kind") != KIND || object.text("/apiVersion") != API_VERSION {
-            remark(&format!("{}: {} is no QuarksJob, passed over", object.place, object.title()));
+            remark(&format!("{}: {} is not a QuarksJob, skipped", object.place, object.title()));
             continue;
         }
         let job = job_of(&object, namespace.clone(), &sidecar)?;
@@ -52,7 +52,7 @@ pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
         text.push_str(&yaml::write(&job));
     }
     if text.is_empty() {
-        return Err(CliError::Failed(format!("{}: holds no QuarksJob", given.value("filename").unwrap_or_default())));
+        return Err(CliError::Failed(format!("{}: no QuarksJob found", given.value("filename").unwrap_or_default())));
     }
     print(&text)
 }
@@ -60,12 +60,12 @@ pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
 fn job_of(object: &Object, namespace: Option<String>, sidecar: &SidecarSettings) -> Result<Value, CliError> {
     let name = object.text("/metadata/name");
     if !crate::api::is_subdomain(name) {
-        return Err(object.error("metadata.name is missing or no name"));
+        return Err(object.error("metadata.name is missing or not a valid name"));
     }
     let own = object.text("/metadata/namespace");
     let namespace = match namespace {
         Some(asked) if !own.is_empty() && asked != own => {
-            return Err(object.error(format!("it is of namespace {own}, not of {asked} as --namespace says")));
+            return Err(object.error(format!("metadata.namespace is {own}, but --namespace is {asked}")));
         }
         Some(asked) => asked,
         None if own.is_empty() => "default".to_owned(),

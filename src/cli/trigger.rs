@@ -25,28 +25,28 @@ use super::output::{CliError, print, remark};
 /// `trigger --help`.
 pub(super) const HELP: Help = Help {
     head: "\
-Usage: {me} trigger NAME [flags]   ask for one run of the QuarksJob NAME; its spec is left alone
+Usage: {me} trigger NAME [flags]   request one run of QuarksJob NAME; its spec does not change
 
 ",
     flags: &[&FLAGS],
     tail: "
-Rights on quarksjobs: patch; with --wait also list and watch.
-Exit codes: 0 requested, or with --wait succeeded; 1 failed, with --wait also a run that did not succeed; 2 wrong usage;
-3 not over in time: the request stays and is served later.
+Required rights on quarksjobs: patch; with --wait also list and watch.
+Exit codes: 0 requested (with --wait: succeeded), 1 failed (with --wait: also if the run did not succeed), 2 usage error,
+3 timed out; the request remains in effect.
 ",
 };
 
 static FLAGS: [Flag; 6] = [
-    Flag::new("wait", "", "", "", "wait until the request has been served, and print how the run ended"),
-    Flag::new("timeout", "DURATION", "", "no limit", "with --wait: for at most so long, for example 90s, 5m or 1h30m"),
+    Flag::new("wait", "", "", "", "wait until the requested run has ended and print its outcome"),
+    Flag::new("timeout", "DURATION", "", "no limit", "with --wait: how long to wait, for example 90s, 5m or 1h30m"),
     Flag::new(
         "request",
         "VALUE",
         "",
         "a new value each time",
-        "value of the annotation run-requested; one that was served already asks for\nnothing, so that a repeated call makes no second run",
+        "value of annotation run-requested; a value that was already served requests\nnothing, so a repeated call starts no second run",
     ),
-    Flag::new("namespace", "NS", "", "of the context, in a pod the pod's", "of the QuarksJob").short('n'),
+    Flag::new("namespace", "NS", "", "from the context; in a pod, the pod's", "namespace of the QuarksJob").short('n'),
     CONTEXT,
     KUBECONFIG,
 ];
@@ -64,21 +64,23 @@ const QUIET: Duration = Duration::from_secs(10);
 
 pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
     let given = Given::parse(&[&FLAGS], 1, arguments, &|_| None)?;
-    let Some(name) = given.words.first() else { return Err(CliError::Usage("the NAME of a QuarksJob is missing".to_owned())) };
+    let Some(name) = given.words.first() else { return Err(CliError::Usage("the NAME of a QuarksJob is required".to_owned())) };
     if !is_subdomain(name) {
-        return Err(CliError::Usage(format!("{:?} is no name of a QuarksJob", name.chars().take(60).collect::<String>())));
+        return Err(CliError::Usage(format!("{:?} is not a valid QuarksJob name", name.chars().take(60).collect::<String>())));
     }
     let is_waiting = boolean(given.find("wait"))?;
     let timeout = match given.find("timeout") {
         None => None,
-        Some((_, text)) => Some(duration(text).ok_or_else(|| bad(given.find("timeout"), "is no duration like 90s, 5m or 1h30m"))?),
+        Some((_, text)) => {
+            Some(duration(text).ok_or_else(|| bad(given.find("timeout"), "is not a valid duration; use for example 90s, 5m or 1h30m"))?)
+        }
     };
     if timeout.is_some() && !is_waiting {
-        return Err(CliError::Usage("--timeout goes with --wait".to_owned()));
+        return Err(CliError::Usage("--timeout requires --wait".to_owned()));
     }
     let value = given.value("request").unwrap_or_else(fresh_value);
     if value.is_empty() || value.len() > REQUEST_MAX {
-        return Err(CliError::Usage(format!("--request: must have 1 to {REQUEST_MAX} bytes")));
+        return Err(CliError::Usage(format!("--request: must be 1 to {REQUEST_MAX} bytes")));
     }
     let (namespace, kubeconfig) = (given.namespace()?, given.value("kubeconfig"));
     let config = Config::load(kubeconfig.as_deref().map(std::path::Path::new), given.value("context").as_deref()).map_err(failed)?;
@@ -97,10 +99,10 @@ fn ask(client: &Client, key: &ObjectKey, value: &str) -> Result<(), CliError> {
     let object = request_run(client, key, value)?;
     let name = &key.name;
     if object.metadata.is_being_deleted() {
-        return Err(CliError::Failed(format!("{name} is being deleted and runs no more")));
+        return Err(CliError::Failed(format!("{name} is being deleted; no run starts")));
     }
     if Marker::in_force(&object.metadata, &object.status, object.strategy()).request.as_deref() == Some(value) {
-        return print(&format!("{name}: this request was served already\n"));
+        return print(&format!("{name}: this request was already served\n"));
     }
     if let Some(note) = not_ready(&object) {
         remark(&format!("{name}: {note}"));
@@ -127,14 +129,14 @@ fn explain(error: &Error, key: &ObjectKey) -> CliError {
     let is_named = error.status().is_some_and(|status| *status.details.name == *key.name);
     failed(match error {
         error if error.is_not_found() && is_named => return absent(key),
-        // Of a kind that it does not know the API server says so in plain text, like a load balancer of a path.
-        error if error.code() == Some(404) => format!("{error} (is the CRD installed? See the command crd)"),
+        // For an unknown kind the API server answers in plain text, like a load balancer for an unknown path.
+        error if error.code() == Some(404) => format!("{error} (is the CRD missing? run: quarks-job crd | kubectl apply -f -)"),
         error => error.to_string(),
     })
 }
 
 fn absent(key: &ObjectKey) -> CliError {
-    CliError::Failed(format!("no QuarksJob {} in namespace {}", key.name, key.namespace))
+    CliError::Failed(format!("QuarksJob {} not found in namespace {}", key.name, key.namespace))
 }
 
 /// A value that was never there before.
@@ -225,7 +227,7 @@ impl Followed {
     /// `is_list`: it comes from a fresh list, and states in between may have been missed.
     fn look(&mut self, object: &QuarksJob, is_list: bool) -> Look {
         if object.metadata.uid != self.uid {
-            return Look::Lost("it was deleted, and another one made");
+            return Look::Lost("it was deleted and re-created");
         }
         if object.metadata.is_being_deleted() {
             return Look::Lost("it is being deleted");
@@ -237,7 +239,7 @@ impl Followed {
         self.is_seen |= is_wanted(&value) || (is_list && value != self.before);
         let is_other = self.is_seen && !is_wanted(&value);
         if let Some(value) = value.clone().filter(|_| is_other) {
-            news.push("another request was set over this one; the run that serves it serves both".to_owned());
+            news.push("another request replaced this one; its run serves both".to_owned());
             self.values.push(value);
         }
         let marker = Marker::in_force(&object.metadata, &object.status, object.strategy());
@@ -257,9 +259,9 @@ impl Followed {
         let request = active.and_then(|active| RunRecord::of_active(active)?.request);
         let serves = request.is_some_and(|request| self.values.contains(&request));
         let state = match active {
-            Some(active) if serves => format!("run {} goes on as Job {}", active.run, active.job_name),
-            _ if is_other && value.is_none() => return Look::Lost("the request was taken back"),
-            Some(active) => format!("run {} has to end first", active.run),
+            Some(active) if serves => format!("run {} is active as Job {}", active.run, active.job_name),
+            _ if is_other && value.is_none() => return Look::Lost("the request was withdrawn"),
+            Some(active) => format!("waiting for run {} to end", active.run),
             None => not_ready(object).unwrap_or_default(),
         };
         if !state.is_empty() && self.told != state {
@@ -345,7 +347,7 @@ impl<'a> Waiter<'a> {
                     print(&outcome(name, &last))?;
                     return if last.outcome == Outcome::Succeeded { Ok(()) } else { Err(CliError::Said) };
                 }
-                Look::Lost(why) => return Err(CliError::Failed(format!("{name}: not served: {why}"))),
+                Look::Lost(why) => return Err(CliError::Failed(format!("{name}: request not served: {why}"))),
                 Look::Waiting(news) => news.iter().for_each(|text| remark(&format!("{name}: {text}"))),
             }
             look = match self.next(Some(&mut followed))? {
@@ -371,18 +373,18 @@ impl<'a> Waiter<'a> {
         let next = lock(&self.events).pop_front();
         let Some(event) = next else {
             select! {
-                recv(self.news) -> news => news.map_err(|_| CliError::Failed("the watch has ended; please report this".to_owned()))?,
+                recv(self.news) -> news => news.map_err(|_| CliError::Failed("internal error: the watch has stopped; please report this".to_owned()))?,
                 recv(self.signals) -> _ => {
-                    return Err(CliError::Failed(format!("{name}: interrupted; the request stays and is served later")));
+                    return Err(CliError::Failed(format!("{name}: interrupted; the request remains in effect")));
                 }
                 recv(timer) -> _ => {
                     if let Some(timeout) = self.timeout.filter(|timeout| self.start.elapsed() >= *timeout) {
                         let seconds = timeout.as_secs();
-                        return Err(CliError::TimedOut(format!("{name}: not over after {seconds} s; the request stays and is served later")));
+                        return Err(CliError::TimedOut(format!("{name}: timed out after {seconds} s; the request remains in effect")));
                     }
                     if let Some(followed) = quiet {
                         followed.told =
-                            format!("nothing has happened yet; is namespace {} monitored by an operator that runs?", self.key.namespace);
+                            format!("nothing has happened yet; check that an operator is running and serves namespace {}", self.key.namespace);
                         remark(&format!("{name}: {}", followed.told));
                     }
                 }
@@ -397,7 +399,7 @@ impl<'a> Waiter<'a> {
             Event::Watched(WatchEvent::Applied(object)) => Ok(Some((vec![object], false))),
             Event::Watched(WatchEvent::Deleted(_)) => Ok(Some((Vec::new(), false))),
             Event::Restarted(reason @ ("denied" | "missing")) => {
-                Err(CliError::Failed(format!("{name}: quarksjobs cannot be watched ({reason}); --wait needs the rights list and watch")))
+                Err(CliError::Failed(format!("{name}: cannot watch quarksjobs ({reason}); --wait requires the rights list and watch")))
             }
             Event::Restarted(_) => Ok(None),
         }

@@ -68,7 +68,7 @@ fn looks(before: &str, is_list: bool, objects: &[QuarksJob]) -> Vec<String> {
     objects.iter().map(|object| word(followed.look(object, is_list))).collect()
 }
 
-const OVER: &str = "another request was set over this one; the run that serves it serves both";
+const OVER: &str = "another request replaced this one; its run serves both";
 
 /// The request before ours, what is looked at, and what each look says.
 type Case = (&'static str, Vec<QuarksJob>, &'static [&'static str]);
@@ -91,7 +91,7 @@ fn a_request_is_followed_to_the_end_of_the_run_that_serves_it() {
                 object("mine", settled(1, "mine")),
                 object("mine", ended(1, "mine", 1)),
             ],
-            &["", "run 1 goes on as Job j-1", "", "over 1"],
+            &["", "run 1 is active as Job j-1", "", "over 1"],
         ),
         // What the watch still shows of the time before; and an outcome of the run before is not ours.
         (
@@ -110,7 +110,7 @@ fn a_request_is_followed_to_the_end_of_the_run_that_serves_it() {
         (
             "",
             vec![object("mine", active(2, Value::Null)), object("mine", active(2, Value::Null)), object("mine", active(3, json!("mine")))],
-            &["run 2 has to end first", "", "run 3 goes on as Job j-3"],
+            &["waiting for run 2 to end", "", "run 3 is active as Job j-3"],
         ),
         // The state of before is still shown, with a value that came between the first list and ours.
         (
@@ -127,7 +127,7 @@ fn a_request_is_followed_to_the_end_of_the_run_that_serves_it() {
                 object("mine", active(1, json!("mine"))),
                 object("", active(1, json!("mine"))),
             ],
-            &["no run starts now: Suspended: m", "", "no run starts now: InvalidSpec: m", "run 1 goes on as Job j-1", ""],
+            &["no run starts now: Suspended: m", "", "no run starts now: InvalidSpec: m", "run 1 is active as Job j-1", ""],
         ),
     ]);
 }
@@ -144,7 +144,7 @@ fn a_request_that_is_overwritten_is_served_with_the_later_one() {
                 object("theirs", active(7, json!("theirs"))),
                 object("theirs", ended(7, "theirs", 7)),
             ],
-            &["", OVER, "run 7 goes on as Job j-7", "over 7"],
+            &["", OVER, "run 7 is active as Job j-7", "over 7"],
         ),
         // While it is served.
         (
@@ -154,7 +154,7 @@ fn a_request_that_is_overwritten_is_served_with_the_later_one() {
                 object("theirs", active(7, json!("mine"))),
                 object("theirs", ended(7, "mine", 7)),
             ],
-            &["run 7 goes on as Job j-7", OVER, "over 7"],
+            &["run 7 is active as Job j-7", OVER, "over 7"],
         ),
     ]);
     // A fresh list may not show ours at all.
@@ -164,10 +164,10 @@ fn a_request_that_is_overwritten_is_served_with_the_later_one() {
 
 #[test]
 fn a_request_is_lost_when_it_is_taken_back_or_its_quarksjob_goes() {
-    followed(&[("old", vec![object("mine", json!({})), object("", json!({}))], &["", "lost: the request was taken back"])]);
+    followed(&[("old", vec![object("mine", json!({})), object("", json!({}))], &["", "lost: the request was withdrawn"])]);
     let mut other = object("mine", json!({}));
     other.metadata.uid = "u2".into();
-    assert_eq!(looks("", false, &[other]), ["lost: it was deleted, and another one made"]);
+    assert_eq!(looks("", false, &[other]), ["lost: it was deleted and re-created"]);
     let mut going = object("mine", json!({}));
     going.metadata.deletion_timestamp = Some("2026-01-01T00:00:00Z".to_owned());
     assert_eq!(looks("", false, &[going]), ["lost: it is being deleted"]);

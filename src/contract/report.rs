@@ -120,7 +120,7 @@ pub enum ReportError {
 impl fmt::Display for ReportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Empty => "the output-persist container left no report",
+            Self::Empty => "the output-persist container wrote no report",
             Self::TooLong => "the output-persist container's report is too long",
             Self::Malformed => "the output-persist container's report is malformed",
         })

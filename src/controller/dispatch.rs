@@ -143,9 +143,8 @@ fn serve(work: &Work, taken: &Receiver<Taken>, through: &Sender<Through>, metric
     for (key, since) in taken {
         let started = Instant::now();
         pulse.beat();
-        let outcome = catch_unwind(AssertUnwindSafe(|| work(&key, since)))
-            .inspect_err(|_| error!(key:%; "worker panicked, the key is tried again"))
-            .ok();
+        let outcome =
+            catch_unwind(AssertUnwindSafe(|| work(&key, since))).inspect_err(|_| error!(key:%; "worker panicked; the key is retried")).ok();
         pulse.rest();
         let time = started.elapsed();
         metrics.worked(time);
@@ -264,9 +263,9 @@ impl Owner {
 
 fn log_failure(key: &ObjectKey, error: &Error) {
     if error.is_shutdown() {
-        debug!(key:%; "stopped in the middle");
+        debug!(key:%; "interrupted by shutdown");
     } else if !error.is_forbidden() {
-        // What is forbidden was told with what helps.
-        warn!(key:%, error:%; "failed, will be tried again");
+        // What is forbidden was reported with the remedy.
+        warn!(key:%, error:%; "failed; will retry");
     }
 }

@@ -37,14 +37,14 @@ impl Health {
         for Pulses { names: (name, worker), owner, workers } in &self.controllers {
             let silence = owner.silence();
             if silence >= STUCK {
-                fail(&mut failures, format_args!("{name}: has not moved for {} s", silence.as_secs()));
+                fail(&mut failures, format_args!("{name}: no progress for {} s", silence.as_secs()));
             }
             for busy in workers.iter().map(Pulse::silence).filter(|busy| *busy >= limit) {
                 fail(&mut failures, format_args!("{worker}: a worker has been busy with one key for {} s", busy.as_secs()));
             }
         }
         for watch in self.watches.iter().filter(|watch| !watch.health().alive) {
-            fail(&mut failures, format_args!("{}: has ended", Called(watch)));
+            fail(&mut failures, format_args!("{}: stopped", Called(watch)));
         }
         failures
     }
@@ -55,17 +55,17 @@ impl Health {
         for watch in self.watches.iter() {
             let (health, name) = (watch.health(), Called(watch));
             if !health.synced {
-                fail(&mut failures, format_args!("{name}: first list is not in"));
+                fail(&mut failures, format_args!("{name}: initial list not complete"));
             }
             if health.failures >= WATCH_FAILURES {
-                fail(&mut failures, format_args!("{name}: {} failures in a row", health.failures));
+                fail(&mut failures, format_args!("{name}: {} consecutive failures", health.failures));
             }
             if health.last_progress_age >= WATCH_SILENT {
-                fail(&mut failures, format_args!("{name}: nothing heard for {} s", health.last_progress_age.as_secs()));
+                fail(&mut failures, format_args!("{name}: no answer for {} s", health.last_progress_age.as_secs()));
             }
         }
         if failures.is_empty() && !self.index.read().is_synced() {
-            fail(&mut failures, format_args!("index: not complete"));
+            fail(&mut failures, format_args!("index: not synced"));
         }
         failures
     }
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn a_stuck_controller_or_worker_is_named() {
         assert_eq!(health(Pulse::new(), vec![resting(), Pulse::new()]).alive_failures(), "");
-        assert!(health(still_for(61), vec![]).alive_failures().starts_with("ctl-job: has not moved for 6"));
+        assert!(health(still_for(61), vec![]).alive_failures().starts_with("ctl-job: no progress for 6"));
         let call = |seconds| stuck_worker(Duration::from_secs(seconds));
         assert_eq!([call(1), call(30), call(60)], [900, 900, 1_800].map(Duration::from_secs));
         let slow = health(Pulse::new(), vec![resting(), still_for(901)]);
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn without_first_lists_it_is_alive_and_not_ready() {
         let health = health(Pulse::new(), vec![resting()]);
-        assert_eq!((health.alive_failures().as_str(), health.ready_failures().as_str()), ("", "index: not complete\n"));
+        assert_eq!((health.alive_failures().as_str(), health.ready_failures().as_str()), ("", "index: not synced\n"));
     }
 
     #[test]
@@ -204,7 +204,7 @@ mod tests {
             spawn::<Job, _>(&client, spec, |_| std::ops::ControlFlow::Continue(()))
         };
         let health = Health { watches: Arc::new(vec![watch(""), watch("team-a")]), ..health(Pulse::new(), vec![resting()]) };
-        let expected = "watch-jobs: first list is not in\nwatch-jobs namespace=team-a: first list is not in\n";
+        let expected = "watch-jobs: initial list not complete\nwatch-jobs namespace=team-a: initial list not complete\n";
         assert_eq!((health.alive_failures().as_str(), health.ready_failures().as_str()), ("", expected));
     }
 }

@@ -211,7 +211,7 @@ impl Operator {
         client.shutdown();
         let late = threads.iter().filter(|thread| !thread.is_finished()).count();
         if late > 0 {
-            warn!(count:% = late; "threads did not end in time");
+            warn!(count:% = late; "threads did not stop in time");
         }
         threads.into_iter().filter(Thread::is_finished).for_each(Thread::join);
     }
@@ -303,7 +303,7 @@ fn take_in(index: &SharedIndex, dirty: &DirtySender, lists: &Lists, scope: &str,
     };
     if is_newly_in {
         let (quarks_jobs, jobs) = index.read().sizes();
-        info!(namespace:% = scope, quarksjobs:% = quarks_jobs, jobs:%; "caches are in");
+        info!(namespace:% = scope, quarksjobs:% = quarks_jobs, jobs:%; "caches synced");
         // Wakes the controllers, whatever the keys.
         dirty.send(Vec::new())?;
     }
@@ -312,7 +312,7 @@ fn take_in(index: &SharedIndex, dirty: &DirtySender, lists: &Lists, scope: &str,
         quarks_jobs.list_for(number);
     }
     if let (true, Some(jobs)) = (list_jobs, &lists.jobs) {
-        debug!(namespace:% = scope; "Jobs of a new QuarksJob were passed over, they are listed again");
+        debug!(namespace:% = scope; "Jobs of a new QuarksJob were skipped; listing them again");
         jobs.list_again();
     }
     dirty.renewed(renewed)?;

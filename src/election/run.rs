@@ -91,7 +91,7 @@ pub struct Election {
 /// Starts the thread. `fence` is that of the client that does the work; `client` must not have it.
 pub fn start(client: Client, candidacy: Candidacy, fence: Until, panics: &Sender<&'static str>) -> io::Result<Election> {
     let Candidacy { lease, identity, timing } = candidacy;
-    info!(lease:%, identity:%; "leader election starts");
+    info!(lease:%, identity:%; "leader election started");
     let leadership = Leadership { lease, fence, alive: Until::default(), answered: Until::default(), lost: Arc::default() };
     leadership.alive.set(Moment::now() + STUCK);
     let (stop, stopped) = shutdown::pair();
@@ -135,7 +135,7 @@ impl Election {
         if thread.is_finished() {
             thread.join();
         } else {
-            warn!("the Lease was not given back in time");
+            warn!("the Lease was not released in time");
         }
     }
 }
@@ -186,7 +186,7 @@ impl Candidate {
                 let is_first = !self.leadership.fence.holds();
                 self.leadership.fence.set(until);
                 if is_first && self.leadership.fence.holds() {
-                    info!(lease:% = self.leadership.lease; "leads now");
+                    info!(lease:% = self.leadership.lease; "became leader");
                     let _ = turn.try_send(());
                 }
             }
@@ -213,7 +213,7 @@ impl Candidate {
                     let record = Record::of(&self.object);
                     if request.method.is_write() { Answer::Written(record) } else { Answer::Found(record) }
                 } else {
-                    warn!(lease:% = self.leadership.lease; "Lease not understood, will be tried again");
+                    warn!(lease:% = self.leadership.lease; "cannot decode the Lease; will retry");
                     Answer::Failed
                 }
             }
@@ -251,10 +251,10 @@ impl Candidate {
         } else if let (true, Error::Status { verb, .. }) = (error.is_forbidden(), error) {
             warn!(
                 verb:%, resource:% = "leases.coordination.k8s.io", namespace:% = lease.namespace, name:% = lease.name, error:%, remedy:% = "kubectl apply -f manifests/leader-election.yaml";
-                "not allowed to use the Lease, will be tried again"
+                "not allowed to use the Lease; will retry"
             );
         } else {
-            warn!(lease:%, error:%; "Lease not available, will be tried again");
+            warn!(lease:%, error:%; "Lease not available; will retry");
         }
         self.is_failing = true;
     }
@@ -276,8 +276,8 @@ impl Candidate {
         }
         claim(&mut self.object, "", 1, &clock::now_micros());
         match self.client.call_unit(&Request::update(Resource::LEASES, &lease, &self.object)) {
-            Ok(()) => info!(lease:%; "Lease given back"),
-            Err(error) => warn!(lease:%, error:%; "the Lease could not be given back"),
+            Ok(()) => info!(lease:%; "Lease released"),
+            Err(error) => warn!(lease:%, error:%; "cannot release the Lease"),
         }
     }
 }

@@ -99,7 +99,7 @@ impl Client {
     pub fn new(config: &Config, options: ClientOptions) -> std::result::Result<Self, ConfigError> {
         config.check()?;
         if config.insecure {
-            log::warn!(server:% = config.server.origin(None); "server certificate is not checked, as configured");
+            log::warn!(server:% = config.server.origin(None); "server certificate is not verified, as configured");
         }
         let ClientOptions { user_agent, call_timeout, max_connections, .. } = &options;
         let transport = HttpTransport::new(config, user_agent, *call_timeout, *max_connections)?;
@@ -335,7 +335,7 @@ impl Client {
             return Error::Shutdown;
         }
         let timed_out = error.kind() == io::ErrorKind::TimedOut;
-        Error::Transport { verb, resource, sent: true, timed_out, message: one_line(&format!("answer cut: {error}"), 300) }
+        Error::Transport { verb, resource, sent: true, timed_out, message: one_line(&format!("answer truncated: {error}"), 300) }
     }
 }
 

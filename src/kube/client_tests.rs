@@ -158,18 +158,18 @@ fn bodies_are_limited_and_cuts_are_transient() {
         (vec![Chunk::Bytes(vec![b' '; 1001])], "get jobs: answer is larger than 1000 bytes", false),
         (
             vec![Chunk::Bytes(br#"{"metadata": {"na"#.to_vec())],
-            "get jobs: answer not understood: EOF while parsing a string at line 1 column 17",
+            "get jobs: unexpected answer: EOF while parsing a string at line 1 column 17",
             true,
         ),
-        (vec![Chunk::Bytes(b"<html>".to_vec())], "get jobs: answer not understood: expected value at line 1 column 1", true),
+        (vec![Chunk::Bytes(b"<html>".to_vec())], "get jobs: unexpected answer: expected value at line 1 column 1", true),
         (
             vec![Chunk::Bytes(br#"{"metadata": "canary"}"#.to_vec())],
-            "get jobs: answer not understood: invalid type: string (hidden), expected struct LeanMeta at line 1 column 21",
+            "get jobs: unexpected answer: invalid type: string (hidden), expected struct LeanMeta at line 1 column 21",
             false,
         ),
         (
             vec![Chunk::Bytes(b"{".to_vec()), Chunk::Fail(io::ErrorKind::UnexpectedEof)],
-            "get jobs: answer cut: unexpected end of file",
+            "get jobs: answer truncated: unexpected end of file",
             true,
         ),
     ];

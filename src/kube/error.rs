@@ -258,7 +258,7 @@ impl fmt::Display for Error {
                 said.filter(|said| !said.is_empty()).map_or(Ok(()), |said| write!(f, ": {said}"))
             }
             Self::Decode { verb, resource, message, garbled: _ } => {
-                write!(f, "{verb} {}: answer not understood: {message}", resource.plural)
+                write!(f, "{verb} {}: unexpected answer: {message}", resource.plural)
             }
             Self::TooLarge { verb, resource, limit } => write!(f, "{verb} {}: answer is larger than {limit} bytes", resource.plural),
             Self::Shutdown => f.write_str("client is shut down"),

@@ -41,9 +41,9 @@ impl Frames {
             Ok(None) => Ok(None),
             Ok(Some(line)) => match parse_frame(line, resource, decode) {
                 Ok(frame) => Ok(Some(frame)),
-                Err(reason) => Err(format!("frame not understood: {reason}")),
+                Err(reason) => Err(format!("unexpected frame: {reason}")),
             },
-            Err(LineTooLong) => Err(format!("a frame is longer than {} bytes", self.limit)),
+            Err(LineTooLong) => Err(format!("frame longer than {} bytes", self.limit)),
         }
     }
 }
@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(frames([line(1), text("\n \r\n"), interrupted(), line(2)]), "1 2 end");
         assert_eq!(frames([line(1), text("{\"type\": \"ADD")]), "1 end", "half a frame is none");
         assert_eq!(frames([line(1), Chunk::Fail(io::ErrorKind::TimedOut), line(2)]), "1 timed out");
-        assert_eq!(frames([line(1), text("canary\n"), line(2)]), "1 frame not understood: expected value at line 1 column 1");
-        assert_eq!(frames([line(1), Chunk::Bytes(vec![b'x'; LIMIT + 1]), line(2)]), "1 a frame is longer than 100 bytes");
+        assert_eq!(frames([line(1), text("canary\n"), line(2)]), "1 unexpected frame: expected value at line 1 column 1");
+        assert_eq!(frames([line(1), Chunk::Bytes(vec![b'x'; LIMIT + 1]), line(2)]), "1 frame longer than 100 bytes");
     }
 }

@@ -128,7 +128,7 @@ impl Items {
     /// it is none.
     pub(crate) fn finish(self) -> Result<PageMeta, NoList> {
         if self.place != Place::End {
-            return Err(NoList("the answer is cut".to_owned()));
+            return Err(NoList("the answer is truncated".to_owned()));
         }
         if !self.has_items || self.metadata.is_empty() {
             return Err(NoList("not a list: it has no items or no metadata".to_owned()));
@@ -152,7 +152,7 @@ impl Items {
             (Place::FirstItem | Place::AfterItem, b']') => Place::AfterValue,
             (Place::FirstItem | Place::Item, _) if is_start(byte) => Place::InItem,
             (Place::AfterItem, b',') => Place::Item,
-            _ => return Err(NoList("not the JSON of a list".to_owned())),
+            _ => return Err(NoList("not a Kubernetes list".to_owned())),
         };
         self.has_items |= self.member == Member::Items;
         if matches!(next, Place::InKey | Place::InValue | Place::InItem) {
@@ -364,7 +364,7 @@ mod tests {
             .map(page),
         );
         for body in bodies {
-            assert_eq!(read(&body, 2).1, Err("not the JSON of a list".to_owned()), "{body}");
+            assert_eq!(read(&body, 2).1, Err("not a Kubernetes list".to_owned()), "{body}");
         }
     }
 

@@ -119,7 +119,7 @@ pub(crate) fn parse_frame<T>(line: &[u8], resource: Resource, decode: &Decode<T>
 }
 
 fn skipped(json: &[u8], resource: Resource, error: &serde_json::Error) -> Skipped {
-    let reason = if resource == Resource::SECRETS { "not as expected".to_owned() } else { one_line(&describe_decode(error), 300) };
+    let reason = if resource == Resource::SECRETS { "unexpected content".to_owned() } else { one_line(&describe_decode(error), 300) };
     Skipped { key: key_of(json), reason }
 }
 

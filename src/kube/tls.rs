@@ -53,9 +53,7 @@ impl TlsConnector {
         };
         let config = match identity {
             // The error could quote the key's bytes, so it is not passed on.
-            Some((chain, key)) => {
-                builder.with_client_auth_cert(chain, key).map_err(|_| "certificate and key do not belong together".to_owned())?
-            }
+            Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|_| "certificate and key do not match".to_owned())?,
             None => builder.with_no_client_auth(),
         };
         Ok(Self { config: Arc::new(config) })
@@ -227,7 +225,7 @@ impl ServerCertVerifier for Anybody {
         _certificate: &CertificateDer<'_>,
         _signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("TLS 1.2 is not spoken".to_owned()))
+        Err(rustls::Error::General("TLS 1.2 is not supported".to_owned()))
     }
 
     fn verify_tls13_signature(
@@ -248,7 +246,7 @@ impl ServerCertVerifier for Anybody {
 pub(crate) fn read_roots(pem: &[u8]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     let (usable, _) = roots.add_parsable_certificates(read_certificates(pem)?);
-    if usable == 0 { Err("holds no usable certificate".to_owned()) } else { Ok(roots) }
+    if usable == 0 { Err("contains no usable certificate".to_owned()) } else { Ok(roots) }
 }
 
 /// The client's certificates and key. Whether they belong together [`TlsConnector::new`] tells.
@@ -256,14 +254,13 @@ pub(crate) fn read_identity(certificate: &[u8], key: &[u8]) -> Result<Identity, 
     let chain = read_certificates(certificate)?;
     // The error could quote the key's bytes, so it is not passed on.
     let key =
-        PrivateKeyDer::from_pem_slice(key).map_err(|_| "holds no private key in PEM (encrypted keys are not supported)".to_owned())?;
+        PrivateKeyDer::from_pem_slice(key).map_err(|_| "contains no PEM private key (encrypted keys are not supported)".to_owned())?;
     Ok((chain, key))
 }
 
 fn read_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates =
-        CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().map_err(|_| "holds no readable PEM".to_owned())?;
-    if certificates.is_empty() { Err("holds no certificate in PEM".to_owned()) } else { Ok(certificates) }
+    let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().map_err(|_| "is not valid PEM".to_owned())?;
+    if certificates.is_empty() { Err("contains no PEM certificate".to_owned()) } else { Ok(certificates) }
 }
 
 #[cfg(test)]

@@ -206,7 +206,7 @@ impl HttpTransport {
             builder = builder.header(header::HOST, server.authority(None));
         }
         if let Some(authorization) = request.authorization {
-            let mut value = HeaderValue::from_str(authorization).map_err(|_| refused("credential does not fit into a header"))?;
+            let mut value = HeaderValue::from_str(authorization).map_err(|_| refused("credential is not a valid HTTP header value"))?;
             value.set_sensitive(true);
             builder = builder.header(header::AUTHORIZATION, value);
         }
@@ -324,7 +324,7 @@ fn classify(error: &ureq::Error) -> TransportError {
     };
     let message = match kind {
         Certificate => format!("server certificate not trusted: {error}"),
-        Connect => format!("no connection: {error}"),
+        Connect => format!("cannot connect: {error}"),
         TimedOut => format!("no answer in time: {error}"),
         Closed | Other => error.to_string(),
     };
@@ -393,13 +393,12 @@ fn build_tls(config: &Config, ca: &[u8], identity: Option<&ClientCertPem>) -> Re
             Some(Ca::File(path)) => path.display().to_string(),
             Some(Ca::Pem(_)) | None => config.source.clone(),
         };
-        let hint = "set it to the CA of the API server, in PEM";
+        let hint = "set it to the API server's CA certificate in PEM";
         Trust::Roots(tls::read_roots(ca).map_err(|reason| ConfigError::new(place, "certificate authority", reason, hint))?)
     } else {
         Trust::Roots(RootCertStore::empty())
     };
-    let refuse =
-        |reason: String| ConfigError::new(&config.source, "client certificate", reason, "set certificate and key that belong together");
+    let refuse = |reason: String| ConfigError::new(&config.source, "client certificate", reason, "use a certificate and key that match");
     let identity = identity.map(|pair| tls::read_identity(&pair.certificate, &pair.key)).transpose().map_err(refuse)?;
     TlsConnector::new(trust, identity).map_err(refuse)
 }

@@ -174,7 +174,7 @@ fn only_the_configured_authority_is_trusted() {
     assert!(!error.maybe_applied() && error.to_string().contains("server certificate not trusted"), "{error}");
 
     config.ca = None;
-    assert!(Client::new(&config, ClientOptions::default()).is_err(), "there are no built-in authorities");
+    assert!(Client::new(&config, ClientOptions::default()).is_err(), "no authorities are built in");
     config.insecure = true;
     client(&config, WAIT).call::<String>(&Request::get_path("/version")).expect("not checked, as configured");
 }

@@ -15,29 +15,29 @@ pub(super) fn write(registry: &Registry) -> String {
     let Registry { queues, trigger_to_job, requests, reconciles, runs, restarts, leader, started } = registry;
     let mut page = Page(String::with_capacity(CAPACITY));
     page.queues(queues);
-    let help = "Turns of work on a QuarksJob by how they ended.";
+    let help = "Reconciliations of QuarksJobs by controller and result.";
     page.counters("controller_runtime_reconcile_total", help, ["controller", "result"], reconciles);
     let help = "Requests to the API server by status code, method and resource.";
     page.counters(REQUESTS, help, ["method", "resource"], requests);
-    page.counters("quarksjob_runs_total", "Settled runs by what started them and how they ended.", ["trigger", "outcome"], runs);
-    let help = "From when the operator saw a trigger that may run to the answer to the create of its Job.";
+    page.counters("quarksjob_runs_total", "Settled runs by trigger and outcome.", ["trigger", "outcome"], runs);
+    let help = "Time from observing a trigger to the answer to the create of its Job.";
     page.head("quarksjob_trigger_to_job_seconds", HISTOGRAM, help);
     page.histogram("quarksjob_trigger_to_job_seconds", "", trigger_to_job);
-    let help = "Watches that started again, by reason; the reason ended is their own time limit.";
+    let help = "Watch restarts by resource and reason; reason ended is the watch's own time limit.";
     page.counters("quarksjob_watch_restarts_total", help, ["resource", "reason"], restarts);
 
     if let Some(is_leader) = leader.load(Ordering::Relaxed).checked_sub(1) {
-        let help = "Whether this process is the leader (1) or waits to become it (0).";
+        let help = "Whether this process is the leader (1) or waiting to become leader (0).";
         page.number("leader_election_master_status", GAUGE, help, "{name=\"quarks-job\"}", u64::from(is_leader));
     }
 
     let Process { cpu, resident, virtual_size, open_fds, max_fds } = Process::read();
-    page.hundredths("process_cpu_seconds_total", COUNTER, "User and system time used.", cpu);
-    page.optional("process_resident_memory_bytes", "Resident memory.", resident);
-    page.optional("process_virtual_memory_bytes", "Virtual memory.", virtual_size);
-    page.optional("process_open_fds", "Open file descriptors.", open_fds);
-    page.optional("process_max_fds", "Open file descriptors allowed.", max_fds);
-    page.hundredths("process_start_time_seconds", GAUGE, "When the process started, since the epoch.", *started);
+    page.hundredths("process_cpu_seconds_total", COUNTER, "Total user and system CPU time.", cpu);
+    page.optional("process_resident_memory_bytes", "Resident memory size.", resident);
+    page.optional("process_virtual_memory_bytes", "Virtual memory size.", virtual_size);
+    page.optional("process_open_fds", "Number of open file descriptors.", open_fds);
+    page.optional("process_max_fds", "Maximum number of open file descriptors.", max_fds);
+    page.hundredths("process_start_time_seconds", GAUGE, "Start time of the process since the epoch.", *started);
     page.0
 }
 
@@ -100,15 +100,15 @@ impl Page {
             self.head(name, kind, help);
             each().for_each(|(labels, queue)| self.line(format_args!("{name}{labels} {}", of(queue).load(Ordering::Relaxed))));
         };
-        numbers("workqueue_depth", GAUGE, "QuarksJobs that wait for a worker.", |queue| &queue.depth);
-        numbers("workqueue_adds_total", COUNTER, "QuarksJobs that came to wait for a worker.", |queue| &queue.adds);
-        numbers("workqueue_retries_total", COUNTER, "QuarksJobs that were put back to be looked at later.", |queue| &queue.retries);
+        numbers("workqueue_depth", GAUGE, "QuarksJobs waiting for a worker.", |queue| &queue.depth);
+        numbers("workqueue_adds_total", COUNTER, "QuarksJobs added to the queue.", |queue| &queue.adds);
+        numbers("workqueue_retries_total", COUNTER, "QuarksJobs requeued for later.", |queue| &queue.retries);
         let mut times = |name: &str, help: &str, of: fn(&Queue) -> &Histogram| {
             self.head(name, HISTOGRAM, help);
             each().for_each(|(labels, queue)| self.histogram(name, labels, of(queue)));
         };
         times("workqueue_queue_duration_seconds", "How long a QuarksJob waited for a worker.", |queue| &queue.queue_time);
-        times("workqueue_work_duration_seconds", "How long a worker was busy with a QuarksJob at a time.", |queue| &queue.work_time);
+        times("workqueue_work_duration_seconds", "How long one reconciliation of a QuarksJob took.", |queue| &queue.work_time);
     }
 
     /// The series of a histogram. The count is the sum of the buckets, so that they agree although others record meanwhile.

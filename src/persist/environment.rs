@@ -49,16 +49,16 @@ impl Environment {
             |name: &str| variable(name).filter(|value| !value.is_empty()).ok_or_else(|| format!("environment variable {name} is not set"));
         required(PLAN_VARIABLE)?;
         let plan: Plan = crate::json::from_slice(text_of(variable).as_bytes()).map_err(|error| {
-            format!("environment variable {PLAN_VARIABLE}: not a plan (line {}, column {})", error.line(), error.column())
+            format!("environment variable {PLAN_VARIABLE}: not a valid plan (line {}, column {})", error.line(), error.column())
         })?;
         let index = if plan.indexed {
             let index = required(COMPLETION_INDEX_VARIABLE)?;
-            Some(index.parse().map_err(|_| format!("environment variable {COMPLETION_INDEX_VARIABLE}: not a number"))?)
+            Some(index.parse().map_err(|_| format!("environment variable {COMPLETION_INDEX_VARIABLE}: must be a number"))?)
         } else {
             None
         };
         let limit = |name: &str, usual| match variable(name) {
-            Some(text) => text.parse().map(Duration::from_millis).map_err(|_| format!("environment variable {name}: not a number")),
+            Some(text) => text.parse().map(Duration::from_millis).map_err(|_| format!("environment variable {name}: must be a number")),
             None => Ok(usual),
         };
         Ok(Self {
@@ -135,6 +135,6 @@ mod tests {
     #[test]
     fn a_wrong_plan_is_not_repeated() {
         let error = read(&[("QUARKS_JOB_PLAN", r#"{"quarksJob":"q","uid":7,"CANARY":1}"#)]).unwrap_err();
-        assert!(error.starts_with("environment variable QUARKS_JOB_PLAN: not a plan") && !error.contains("CANARY"), "{error}");
+        assert!(error.starts_with("environment variable QUARKS_JOB_PLAN: not a valid plan") && !error.contains("CANARY"), "{error}");
     }
 }

@@ -33,7 +33,7 @@ pub fn main() -> ExitCode {
     }
     let text = report.encode_within(limit);
     let (secrets, errors) = (report.secrets.len(), report.errors.len());
-    log::info!(stored:% = report.stored, secrets:%, errors:%, ending:?; "output-persist ends");
+    log::info!(stored:% = report.stored, secrets:%, errors:%, ending:?; "output-persist exiting");
     if let Err(error) = write_report(&termination_log(&variable), &text) {
         log::error!(error:%; "report not written");
     }

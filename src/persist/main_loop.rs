@@ -15,7 +15,7 @@ use super::progress::Progress;
 const STOP_LIMIT: Duration = Duration::from_millis(1500);
 
 /// What is said of output that was still to come when the pod was stopped.
-const UNSEEN: &str = "the pod was stopped before the container was seen to end and its output was stored";
+const UNSEEN: &str = "the pod was stopped before the container's output was stored";
 
 /// What ended the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub struct Finish {
 
 /// The end when the sidecar cannot even begin. A retry would find the same.
 pub(super) fn refuse(message: String) -> Finish {
-    log::error!(error:% = message; "output cannot be stored");
+    log::error!(error:% = message; "cannot store output");
     let (container, file) = (String::new(), String::new());
     let error = OutputError { reason: OutputErrorReason::OutputNotStored, container, file, message };
     Finish { report: Report { errors: vec![error], ..Report::default() }, limit: REPORT_LIMIT, ending: ExitReason::Done }
@@ -75,7 +75,7 @@ pub(super) fn run_loop(
             recv(deadline) -> _ => break,
             recv(panics) -> name => match name {
                 Ok(name) => {
-                    log::error!(thread:% = name; "thread is gone");
+                    log::error!(thread:% = name; "thread panicked");
                     state = State::Crashed;
                     break;
                 }
@@ -92,7 +92,7 @@ pub(super) fn run_loop(
             (LoopEvent::Store(event), _) => progress.on_event(event),
             (LoopEvent::Look, _) => files.look(environment),
             (LoopEvent::Blind(text), State::Watching) => {
-                log::error!(error:% = text; "pod cannot be watched");
+                log::error!(error:% = text; "cannot watch pod");
                 state = State::Blind(text);
             }
             (LoopEvent::Stop, State::Watching | State::Blind(_)) => {
@@ -116,7 +116,7 @@ fn finish(progress: Progress, state: State) -> Finish {
     let limit = progress.report_limit();
     match state {
         State::Crashed => Finish { report: progress.into_report(""), limit, ending: ExitReason::Crashed },
-        State::Watching => Finish { report: progress.into_report("the sidecar ended early"), limit, ending: ExitReason::Done },
+        State::Watching => Finish { report: progress.into_report("the sidecar exited early"), limit, ending: ExitReason::Done },
         State::Blind(text) => Finish { report: progress.into_report(&text), limit, ending: ExitReason::Done },
         State::Stopping(since) => {
             log::debug!(took_ms:% = since.elapsed().as_millis(); "stopped");

@@ -56,7 +56,7 @@ pub(super) fn run_all(environment: &Environment) -> Finish {
     let channels = Channels::new();
     let signals = match Listener::start(channels.events.0.clone(), &channels.panics.0) {
         Ok(signals) => signals,
-        Err(error) => return refuse(format!("signals cannot be heard: {error}")),
+        Err(error) => return refuse(format!("cannot handle signals: {error}")),
     };
     let seed = u64::from(std::process::id()) ^ u64::from_le_bytes(seed_bytes(environment.pod_uid.as_str()));
     let writes = Until::default();
@@ -70,7 +70,7 @@ pub(super) fn run_all(environment: &Environment) -> Finish {
             signals.stop();
             finish
         }
-        Err(error) => refuse(format!("threads cannot be started: {error}")),
+        Err(error) => refuse(format!("cannot start threads: {error}")),
     }
 }
 
@@ -116,7 +116,7 @@ fn connect(events: &Receiver<LoopEvent>, mut backoff: Backoff, writes: &Until) -
         if start.elapsed() >= CREDENTIAL_LIMIT {
             return Err(Refusal::Config(error));
         }
-        log::warn!(error:%; "no access to the cluster yet");
+        log::warn!(error:%; "no access to the cluster yet; will retry");
         match events.recv_timeout(backoff.delay(tries, None)) {
             Ok(LoopEvent::Stop) | Err(RecvTimeoutError::Disconnected) => return Err(Refusal::Stopped),
             Ok(_) | Err(RecvTimeoutError::Timeout) => {}

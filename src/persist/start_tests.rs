@@ -178,7 +178,7 @@ fn each_container_is_stored_as_it_ends_and_the_report_tells_all() {
     assert!(finish.ending == ExitReason::Done && !finish.report.stored);
     assert_eq!(finish.report.secrets, [StoredSecret { name: "s".into(), version: None, container: "a".into(), file: "f".into() }]);
     assert_eq!(finish.report.errors.len(), 1);
-    assert_eq!(finish.report.errors[0].message, "key \"k\" holds an array; expected a string");
+    assert_eq!(finish.report.errors[0].message, "key \"k\" must be a string, not an array");
     assert_eq!(
         server.lock().requests,
         [

@@ -36,10 +36,10 @@ pub struct Reference {
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
-            ReferenceKind::ConfigMap => "ConfigMap",
-            ReferenceKind::Secret => "Secret",
+            ReferenceKind::ConfigMap => "configmap",
+            ReferenceKind::Secret => "secret",
         };
-        write!(f, "{kind} {}", self.name)
+        write!(f, "{kind}/{}", self.name)
     }
 }
 

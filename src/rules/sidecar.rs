@@ -77,13 +77,16 @@ pub fn resources(text: &str) -> Result<Map<String, Value>, (&str, &'static str)>
         let mut named = Vec::new();
         for entry in entries.split(',').filter(|_| !entries.is_empty()) {
             let Some((kind, request, limit)) = kind_and_amounts(entry) else {
-                return Err((entry, "is not like cpu=5m:100m or memory=8Mi:32Mi, request:limit, of which either may be empty"));
+                return Err((
+                    entry,
+                    "is not a valid resource; use KIND=REQUEST:LIMIT, for example cpu=5m:100m or memory=8Mi:32Mi (either amount may be empty)",
+                ));
             };
             if !limit.is_empty() && thousandths(request) > thousandths(limit) {
-                return Err((entry, "asks for more than its limit"));
+                return Err((entry, "requests more than its limit"));
             }
             if named.contains(&kind) {
-                return Err((entry, "is of a kind that is named before; name each once"));
+                return Err((entry, "repeats a resource; list each once"));
             }
             named.push(kind);
             for (part, amount) in [("requests", request), ("limits", limit)] {
@@ -238,21 +241,21 @@ mod tests {
             assert_eq!(resources(text).map(Value::Object), Ok(expected), "{text:?}");
         }
         for (text, part, why) in [
-            ("cpu", "cpu", "is not like"),
-            ("cpu=5m", "cpu=5m", "is not like"),
-            ("memory=8Mi:32Mi,", "", "is not like"),
-            ("gpu=1:1", "gpu=1:1", "is not like"),
-            ("cpu=much:", "cpu=much:", "is not like"),
-            ("cpu=-1:", "cpu=-1:", "is not like"),
-            ("cpu=100u:", "cpu=100u:", "is not like"),
-            ("cpu=1:2:3", "cpu=1:2:3", "is not like"),
-            ("memory=8MB:32MB", "memory=8MB:32MB", "is not like"),
-            ("memory=8Mi:100m", "memory=8Mi:100m", "is not like"),
-            ("ephemeral-storage=:0.5", "ephemeral-storage=:0.5", "is not like"),
-            ("cpu=5m:100m,memory=:,cpu=5m:100m", "cpu=5m:100m", "is of a kind that is named before"),
-            ("memory=1Mi:, memory=1Mi:", " memory=1Mi:", "is of a kind that is named before"),
-            ("memory=1Gi:1G", "memory=1Gi:1G", "asks for more"),
-            ("cpu=5m:100m,memory=33Mi:32Mi", "memory=33Mi:32Mi", "asks for more"),
+            ("cpu", "cpu", "is not a valid resource"),
+            ("cpu=5m", "cpu=5m", "is not a valid resource"),
+            ("memory=8Mi:32Mi,", "", "is not a valid resource"),
+            ("gpu=1:1", "gpu=1:1", "is not a valid resource"),
+            ("cpu=much:", "cpu=much:", "is not a valid resource"),
+            ("cpu=-1:", "cpu=-1:", "is not a valid resource"),
+            ("cpu=100u:", "cpu=100u:", "is not a valid resource"),
+            ("cpu=1:2:3", "cpu=1:2:3", "is not a valid resource"),
+            ("memory=8MB:32MB", "memory=8MB:32MB", "is not a valid resource"),
+            ("memory=8Mi:100m", "memory=8Mi:100m", "is not a valid resource"),
+            ("ephemeral-storage=:0.5", "ephemeral-storage=:0.5", "is not a valid resource"),
+            ("cpu=5m:100m,memory=:,cpu=5m:100m", "cpu=5m:100m", "repeats a resource"),
+            ("memory=1Mi:, memory=1Mi:", " memory=1Mi:", "repeats a resource"),
+            ("memory=1Gi:1G", "memory=1Gi:1G", "requests more"),
+            ("cpu=5m:100m,memory=33Mi:32Mi", "memory=33Mi:32Mi", "requests more"),
         ] {
             let (found, message) = resources(text).expect_err(text);
             assert!(found == part && message.starts_with(why), "{text:?}: {found:?} {message}");

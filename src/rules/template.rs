@@ -67,7 +67,7 @@ pub fn ignored_fields(template: &Value) -> Option<String> {
         return None;
     }
     Some(format!(
-        "spec.template: {} ignored; a Job template has metadata and spec only (settings of the Job go under spec.template.spec)",
+        "spec.template: ignored fields: {}; a Job template has only metadata and spec (Job settings go in spec.template.spec)",
         fields.join(", ")
     ))
 }

@@ -36,7 +36,7 @@ impl Verdict {
 
     /// A Job of that name is there, and not the QuarksJob's (any more).
     pub fn taken(job_name: &str) -> Self {
-        let message = format!("Job {job_name} does not belong to this QuarksJob any more; it is not run again");
+        let message = format!("Job {job_name} is no longer owned by this QuarksJob; the run is not repeated");
         Self { message, ..Self::cancelled(job_name) }
     }
 
@@ -45,7 +45,7 @@ impl Verdict {
         Self {
             outcome: Outcome::Cancelled,
             reason: Reason::JobDeleted.to_string(),
-            message: format!("Job {job_name} was deleted before it ended; it is not run again"),
+            message: format!("Job {job_name} was deleted before it finished; the run is not repeated"),
             outputs: Vec::new(),
         }
     }
@@ -186,13 +186,17 @@ impl Tally {
         let (outcome, reason, message) = if let Some(first) = errors.first.first() {
             (Outcome::Failed, Reason::from(first.reason), String::new())
         } else if is_unstored {
-            (Outcome::Failed, Reason::OutputNotStored, "not all output is stored".to_owned())
+            (Outcome::Failed, Reason::OutputNotStored, "not all output was stored".to_owned())
         } else if let Some(why) = unreadable {
             (Outcome::Unknown, Reason::OutputUnverified, why)
         } else if well < expected {
-            (Outcome::Unknown, Reason::OutputUnverified, format!("{well} of {expected} pods that ended well are still there to be asked"))
+            (
+                Outcome::Unknown,
+                Reason::OutputUnverified,
+                format!("only {well} of {expected} succeeded pods still exist; the other output cannot be verified"),
+            )
         } else {
-            (Outcome::Succeeded, Reason::Completed, format!("the Job completed and its output is in {count}"))
+            (Outcome::Succeeded, Reason::Completed, format!("the Job completed; output stored in {count}"))
         };
         (verdict.outcome, verdict.reason, verdict.message) = (outcome, reason.to_string(), message);
         errors.describe(&mut verdict.message);
@@ -211,8 +215,8 @@ fn describe(error: &OutputError) -> String {
 
 /// The report in a termination message; `None` is a sidecar that has not ended.
 fn read_report(message: Option<&str>) -> Result<Report, String> {
-    let message = message.ok_or("it has no ended output-persist container")?;
-    Report::parse(message).map_err(|error| format!("the report of output-persist cannot be read: {error}"))
+    let message = message.ok_or("its output-persist container has not terminated")?;
+    Report::parse(message).map_err(|error| format!("no valid report: {error}"))
 }
 
 #[cfg(test)]
@@ -345,7 +349,7 @@ mod tests {
             let mut tally = Tally::default();
             reports.iter().for_each(|message| tally.take(&report("p", "Succeeded", message)));
             let message = tally.verdict(&JobEnd::Complete { time: None }, reports.len() as u32).message;
-            assert_eq!(message, format!("the Job completed and its output is in {expected}"), "{reports:?}");
+            assert_eq!(message, format!("the Job completed; output stored in {expected}"), "{reports:?}");
         }
     }
 
@@ -367,18 +371,21 @@ mod tests {
             tally.take(&report(name, "Succeeded", message));
         }
         let complete = JobEnd::Complete { time: None };
-        let why = "pod b: the report of output-persist cannot be read: the output-persist container's report is malformed";
+        let why = "pod b: no valid report: the output-persist container's report is malformed";
         assert_eq!(tally.verdict(&complete, 3).message, why);
         let mut tally = Tally::default();
         tally.take(&report("a", "Succeeded", STORED));
         tally.take(&report("b", "Succeeded", STORED));
         let verdict = tally.verdict(&complete, 2);
-        assert_eq!((verdict.message.as_str(), verdict.outputs.len()), ("the Job completed and its output is in 1 Secret", 1));
+        assert_eq!((verdict.message.as_str(), verdict.outputs.len()), ("the Job completed; output stored in 1 Secret", 1));
         let mut tally = Tally::default();
         tally.take(&report("a", "Failed", r#"{"errors":[{"reason":"OutputInvalid","message":"m"}],"errorsOmitted":4,"stored":false}"#));
         let failed = JobEnd::Failed { reason: String::new(), message: String::new(), time: None };
         let verdict = tally.verdict(&failed, 0);
         assert_eq!((verdict.reason.as_str(), verdict.message.as_str()), ("JobFailed", "m; and 4 more"));
-        assert_eq!(Tally::default().verdict(&complete, 3).message, "0 of 3 pods that ended well are still there to be asked");
+        assert_eq!(
+            Tally::default().verdict(&complete, 3).message,
+            "only 0 of 3 succeeded pods still exist; the other output cannot be verified"
+        );
     }
 }

@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(of(&|job| named(RUNS_AHEAD)(job)).map(|(run, _)| run), Some(RUNS_AHEAD));
         assert_eq!(of(&|job| (named(7)(job), annotate(7)(job)).0), Some((7, Trigger::Once)));
         let other_name = |job: &mut Value| job["metadata"]["name"] = json!("by-hand");
-        assert_eq!(of(&|job| (other_name(job), annotate(4)(job)).0), Some((4, Trigger::Once)), "§4: owner and annotation");
+        assert_eq!(of(&|job| (other_name(job), annotate(4)(job)).0), Some((4, Trigger::Once)), "owner and annotation make it a run");
         assert_eq!(of(&other_name), None, "the original's Jobs have other names and no annotation");
         for (pointer, value) in [
             ("/metadata/namespace", json!("elsewhere")),
@@ -223,10 +223,6 @@ mod tests {
         let started = StartedRun { job_name: name("u1", 3), record: ours.clone(), unseen_since: None };
         let blank = QuarksJobView::from(&object(|_| {}));
         assert_eq!(run_of(&job(changed), &blank, Some(&started)), Some(ours), "this process");
-        assert_eq!(
-            run_of(&job(changed), &blank, None).map(|record| record.trigger),
-            Some(Trigger::Once),
-            "else the annotation says it (§4)"
-        );
+        assert_eq!(run_of(&job(changed), &blank, None).map(|record| record.trigger), Some(Trigger::Once), "else the annotation says it");
     }
 }

@@ -96,7 +96,7 @@ fn start(client: &Client, spec: WatchSpec, timings: WatchTimings, decode: Decode
         Ok(thread) => Some(thread),
         Err(error) => {
             // The closure, and with it the guard, is gone: health says that the watch is not alive.
-            log::error!(watch:% = name, error:%; "watch not started");
+            log::error!(watch:% = name, error:%; "cannot start watch");
             None
         }
     };
@@ -169,7 +169,7 @@ impl Watcher {
                     let step = match end {
                         // It was ended so that a list can begin.
                         End::Failed(..) if self.shared.is_asked() => {
-                            log::debug!(watch:% = self.spec.name, namespace:% = self.spec.namespace; "list is asked for");
+                            log::debug!(watch:% = self.spec.name, namespace:% = self.spec.namespace; "list started");
                             state = WatchState::Watching(watching);
                             continue;
                         }
@@ -233,7 +233,7 @@ impl Watcher {
                 log::info!(watch:% = name, resource:%, namespace:%, failures:%; "watch recovered")
             }
             None if reason.is_empty() => {}
-            None => log::debug!(watch:% = name, resource:%, reason:%, error:% = detail; "watch goes on"),
+            None => log::debug!(watch:% = name, resource:%, reason:%, error:% = detail; "watch resumed"),
         }
     }
 
@@ -242,7 +242,7 @@ impl Watcher {
         let name = self.spec.name;
         let watcher = &mut *self;
         aside(name, move || watcher.list_page(cursor)).unwrap_or_else(|error| {
-            self.detail = format!("a thread could not be started: {error}");
+            self.detail = format!("cannot start a thread: {error}");
             Err(Failure::Interrupted)
         })
     }
@@ -280,7 +280,7 @@ impl Watcher {
                 let limit = self.timings.line_max;
                 log::warn!(
                     watch:% = name, resource:% = resource.plural, reason:% = format_args!("longer than {limit} bytes");
-                    "object passed over"
+                    "object skipped"
                 );
                 return Ok(());
             }
@@ -355,7 +355,7 @@ impl Watcher {
             Ok(Ok(body)) => Ok(Frames::new(body, READ_BUFFER, self.timings.line_max)),
             Ok(Err(error)) => Err(self.note(&error)),
             Err(error) => {
-                self.detail = format!("a thread could not be started: {error}");
+                self.detail = format!("cannot start a thread: {error}");
                 Err(Failure::Interrupted)
             }
         }
@@ -378,7 +378,7 @@ impl Watcher {
                 version
             }
             Frame::Unknown(kind) => {
-                log::debug!(watch:% = self.spec.name, "type":% = kind; "frame of unknown type ignored");
+                log::debug!(watch:% = self.spec.name, "type":% = kind; "unknown frame type ignored");
                 None
             }
             Frame::Error(status) => {
@@ -410,7 +410,7 @@ impl Watcher {
     fn warn_skipped(&self, skipped: &Skipped) {
         let Skipped { key, reason } = skipped;
         let (watch, resource, object) = (self.spec.name, self.spec.resource.plural, one_line(&key.to_string(), 300));
-        log::warn!(watch:%, resource:%, object:%, reason:%; "object passed over, not understood");
+        log::warn!(watch:%, resource:%, object:%, reason:%; "object skipped, cannot decode it");
     }
 }
 

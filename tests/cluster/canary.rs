@@ -139,7 +139,7 @@ fn values_are_in_the_secrets_and_nowhere_else() {
         let pod = text(&pod["metadata"]["name"]);
         // On a busy node the last lines come after the container's end.
         let log = until("the last line of its log", || {
-            Some(case.kubectl(&["logs", &pod, "-c", "output-persist"])).filter(|log| log.contains("output-persist ends"))
+            Some(case.kubectl(&["logs", &pod, "-c", "output-persist"])).filter(|log| log.contains("output-persist exiting"))
         });
         assert_clean(&format!("the log of output-persist in {pod}"), &log);
         let log = case.kubectl(&["logs", &pod, "-c", "main"]);

@@ -68,15 +68,14 @@ fn trigger_through_kubectl_prints_the_outcome_and_exits_with_it() {
         "{code} {out} {err}"
     );
     let (code, out, err) = plugin.call(&case, &["trigger", "absent"]);
-    assert_eq!((code, out.as_str(), err), (1, "", format!("kubectl-qjob: no QuarksJob absent in namespace {}\n", case.namespace)));
+    assert_eq!((code, out.as_str(), err), (1, "", format!("kubectl-qjob: QuarksJob absent not found in namespace {}\n", case.namespace)));
     // Suspended, it waits; the request is served afterwards.
     case.patch("errand1", &json!({"spec": {"suspend": true}}));
     case.wait_condition("errand1", "Ready", "True", "Suspended");
     let (code, _, err) = plugin.call(&case, &["trigger", "errand1", "--wait", "--timeout=2s"]);
     assert_eq!(code, 3, "{err}");
     assert!(
-        err.contains("errand1: no run starts now: Suspended: ")
-            && err.ends_with("not over after 2 s; the request stays and is served later\n"),
+        err.contains("errand1: no run starts now: Suspended: ") && err.ends_with("timed out after 2 s; the request remains in effect\n"),
         "{err}"
     );
     case.patch("errand1", &json!({"spec": {"suspend": false}}));

@@ -198,7 +198,7 @@ fn every_place_that_names_a_config_map_or_secret_counts() {
     let content = case.get("secret", "secret-env")["data"].clone();
     case.kubectl(&["delete", "secret", "secret-env"]);
     let message = case.wait_condition("q", "Ready", "False", "MissingReference");
-    assert!(message.contains("Secret secret-env"), "{message}");
+    assert!(message.contains("secret/secret-env"), "{message}");
     case.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "secret-env"}, "data": content}));
     case.wait_condition("q", "Ready", "True", "Ready");
     wait_served(&case);
@@ -244,12 +244,12 @@ fn a_missing_reference_is_named_and_served_when_it_appears() {
     ]);
     case.apply(&qjob);
     let message = case.wait_condition("q", "Ready", "False", "MissingReference");
-    assert!(message.contains("ConfigMap words") && message.contains("Secret others") && !message.contains("never"), "{message}");
+    assert!(message.contains("configmap/words") && message.contains("secret/others") && !message.contains("never"), "{message}");
     assert!(case.wait_event("q", "MissingReference").contains("words"), "Event MissingReference does not name what is missing");
     case.kubectl(&["create", "configmap", "words", "--from-literal=WORD=hello"]);
     case.wait_qjob("q", "one of them gone from the message", |qjob| {
         let text = qjob["status"]["conditions"].to_string();
-        text.contains("Secret others") && !text.contains("ConfigMap words")
+        text.contains("secret/others") && !text.contains("configmap/words")
     });
     assert_eq!(case.jobs_created(), 0);
     case.kubectl(&["create", "secret", "generic", "others", "--from-literal=OTHER=there"]);

@@ -134,7 +134,7 @@ fn each_trigger_runs_once_whoever_leads() {
     cluster(&["apply", "-f", MANIFEST]);
     let kubeconfig = kubeconfig(&folder.0);
     let mut first = Operator::start(&folder.0, "first", &kubeconfig);
-    first.wait_log("caches are in");
+    first.wait_log("caches synced");
     let mut second = Operator::start(&folder.0, "second", &kubeconfig);
     second.wait_log("waiting for the Lease");
     case.apply(&quarks_job("q", "manual", "true"));
@@ -162,7 +162,7 @@ fn each_trigger_runs_once_whoever_leads() {
     second.signal("TERM");
     case.set_now("q");
     assert_eq!(second.wait_exit(), Some(0), "{}", second.log());
-    assert!(second.log().contains("Lease given back"), "{}", second.log());
+    assert!(second.log().contains("Lease released"), "{}", second.log());
     wait_holder("first-again");
     assert_eq!(case.wait_runs("q", 2)["outcome"], "Succeeded");
     case.wait_no_jobs();

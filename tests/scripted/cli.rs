@@ -131,7 +131,7 @@ fn a_given_value_asks_once() {
     assert_eq!(cluster.trigger(&["q", "--request", "mine"]).1, "q: run requested\n");
     assert_eq!(cluster.requested().as_deref(), Some("mine"));
     cluster.settle(4, "mine", &json!({"outcome": "Failed", "reason": "R", "message": "m"}));
-    assert_eq!(cluster.trigger(&["q", "--request=mine"]), (0, "q: this request was served already\n".to_owned(), String::new()));
+    assert_eq!(cluster.trigger(&["q", "--request=mine"]), (0, "q: this request was already served\n".to_owned(), String::new()));
     let (code, out, _) = cluster.trigger(&["q", "--request=mine", "--wait"]);
     assert_eq!((code, out.as_str()), (1, "q: run 4 Failed (Job q-4, 12 s): R: m\n"));
 }
@@ -193,7 +193,7 @@ fn wait_with_the_operator() {
 fn a_wait_that_takes_too_long_says_so_with_a_code_of_its_own() {
     let cluster = Cluster::new("cli-timeout");
     let result = cluster.trigger(&["q", "--wait", "--timeout", "1s"]);
-    one_line(&result, 3, "q: not over after 1 s; the request stays and is served later");
+    one_line(&result, 3, "q: timed out after 1 s; the request remains in effect");
     assert!(cluster.requested().is_some(), "nothing was asked for");
 }
 
@@ -204,7 +204,7 @@ fn a_wait_that_is_interrupted_ends() {
     cluster.wait_requested();
     let sent = Command::new("/bin/kill").args(["-s", "TERM", &child.id().to_string()]).status().expect("kill runs");
     assert!(sent.success(), "kill(1) failed");
-    one_line(&ended(child), 1, "q: interrupted; the request stays");
+    one_line(&ended(child), 1, "q: interrupted; the request remains");
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn a_quarksjob_that_goes_while_it_is_waited_for_is_a_failure() {
         if is_made_anew {
             cluster.server.api().create(&path("quarksjobs", NAMESPACE, ""), play::quarks_job("q", "manual"));
         }
-        one_line(&ended(child), 1, "q: not served: it was deleted");
+        one_line(&ended(child), 1, "q: request not served: it was deleted");
     }
 }
 
@@ -230,7 +230,7 @@ fn a_request_that_is_set_over_ours_serves_both() {
     cluster.settle(3, "theirs", &json!({"outcome": "Succeeded"}));
     let (code, out, err) = ended(child);
     assert_eq!((code, out.as_str()), (0, "q: run 3 Succeeded (Job q-3, 12 s)\n"), "{err}");
-    assert_eq!(err, "q: another request was set over this one; the run that serves it serves both\n");
+    assert_eq!(err, "q: another request replaced this one; its run serves both\n");
 }
 
 #[test]
@@ -239,14 +239,14 @@ fn a_request_that_is_taken_back_is_a_failure() {
     let child = cluster.start(&["q", "--wait"]);
     cluster.wait_requested();
     cluster.patch(&json!({"metadata": {"annotations": {REQUESTED: null}}}));
-    one_line(&ended(child), 1, "q: not served: the request was taken back");
+    one_line(&ended(child), 1, "q: request not served: the request was withdrawn");
 }
 
 #[test]
 fn refusals_are_explained() {
     let cluster = Cluster::new("cli-refused");
     for wait in [&[][..], &["--wait"]] {
-        one_line(&cluster.trigger(&[&["absent"], wait].concat()), 1, "no QuarksJob absent in namespace team");
+        one_line(&cluster.trigger(&[&["absent"], wait].concat()), 1, "QuarksJob absent not found in namespace team");
     }
     let no_kind = || Fault::status(404, "NotFound", "the server could not find the requested resource", None);
     let no_right = || Fault::status(403, "Forbidden", "quarksjobs is forbidden", None);
@@ -258,11 +258,11 @@ fn refusals_are_explained() {
             When::watch("/quarksjobs").every(),
             no_right(),
             true,
-            "quarksjobs cannot be watched (denied); --wait needs the rights list and watch",
+            "cannot watch quarksjobs (denied); --wait requires the rights list and watch",
         ),
-        (When::request("PATCH", "/quarksjobs/q"), no_kind(), false, "is the CRD installed?"),
-        (When::request("GET", "/quarksjobs"), no_kind(), true, "is the CRD installed?"),
-        (When::request("PATCH", "/quarksjobs/q").every(), Fault::text(404, "404 page not found"), false, "is the CRD installed?"),
+        (When::request("PATCH", "/quarksjobs/q"), no_kind(), false, "is the CRD missing?"),
+        (When::request("GET", "/quarksjobs"), no_kind(), true, "is the CRD missing?"),
+        (When::request("PATCH", "/quarksjobs/q").every(), Fault::text(404, "404 page not found"), false, "is the CRD missing?"),
         (When::request("PATCH", "/quarksjobs/q"), Fault::status(401, "Unauthorized", "Unauthorized", None), false, "401 Unauthorized"),
         (When::request("PATCH", "/quarksjobs/q").every(), Fault::Reset, false, "patch quarksjobs: "),
         (When::request("PATCH", "/quarksjobs/q").every(), Fault::status(500, "InternalError", "no", None), false, "500 InternalError: no"),
@@ -317,9 +317,9 @@ fn called_as_kubectl_qjob_it_is_a_plugin() {
     assert!(call(&["trigger", "--help"]).1.starts_with("Usage: kubectl qjob trigger NAME [flags]"));
     assert_eq!(call(&["trigger", "q", "-n", NAMESPACE]), (0, "q: run requested\n".to_owned(), String::new()));
     for (arguments, code, expected) in [
-        (&["trigger", "absent", "-n", NAMESPACE][..], 1, "kubectl-qjob: no QuarksJob absent in namespace team\n"),
-        (&["trigger"], 2, "kubectl-qjob: the NAME of a QuarksJob is missing (see kubectl qjob trigger --help)\n"),
-        (&["-n", NAMESPACE, "trigger", "q"], 2, "kubectl-qjob: flags come after the command (see kubectl qjob --help)\n"),
+        (&["trigger", "absent", "-n", NAMESPACE][..], 1, "kubectl-qjob: QuarksJob absent not found in namespace team\n"),
+        (&["trigger"], 2, "kubectl-qjob: the NAME of a QuarksJob is required (see kubectl qjob trigger --help)\n"),
+        (&["-n", NAMESPACE, "trigger", "q"], 2, "kubectl-qjob: flags must follow the command (see kubectl qjob --help)\n"),
     ] {
         assert_eq!(call(arguments), (code, String::new(), expected.to_owned()));
     }
@@ -328,28 +328,34 @@ fn called_as_kubectl_qjob_it_is_a_plugin() {
 #[test]
 fn wrong_usage_is_one_line_and_exit_code_2() {
     for (arguments, expected) in [
-        (&["trigger"][..], "the NAME of a QuarksJob is missing (see quarks-job trigger --help)"),
+        (&["trigger"][..], "the NAME of a QuarksJob is required (see quarks-job trigger --help)"),
         (&["trigger", "a", "b"], "unexpected argument \"b\""),
-        (&["trigger", "A/b"], "\"A/b\" is no name"),
-        (&["trigger", "a\nb"], "is no name"),
-        (&["trigger", "a", "--timeout", "5"], "--timeout: \"5\" is no duration like 90s"),
-        (&["trigger", "a", "--timeout", "5s"], "--timeout goes with --wait"),
-        (&["trigger", "a", "--wait=maybe"], "--wait: \"maybe\" is neither true nor false"),
-        (&["trigger", "a", "--request", ""], "--request: must have 1 to 1024 bytes"),
+        (&["trigger", "A/b"], "\"A/b\" is not a valid QuarksJob name"),
+        (&["trigger", "a\nb"], "is not a valid"),
+        (&["trigger", "a", "--timeout", "5"], "--timeout: \"5\" is not a valid duration; use for example 90s"),
+        (&["trigger", "a", "--timeout", "5s"], "--timeout requires --wait"),
+        (&["trigger", "a", "--wait=maybe"], "--wait: \"maybe\" is not a valid boolean; use true or false"),
+        (&["trigger", "a", "--request", ""], "--request: must be 1 to 1024 bytes"),
         (&["trigger", "a", "--wiat"], "--wiat"),
         (&["trigger", "a", "-n"], "-n"),
-        (&["trigger", "a", "-n", "a/b"], "--namespace: \"a/b\" is no name of a namespace: at most 63 lower case letters"),
-        (&["render", "-f", "x", "-n", ""], "--namespace: \"\" is no name of a namespace"),
-        (&["render"], "-f FILE is missing (see quarks-job render --help)"),
-        (&["render", "-f", "x", "--docker-image-pull-policy", "x"], "is not a pull policy"),
-        (&["render", "-f", "x", "--sidecar-user=me"], "--sidecar-user: \"me\" is no user; use auto, none, UID or UID:GID"),
-        (&["--sidecar-resources=cpu=1"], "--sidecar-resources: \"cpu=1\" is not like cpu=5m:100m or memory=8Mi:32Mi"),
-        (&["--output-size-limit=big"], "--output-size-limit: \"big\" is no size like 64Mi"),
-        (&["--output-size-limit=100m"], "--output-size-limit: \"100m\" is no size like 64Mi: a whole number of bytes"),
-        (&["--sidecar-resources=cpu=1:,cpu=2:"], "--sidecar-resources: \"cpu=2:\" is of a kind that is named before"),
-        (&["--http-listen", "foo"], "--http-listen: \"foo\" is no address; use HOST:PORT, [IPv6]:PORT or :PORT, for example :8080"),
-        (&["--output-medium=disk"], "--output-medium: \"disk\" is not a medium; use Memory"),
-        (&["convert", "-f", "x", "--output-from", "x"], "is not a source"),
+        (&["trigger", "a", "-n", "a/b"], "--namespace: \"a/b\" is not a valid namespace name; use at most 63 lowercase letters"),
+        (&["render", "-f", "x", "-n", ""], "--namespace: \"\" is not a valid namespace name"),
+        (&["render"], "-f FILE is required (see quarks-job render --help)"),
+        (&["render", "-f", "x", "--docker-image-pull-policy", "x"], "is not a valid pull policy"),
+        (&["render", "-f", "x", "--sidecar-user=me"], "--sidecar-user: \"me\" is not a valid user; use auto, none, UID or UID:GID"),
+        (
+            &["--sidecar-resources=cpu=1"],
+            "--sidecar-resources: \"cpu=1\" is not a valid resource; use KIND=REQUEST:LIMIT, for example cpu=5m:100m or memory=8Mi:32Mi",
+        ),
+        (&["--output-size-limit=big"], "--output-size-limit: \"big\" is not a valid size"),
+        (&["--output-size-limit=100m"], "--output-size-limit: \"100m\" is not a valid size; use a whole number of bytes"),
+        (&["--sidecar-resources=cpu=1:,cpu=2:"], "--sidecar-resources: \"cpu=2:\" repeats a resource"),
+        (
+            &["--http-listen", "foo"],
+            "--http-listen: \"foo\" is not a valid address; use HOST:PORT, [IPv6]:PORT or :PORT, for example :8080",
+        ),
+        (&["--output-medium=disk"], "--output-medium: \"disk\" is not a valid medium; use Memory"),
+        (&["convert", "-f", "x", "--output-from", "x"], "is not a valid source"),
         (&["crd", "--all"], "--all"),
         (&["version", "x"], "unexpected argument"),
         (&["--version", "x"], "unexpected argument"),
@@ -358,7 +364,7 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
         (&["persist-output", "--all"], "--all' (see quarks-job persist-output --help)"),
         (&["persist-output", "x"], "unexpected argument"),
         (&["triger"], "did you mean trigger?"),
-        (&["bogus"], "is not a command; commands are trigger, render, convert, crd, version, persist-output"),
+        (&["bogus"], "is not a command; commands: trigger, render, convert, crd, version, persist-output"),
         (&["bo\ngus\u{1b}[1m"], "is not a command"),
     ] {
         one_line(&call(arguments), 2, expected);
@@ -444,7 +450,7 @@ fn a_credential_plugin_that_fails_is_one_line() {
             "plugin: failed, exit status: 1: no login (hidden)",
         ),
         ("exec sleep 1000".to_owned(), json!({}), &["--wait", "--timeout=1s"], "plugin: no answer in 1 s"),
-        (format!("echo {CANARY}"), json!({}), &[], "plugin: printed no JSON"),
+        (format!("echo {CANARY}"), json!({}), &[], "plugin: did not print valid JSON"),
         (format!("exec yes {CANARY}"), json!({}), &[], "plugin: printed more than"),
         (credential(""), json!({}), &[], "neither a token nor a certificate"),
         (
@@ -454,8 +460,8 @@ fn a_credential_plugin_that_fails_is_one_line() {
             "quarks-job-no-such-plugin: not found (get it there)",
         ),
         (String::new(), json!({"command": "/etc/passwd"}), &[], "/etc/passwd: Permission denied"),
-        (String::new(), json!({"interactiveMode": "Always"}), &[], "exec.interactiveMode: Always needs a terminal"),
-        (String::new(), json!({"apiVersion": "client.authentication.k8s.io/v1alpha1"}), &[], "exec.apiVersion: is not a version"),
+        (String::new(), json!({"interactiveMode": "Always"}), &[], "exec.interactiveMode: Always requires a terminal"),
+        (String::new(), json!({"apiVersion": "client.authentication.k8s.io/v1alpha1"}), &[], "exec.apiVersion: is not a supported version"),
     ] {
         let kubeconfig = with_plugin(&cluster, &script, fields);
         let kubeconfig = kubeconfig.to_str().expect("UTF-8");
@@ -487,11 +493,11 @@ fn a_kubeconfig_that_is_no_good_is_one_line() {
     };
     for (content, expected) in [
         (String::new(), "config: current-context: not set (use --context NAME)"),
-        (CANARY.to_owned(), "not a kubeconfig: it is no map"),
-        (format!("users: [{CANARY}"), "not a kubeconfig: line "),
-        (user(&format!("{{token: [{CANARY}]}}")), "user u: token: is not text"),
-        (user(&format!("{{token: 'a\n\n{CANARY}'}}")), "user u: token: holds characters"),
-        (user(&format!("{{client-certificate-data: {CANARY}}}")), "user u: client-certificate-data: not base64"),
+        (CANARY.to_owned(), "not a valid kubeconfig: must be a mapping"),
+        (format!("users: [{CANARY}"), "not a valid kubeconfig: line "),
+        (user(&format!("{{token: [{CANARY}]}}")), "user u: token: must be a string"),
+        (user(&format!("{{token: 'a\n\n{CANARY}'}}")), "user u: token: contains characters"),
+        (user(&format!("{{client-certificate-data: {CANARY}}}")), "user u: client-certificate-data: not valid base64"),
         (user(&format!("{{tokenFile: {}}}", folder.path().join("absent").display())), "absent: token: "),
         (user(&format!("{{auth-provider: {{name: {CANARY}}}}}")), "user u: auth-provider: not supported"),
         (user("{client-certificate-data: QQ==, client-key-data: QQ==}"), "client certificate: "),
@@ -533,13 +539,13 @@ fn hostile_files_are_one_line() {
         bomb.push_str(&format!("a{level}: &a{level} [{}]\n", [item.as_str(); 9].join(", ")));
     }
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
-        ("nothing", Vec::new(), "holds no "),
+        ("nothing", Vec::new(), ": no "),
         ("text", CANARY.into(), "not a Kubernetes object"),
         ("a list", format!("[{CANARY}]").into(), "not a Kubernetes object"),
         ("not closed", format!("{head}spec: [{CANARY}").into(), "line "),
         ("a tab", format!("{head}spec:\n\ttrigger: {CANARY}\n").into(), "line "),
-        ("a key twice", format!("{head}spec: {{trigger: {CANARY}, trigger: {CANARY}}}\n").into(), "key trigger is there twice"),
-        ("not UTF-8", [head.as_bytes(), &[0xff, 0xfe]].concat(), "not UTF-8"),
+        ("a key twice", format!("{head}spec: {{trigger: {CANARY}, trigger: {CANARY}}}\n").into(), "duplicate key trigger"),
+        ("not UTF-8", [head.as_bytes(), &[0xff, 0xfe]].concat(), "not valid UTF-8"),
         ("binary", (0..=255_u8).cycle().take(100_000).collect(), "standard input: "),
         ("NUL", format!("{head}spec: \u{0}{CANARY}").into(), "line "),
         ("a bomb of aliases", format!("{bomb}{head}").into(), "limit"),
@@ -581,10 +587,10 @@ fn all_examples_render_and_what_is_no_quarksjob_is_passed_over() {
         let (code, out, err) = call(&["render", "-f", path.to_str().expect("UTF-8"), "-n", "team", "--image=i:1"]);
         assert_eq!(code, 0, "{err}");
         assert!(out.starts_with("---\napiVersion: batch/v1\nkind: Job\n") && out.contains("\n  namespace: team\n"), "{out}");
-        assert!(err.lines().all(|line| line.ends_with(" is no QuarksJob, passed over")), "{err}");
+        assert!(err.lines().all(|line| line.ends_with(" is not a QuarksJob, skipped")), "{err}");
     }
     let (code, out, err) = feed("render", b"kind: Secret");
-    assert!(code == 1 && out.is_empty() && err.ends_with("quarks-job: -: holds no QuarksJob\n"), "{err}");
+    assert!(code == 1 && out.is_empty() && err.ends_with("quarks-job: -: no QuarksJob found\n"), "{err}");
 }
 
 #[test]
@@ -600,19 +606,19 @@ fn what_the_operator_would_not_run_is_refused_with_its_words() {
     one_line(
         &feed("render", &bad),
         1,
-        "standard input: line 1: QuarksJob q: spec.trigger.strategy: \"daily\" is not a strategy; use manual, once, now or done",
+        "standard input: line 1: QuarksJob q: spec.trigger.strategy: must be manual, once, now or done, not \"daily\"",
     );
     let elsewhere = object(|object| object["metadata"]["namespace"] = json!("other"));
-    one_line(&feed("render -n team", &elsewhere), 1, "it is of namespace other, not of team as --namespace says");
+    one_line(&feed("render -n team", &elsewhere), 1, "metadata.namespace is other, but --namespace is team");
     let (code, out, err) = feed("render", &object(|object| object["spec"]["template"]["backoffLimit"] = json!(2)));
-    assert!(code == 0 && out.contains("kind: Job") && err.contains("spec.template: backoffLimit ignored"), "{err}");
+    assert!(code == 0 && out.contains("kind: Job") && err.contains("spec.template: ignored fields: backoffLimit"), "{err}");
     // A list as kubectl prints it, and several documents.
     let list = json!({"apiVersion": "v1", "kind": "List", "items": [serde_json::from_slice::<Value>(&elsewhere).expect("JSON"), {"kind": "Secret", "metadata": {"name": "s"}}]});
     let several = [list.to_string().into_bytes(), b"\n---\n# nothing\n---\n".to_vec(), object(|_| {})].concat();
     let (code, out, err) = feed("render", &several);
     assert_eq!(
         (code, out.matches("kind: Job\n").count(), err.as_str()),
-        (0, 2, "standard input: line 1: Secret s is no QuarksJob, passed over\n")
+        (0, 2, "standard input: line 1: Secret s is not a QuarksJob, skipped\n")
     );
     assert!(out.contains("\n  namespace: other\n") && out.contains("\n  namespace: default\n"), "{out}");
 }
@@ -630,12 +636,12 @@ fn a_converted_extendedjob_renders() {
         "{new}"
     );
     assert!(new.contains("name: foo-json") && new.contains("defaultMode: 256\n") && new.contains("backoffLimit: 2\n"), "{new}");
-    for remark in ["Secret s is no ExtendedJob, passed over", "pod template", "--output-from log", "comments are not kept"] {
+    for remark in ["Secret s is not an ExtendedJob, skipped", "pod template", "--output-from log", "comments are not kept"] {
         assert!(err.contains(remark), "{remark}: {err}");
     }
     let (code, job, err) = feed("render", new.as_bytes());
     assert!(code == 0 && err.is_empty() && job.contains("output-persist"), "{err}");
     let podstate = old.replace("strategy: once", "strategy: podstate, podstate: {when: ready}").replace("kind: Secret", "");
     let result = feed("convert", podstate.split("---").next().expect("a document").as_bytes());
-    one_line(&result, 1, "ExtendedJob myfoo: it is triggered by the state of other pods");
+    one_line(&result, 1, "ExtendedJob myfoo: triggers by the state of other pods");
 }

@@ -56,7 +56,7 @@ fn wait_holder(scene: &Scene, operator: &Operator, name: &str) {
 }
 
 fn wait_caches(operator: &Operator) {
-    operator.wait_for("its caches", || operator.log().contains("caches are in").then_some(()));
+    operator.wait_for("its caches", || operator.log().contains("caches synced").then_some(()));
 }
 
 fn requests_of(scene: &Scene, user: &str) -> Vec<Entry> {

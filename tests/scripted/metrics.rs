@@ -223,13 +223,13 @@ fn a_failing_check_names_the_watch_and_only_readiness_suffers() {
     let scene = scene("health");
     let away = scene.server.fault(When::matching(|request| request.path.ends_with("/jobs")).every(), Fault::Reset);
     scene.operator.start();
-    let body = scene.operator.wait_for("failures in a row", || {
+    let body = scene.operator.wait_for("consecutive failures", || {
         let (status, body) = get(&scene.operator, "/readyz");
         assert_eq!(status, 503, "{body}");
-        body.contains("failures in a row").then_some(body)
+        body.contains("consecutive failures").then_some(body)
     });
     let lines: Vec<&str> = body.lines().collect();
-    assert!(lines.contains(&"watch-jobs: first list is not in"), "{body}");
+    assert!(lines.contains(&"watch-jobs: initial list not complete"), "{body}");
     assert!(lines.iter().all(|line| line.starts_with("watch-jobs: ")), "the others are well: {body}");
     assert_eq!(get(&scene.operator, "/healthz"), (200, "ok\n".to_owned()));
     away.cancel();
@@ -297,7 +297,7 @@ fn the_log_as_json_is_one_object_a_line_and_the_sidecar_is_told() {
     assert!(sidecar["env"].as_array().expect("a list").contains(&json!({"name": "LOG_FORMAT", "value": "json"})), "{sidecar}");
     scene.operator.sigterm();
     scene.operator.wait_exit(crate::support::operator::LIMIT).expect("it ends");
-    let log = wait_for("the last line", || Some(scene.operator.log()).filter(|log| log.contains("operator stops")));
+    let log = wait_for("the last line", || Some(scene.operator.log()).filter(|log| log.contains("operator stopping")));
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect();
     for line in &lines {
         for field in ["ts", "level", "target", "msg"] {
@@ -307,7 +307,7 @@ fn the_log_as_json_is_one_object_a_line_and_the_sidecar_is_told() {
     let created = lines.iter().find(|line| line["msg"] == "job created").expect("the line");
     assert_eq!((&created["key"], &created["run"], &created["trigger"]), (&json!("team/q"), &json!("1"), &json!("now")));
     assert_eq!((&created["level"], &created["target"]), (&json!("info"), &json!("controller::errand::start")));
-    let failed = lines.iter().find(|line| line["msg"] == "failed, will be tried again").expect("the line");
+    let failed = lines.iter().find(|line| line["msg"] == "failed; will retry").expect("the line");
     assert_eq!(failed["level"], "warn");
     assert!(failed["error"].as_str().is_some_and(|error| error.contains("a \"quote\" level=x")), "{failed}");
 }

@@ -253,7 +253,7 @@ fn a_missing_reference_is_named_and_the_run_starts_when_the_last_one_appears() {
                 (is_said && !not.iter().any(|name| status.contains(name))).then_some(())
             });
         };
-        ready(&["ConfigMap settings", "Secret login"], &["maybe"]);
+        ready(&["configmap/settings", "secret/login"], &["maybe"]);
         let object = scene.quarks_job("q");
         assert_eq!(object["status"]["observedGeneration"], object["metadata"]["generation"], "{strategy}: {object}");
         wait_watches(&scene, [1, 1]);
@@ -265,7 +265,7 @@ fn a_missing_reference_is_named_and_the_run_starts_when_the_last_one_appears() {
         let asked = |plural: &str| scene.server.requests().iter().filter(|entry| entry.is("GET", plural)).count();
         assert_eq!((asked("/secrets/"), asked("/configmaps/")), (0, 0), "{strategy}: requests for Secrets and ConfigMaps");
         put(&scene, "secrets", "login", "x");
-        ready(&["ConfigMap settings"], &["Secret login"]);
+        ready(&["configmap/settings"], &["secret/login"]);
         assert_eq!(scene.created().len(), 0, "{strategy}: a Job although a reference is missing");
         // Also after a restart.
         scene.operator.kill9();

@@ -54,7 +54,7 @@ fn label(scene: &Scene, value: Value) {
 }
 
 fn wait_caches(operator: &Operator) {
-    operator.wait_for("its caches", || operator.log().contains("caches are in").then_some(()));
+    operator.wait_for("its caches", || operator.log().contains("caches synced").then_some(()));
 }
 
 #[test]

@@ -287,7 +287,7 @@ fn a_secret_of_somebody_else_in_place_of_the_token_is_named_and_waited_for() {
     let foreign = json!({"metadata": {"name": TOKEN}, "data": {"token": "Zm9yZWlnbg=="}});
     scene.delete_token();
     scene.server.api().create(&path("secrets", NAMESPACE, ""), foreign);
-    let text = format!("Secret {NAMESPACE}/{TOKEN} exists and is not the operator's; delete or rename it");
+    let text = format!("Secret {NAMESPACE}/{TOKEN} does not belong to the operator");
     scene.operator.wait_for("a line about it", || scene.operator.log().contains(&text).then_some(()));
     assert_eq!(scene.token().expect("left alone")["data"], json!({"token": "Zm9yZWlnbg=="}));
 }

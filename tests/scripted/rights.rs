@@ -214,7 +214,7 @@ fn events_that_may_not_be_posted_are_told_in_the_log() {
     wait_succeeded(&scene, NAMESPACE, "q");
     scene.operator.wait_for("the line", || scene.operator.log().contains("WARN").then_some(()));
     let log = scene.operator.log();
-    let line = log.lines().find(|line| line.contains("event not posted")).expect("the line");
+    let line = log.lines().find(|line| line.contains("Event not posted")).expect("the line");
     assert!(line.contains("create events: 403") && line.contains("WARN"), "{line}");
 }
 

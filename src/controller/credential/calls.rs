@@ -151,11 +151,11 @@ fn list_jobs(client: &Client, namespace: &str) -> Result<Answer, Error> {
 fn refusal(step: &Step, error: Error, remedy: &str) -> CredentialError {
     match step {
         _ if error.answer() == kube::Answer::MissingRight => CredentialError::NotReady(format!(
-            "the operator may not make the sidecar's token: {}; the manifests grant it for account quarks-job-sidecar; run: {remedy}",
+            "the operator may not create a token for the sidecar: {}; the manifests grant this for service account quarks-job-sidecar; run: {remedy}",
             error.message()
         )),
         Step::Request { account, .. } if error.is_not_found() => CredentialError::NotReady(format!(
-            "service account {account:?}, which label quarks.cloudfoundry.org/qjob-service-account of the namespace (or --sidecar-service-account) names, does not exist; the manifests make and grant quarks-job-sidecar; run: {remedy}"
+            "service account {account:?} does not exist; it is set by namespace label quarks.cloudfoundry.org/qjob-service-account or --sidecar-service-account; the manifests create quarks-job-sidecar; run: {remedy}"
         )),
         _ => CredentialError::Api(error),
     }

@@ -230,7 +230,7 @@ impl All {
         self.sweep(index, call);
         self.entries.retain(|namespace, entry| {
             if index.is_out_of_reach(namespace) {
-                debug!(namespace:%; "token left alone");
+                debug!(namespace:%; "token left in place; namespace no longer served");
                 return false;
             }
             let shown = Shown {
@@ -268,13 +268,15 @@ fn fate(index: &Index, run: &Run) -> Fate {
 }
 
 fn timed_out() -> Error {
-    let message = "another start in this namespace waits for the sidecar's token, too".to_owned();
+    let message = "timed out; another start in this namespace is also waiting for the sidecar's token".to_owned();
     Error::Transport { verb: "create", resource: Resource::SERVICE_ACCOUNT_TOKENS, sent: false, timed_out: true, message }
 }
 
 fn foreign_message(namespace: &str) -> String {
     let key = ObjectKey::new(namespace, TOKEN_SECRET);
-    format!("Secret {key} exists and is not the operator's; delete or rename it: the sidecar's token goes there")
+    format!(
+        "Secret {key} does not belong to the operator, which needs this name for the sidecar's token; delete it or move it to another name"
+    )
 }
 
 fn tell(namespace: &str, step: &Step, answer: &Answer) {
@@ -285,7 +287,7 @@ fn tell(namespace: &str, step: &Step, answer: &Answer) {
         (Step::Look, Answer::Found { account: None, .. }) => {
             warn!(namespace:%, message:% = foreign_message(namespace); "no token")
         }
-        (Step::Delete(_), Answer::Deleted) => info!(namespace:%; "token secret deleted"),
+        (Step::Delete(_), Answer::Deleted) => info!(namespace:%; "token Secret deleted"),
         _ => debug!(step:% = step.name(), namespace:%; "token"),
     }
 }
@@ -293,8 +295,8 @@ fn tell(namespace: &str, step: &Step, answer: &Answer) {
 fn log_failure(namespace: &str, error: &CredentialError) {
     match error {
         CredentialError::Api(error) if error.is_shutdown() => debug!(namespace:%, error:%; "token not renewed"),
-        CredentialError::Api(error) => warn!(namespace:%, error:%; "token not renewed, will be tried again"),
-        CredentialError::NotReady(message) => warn!(namespace:%, message:%; "token not renewed, will be tried again"),
+        CredentialError::Api(error) => warn!(namespace:%, error:%; "token not renewed; will retry"),
+        CredentialError::NotReady(message) => warn!(namespace:%, message:%; "token not renewed; will retry"),
     }
 }
 

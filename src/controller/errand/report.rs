@@ -35,7 +35,7 @@ impl ErrandController {
             Some(_) | None => view.template_digest.to_string(),
         });
         let config = if view.acts_on_config() { turn.memory().waiting.config.clone().or_else(|| view.marker.config.clone()) } else { None };
-        info!(key:% = turn.key, once:% = once.is_some(), config:% = config.is_some(); "baseline taken, nothing runs");
+        info!(key:% = turn.key, once:% = once.is_some(), config:% = config.is_some(); "baseline taken; no run started");
         let marker = Marker { once, config, ..view.marker.clone() };
         let action = Action::Settle { key: turn.key, version: &view.resource_version, uid: &view.uid, marker: &marker, strategy: None };
         let object: QuarksJob = self.tools.client.call(&action.request())?;
@@ -46,7 +46,7 @@ impl ErrandController {
             turn.memory().record = Some(Pause::after(turn.memory().record, REFUSAL_BACKOFF, Instant::now()));
             warn!(
                 key:% = turn.key, field:% = format_args!("metadata.annotations[{}]", crate::api::ANNOTATION_SETTLED);
-                "written and not kept, will be tried again: does a mutating webhook change quarksjobs?"
+                "write accepted but not stored; will retry; check for a mutating webhook on quarksjobs"
             );
         }
         Ok(Flow::Continue)
@@ -79,7 +79,7 @@ impl ErrandController {
             // Told when it is kept.
             _ if turn.memory().record.is_some() => {}
             Readiness::AlreadyRan if is_new_generation => {
-                let note = "once has run for this template and does not run again; to run it again set spec.trigger.strategy to now, or set the annotation quarks.cloudfoundry.org/run-requested to a new value";
+                let note = "already ran once for this template and does not run again; to run it again, set spec.trigger.strategy to now or annotation quarks.cloudfoundry.org/run-requested to a new value";
                 turn.tell(Note::new(Reason::AlreadyRan, "Observe", note.to_owned()));
             }
             Readiness::InvalidSpec | Readiness::NamespaceNotReady | Readiness::MissingReference if is_news => {

@@ -95,7 +95,7 @@ impl ErrandController {
         match self.credentials.ensure(&self.tools.client, &self.tools.index, &run, &account) {
             Ok(()) => Ok(None),
             Err(CredentialError::Api(error)) if error.answer() == Answer::Refused => {
-                let message = format!("the sidecar's token cannot be stored: {}", error.message());
+                let message = format!("cannot store the sidecar's token; will retry: {}", error.message());
                 self.refuse(turn, Reason::JobRefused, &message, None).map(Some)
             }
             Err(CredentialError::Api(error)) => Err(Failed::Api(error)),
@@ -105,11 +105,11 @@ impl ErrandController {
 
     /// No Job was created, or its answer did not come: what now?
     fn not_created(&self, turn: &mut Turn<'_>, name: &str, run: u64, error: Error) -> Result<Flow, Failed> {
-        let refused = || format!("the API server refuses the Job for now: {}", error.message());
+        let refused = || format!("Job rejected; will retry: {}", error.message());
         match error.answer() {
             Answer::Exists => self.take_over(turn, name, run),
             Answer::FieldError => {
-                let message = format!("the API server refuses the Job of this template: {}", error.message());
+                let message = format!("Job rejected as invalid; fix spec.template: {}", error.message());
                 self.refuse(turn, Reason::InvalidTemplate, &message, Some(INVALID_TEMPLATE_RETRY))
             }
             Answer::Refused => self.refuse(turn, Reason::JobRefused, &refused(), None),
@@ -117,7 +117,7 @@ impl ErrandController {
                 self.refuse(turn, Reason::JobRefused, &refused(), None)
             }
             Answer::Terminating => {
-                debug!(key:% = turn.key; "no run started, the namespace is being deleted");
+                debug!(key:% = turn.key; "no run started; the namespace is being deleted");
                 Ok(Flow::Wait(TERMINATING_RETRY))
             }
             // A quota that is being counted answers with a conflict.
@@ -143,12 +143,12 @@ impl ErrandController {
         let Some(job) = self.tools.read_job(&job_key)? else { return Err(Failed::Stale) };
         match run_of(&job, &turn.view, None).filter(|record| record.run == run) {
             Some(record) => {
-                debug!(key:% = turn.key, job:% = name; "job of an earlier try found");
+                debug!(key:% = turn.key, job:% = name; "found Job of an earlier try");
                 remember_start(turn, name.to_owned(), record);
                 Ok(Flow::Continue)
             }
             None => {
-                let message = format!("a Job named {name} exists and is not of this QuarksJob; delete or rename it");
+                let message = format!("Job {name} exists and is not owned by this QuarksJob; delete it");
                 self.refuse(turn, Reason::NameConflict, &message, None)
             }
         }
@@ -214,8 +214,8 @@ fn remember_start(turn: &mut Turn<'_>, job_name: String, record: RunRecord) {
 fn watch_for_loop(turn: &mut Turn<'_>) {
     if let Some(pause) = turn.memory().waiting.config_loop.started(Instant::now()) {
         let text = format!(
-            "config changes make this run again and again, so the next ones wait for {} s; does a run write a ConfigMap or Secret that it \
-             or another QuarksJob refers to?",
+            "config changes trigger this QuarksJob repeatedly; the next config run waits {} s; check whether a run writes a ConfigMap or Secret that it \
+             or another QuarksJob references",
             pause.as_secs()
         );
         warn!(key:% = turn.key, pause_seconds:% = pause.as_secs(); "config loop");

@@ -120,7 +120,7 @@ impl CleanUp<'_> {
             Err(error) => {
                 let wait = PRUNE_BACKOFF.delay(failures, 0.0);
                 if !error.is_shutdown() {
-                    warn!(key:% = self.view.key, error:%, retry_seconds:% = wait.as_secs(); "versions not pruned, will be tried again");
+                    warn!(key:% = self.view.key, error:%, retry_seconds:% = wait.as_secs(); "versions not pruned; will retry");
                 }
                 Some(Pause { until: Instant::now() + wait, failures })
             }
@@ -231,7 +231,7 @@ fn retained(pods: &[RunPod], run: u64, limit: u32) -> Retained<'_> {
 fn ignore_gone(result: Result<(), Error>) -> Result<(), Failed> {
     match result.map_err(|error| (error.answer(), error)) {
         Err((Answer::Gone | Answer::OtherObject, error)) => {
-            debug!(error:%; "nothing left to write to");
+            debug!(error:%; "object no longer exists; nothing to write");
             Ok(())
         }
         // What is refused is not gone.

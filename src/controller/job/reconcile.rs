@@ -105,13 +105,13 @@ impl JobController {
         let now = Instant::now();
         let is_denied = error.answer() == Answer::MissingRight;
         let message = is_denied.then(|| self.tools.missing_right_message(&view.key, error));
-        let denial = message.as_ref().map(|message| format!("Jobs or pods of runs that are over stay: {message}"));
+        let denial = message.as_ref().map(|message| format!("cannot clean up Jobs or pods of finished runs: {message}"));
         let pause = leftovers.refused(job.clone(), now, error.retry_after().unwrap_or_default(), denial);
         let (key, seconds) = (&view.key, (pause.until - now).as_secs());
         match message {
-            Some(message) => warn!(key:%, error:% = message, retry_seconds:% = seconds; "not allowed to clean up, will be tried again"),
-            None if error.is_shutdown() => debug!(key:%; "stopped in the middle of a clean-up"),
-            None => warn!(key:%, error:%, retry_seconds:% = seconds; "not cleaned up, will be tried again"),
+            Some(message) => warn!(key:%, error:% = message, retry_seconds:% = seconds; "not allowed to clean up; will retry"),
+            None if error.is_shutdown() => debug!(key:%; "clean-up interrupted by shutdown"),
+            None => warn!(key:%, error:%, retry_seconds:% = seconds; "clean-up failed; will retry"),
         }
     }
 }

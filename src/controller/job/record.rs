@@ -70,7 +70,7 @@ fn remembered_verdict(turn: &Turn<'_>, job: Option<&OwnJob>) -> Result<Verdict, 
     let judged = job.filter(|job| job.view.end.is_some()).map(|job| judge(&turn.tools.client, turn.key, job)).transpose()?;
     let (message, outputs) = judged
         .map(|verdict| (verdict.message, verdict.outputs))
-        .unwrap_or_else(|| ("the Job is gone; its details are not known any more".to_owned(), Vec::new()));
+        .unwrap_or_else(|| ("the Job no longer exists; details are not available".to_owned(), Vec::new()));
     Ok(Verdict { outcome: marker.outcome.unwrap_or(Outcome::Unknown), reason: marker.reason.clone(), message, outputs })
 }
 

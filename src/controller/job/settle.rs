@@ -29,7 +29,8 @@ use super::record::{RunTimes, last_run, tell_end};
 /// A Job that the index does not show but the API server does: how long until the next look.
 const UNSEEN_JOB_RETRY: Duration = Duration::from_secs(5);
 /// Why a settle that was answered with success did not settle.
-const NOT_KEPT: &str = "the API server took the write of annotation quarks.cloudfoundry.org/settled and did not keep it; does a mutating webhook change quarksjobs?";
+const NOT_KEPT: &str =
+    "the API server accepted annotation quarks.cloudfoundry.org/settled but did not store it; check for a mutating webhook on quarksjobs";
 
 /// A run that is over, and how it ended.
 struct Ended<'a> {
@@ -54,7 +55,7 @@ pub fn settle_vanished(turn: &mut Turn<'_>, job_name: &str, record: &RunRecord) 
     let is_there = job.is_some();
     let view = Arc::clone(&turn.view);
     if job.is_some_and(|job| run_of(&job, &view, turn.memory().started.as_ref()).is_some()) {
-        debug!(key:% = turn.key, job:% = job_name; "job exists, the watch is behind");
+        debug!(key:% = turn.key, job:% = job_name; "Job exists; the watch is behind");
         return Ok(Flow::Wait(UNSEEN_JOB_RETRY));
     }
     let verdict = match view.last_run {
@@ -125,7 +126,7 @@ fn settle_later(turn: &mut Turn<'_>, ended: Ended<'_>, reason: Reason, why: &str
     let ending = &mut turn.memory().ending;
     let pause = Pause::after(ending.settle, REFUSAL_BACKOFF, at);
     (ending.settle, ending.settle_run) = (Some(pause), record.run);
-    let message = format!("run {} has ended and cannot be settled; no run starts until it is: {why}", record.run);
+    let message = format!("run {} ended but cannot be settled; no new run starts until it is; will retry: {why}", record.run);
     warn!(key:% = turn.key, reason:%, retry_seconds:% = (pause.until - at).as_secs(), message:%; "run not settled");
     let is_news = status.last_run.as_ref().is_none_or(|last| last.run != record.run);
     let last = last_run(&view, record.run, Some(record.trigger), job, verdict, &status);
@@ -149,7 +150,7 @@ pub fn delete_stray(turn: &mut Turn<'_>, OwnJob { view: job, .. }: &OwnJob) -> R
     // The index may be behind: only a Job that runs now is a stray.
     match turn.tools.read_job(&job.key)? {
         Some(fresh) if fresh.uid == job.uid && fresh.end.is_none() && !fresh.is_being_deleted => {
-            warn!(key:% = turn.key, job:% = job.key.name; "stray job deleted");
+            warn!(key:% = turn.key, job:% = job.key.name; "stray Job deleted");
             let action = Action::DeleteJob {
                 key: &job.key,
                 uid: &fresh.uid,
@@ -158,7 +159,7 @@ pub fn delete_stray(turn: &mut Turn<'_>, OwnJob { view: job, .. }: &OwnJob) -> R
             };
             turn.tools.client.call_unit(&action.request())?;
         }
-        _ => debug!(key:% = turn.key, job:% = job.key.name; "stray job has ended or is gone"),
+        _ => debug!(key:% = turn.key, job:% = job.key.name; "stray Job already ended or deleted"),
     }
     turn.memory().ending.strays.push((job.uid.clone(), job.resource_version.clone()));
     Ok(Flow::Continue)

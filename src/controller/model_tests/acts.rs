@@ -470,7 +470,7 @@ fn restore(object: &mut QuarksJob, restored: Restored) {
         kind: "Ready".to_owned(),
         status: "True".to_owned(),
         reason: "Ready".to_owned(),
-        message: "can run".to_owned(),
+        message: "ready to run".to_owned(),
         last_transition_time: None,
         observed_generation: Some(1),
     });

@@ -74,7 +74,7 @@ impl Worker<'_> {
         let Some(job) = self.world.read_job(&job_key)? else { return Err(Failed::Stale) };
         match run_of(&job, &self.turn.view, None).filter(|record| record.run == run) {
             Some(record) => self.remember_start(name.to_owned(), record),
-            None => self.refuse(Reason::NameConflict, "is not of this QuarksJob"),
+            None => self.refuse(Reason::NameConflict, "is not owned by this QuarksJob"),
         }
     }
 

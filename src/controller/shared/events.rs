@@ -129,7 +129,7 @@ impl EventPoster {
             if is_over {
                 log_failure(&message, &error);
             } else {
-                debug!(key:% = message.key, reason:% = message.note.reason, error:%; "event put aside");
+                debug!(key:% = message.key, reason:% = message.note.reason, error:%; "Event deferred");
             }
             let at_least = error.retry_after().unwrap_or_default().max(now.duration_since(started) * SHARE);
             if let Some(message) = self.outbox.failed(&namespace, Some(message).filter(|_| !is_over), at_least, now) {
@@ -182,13 +182,13 @@ impl EventPoster {
 }
 
 fn log_full(message: &Message) {
-    warn!(key:% = message.key, reason:% = message.note.reason; "event dropped, too many wait");
+    warn!(key:% = message.key, reason:% = message.note.reason; "Event dropped, too many pending");
 }
 
 /// A missing right does not pass by itself; anything else costs an Event and no more.
 fn log_failure(message: &Message, error: &Error) {
     let level = if error.is_missing_right() { Level::Warn } else { Level::Debug };
-    log!(level, key:% = message.key, reason:% = message.note.reason, error:%; "event not posted");
+    log!(level, key:% = message.key, reason:% = message.note.reason, error:%; "Event not posted");
 }
 
 fn build_event(key: &ObjectKey, uid: &Uid, note: &Note, instance: &str, count: u64) -> Event {

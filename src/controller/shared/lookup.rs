@@ -67,8 +67,5 @@ impl Tools {
 
 /// What to do when the right is missing.
 pub fn may_not_list_message(remedy: &str, error: &Error) -> String {
-    format!(
-        "the template names a versioned Secret, and the operator may not list Secrets to find its newest version: {}; run: {remedy}",
-        error.message()
-    )
+    format!("the operator may not list Secrets to find the newest version of one in the template: {}; run: {remedy}", error.message())
 }

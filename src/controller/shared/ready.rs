@@ -74,31 +74,31 @@ pub fn ready_of(status: &QuarksJobStatus) -> Option<(&str, &str)> {
 /// Its message.
 pub fn ready_message(readiness: Readiness, view: &QuarksJobView, missing: Option<&Missing>) -> String {
     match readiness {
-        Readiness::Ready => "can run".to_owned(),
-        Readiness::AlreadyRan => "has run once for this template".to_owned(),
-        Readiness::Suspended => "spec.suspend is true: no run starts; triggers wait".to_owned(),
+        Readiness::Ready => "ready to run".to_owned(),
+        Readiness::AlreadyRan => "already ran once for this template".to_owned(),
+        Readiness::Suspended => "spec.suspend is true: no run starts, triggers stay pending".to_owned(),
         Readiness::InvalidSpec => view.spec_error.as_ref().map(ToString::to_string).unwrap_or_default(),
         Readiness::MissingReference => missing.map(missing_message).unwrap_or_default(),
         Readiness::NamespaceNotReady => no_account_message(&view.key.namespace),
         Readiness::InvalidRequest => format!(
-            "annotation {} is longer than {REQUEST_MAX} bytes, so it does not count as a request; set a shorter value; all other triggers work",
+            "annotation {} must be at most {REQUEST_MAX} bytes and is ignored; set a shorter value; other triggers still work",
             crate::api::ANNOTATION_RUN_REQUESTED
         ),
     }
 }
 
 fn missing_message(missing: &Missing) -> String {
-    let text = format!("missing: {}; a run that waits starts when the last of them appears", missing.names.join(", "));
+    let text = format!("missing: {}; a pending run starts when all of them exist", missing.names.join(", "));
     if missing.missing_own.is_empty() {
         return text;
     }
-    let own = missing.missing_own.join(", ");
-    format!("{text}; Secret {own} is output of this QuarksJob, which can never start by itself: make the reference optional, or create it")
+    let own = missing.missing_own.join(", secret/");
+    format!("{text}; this QuarksJob itself writes secret/{own}, so it cannot start: create the Secret or make the reference optional")
 }
 
 fn no_account_message(namespace: &str) -> String {
     format!(
-        "spec.output needs an account for the sidecar; run: kubectl apply -n {namespace} -f manifests/monitored-namespace.yaml && \
+        "spec.output requires a service account for the sidecar; run: kubectl apply -n {namespace} -f manifests/monitored-namespace.yaml && \
          kubectl label namespace {namespace} quarks.cloudfoundry.org/qjob-service-account=quarks-job-sidecar"
     )
 }

@@ -38,7 +38,7 @@ impl<'a> StatusBuilder<'a> {
     pub fn running(mut self, active: ActiveRun, ready: (Readiness, String)) -> QuarksJobStatus {
         self.copy_marker();
         self.status.observed_generation = self.view.generation;
-        let message = format!("run {} goes on as Job {}", active.run, active.job_name);
+        let message = format!("run {} is active as Job {}", active.run, active.job_name);
         self.status.active = Some(active);
         self.set_ready(&ready);
         self.set("Running", "True", Reason::RunActive.as_str(), &message);
@@ -75,7 +75,7 @@ impl<'a> StatusBuilder<'a> {
             Outcome::Failed | Outcome::Cancelled => self.set("Succeeded", "False", &run.reason, &message),
             Outcome::Unknown => self.set("Succeeded", "Unknown", &run.reason, &message),
         }
-        self.set("Running", "False", Reason::Idle.as_str(), "no run goes on");
+        self.set("Running", "False", Reason::Idle.as_str(), "no run is active");
         self.status.last_run = Some(LastRun { message: cut(&run.message), ..run });
     }
 
@@ -106,7 +106,7 @@ impl<'a> StatusBuilder<'a> {
         }
         self.set("Ready", if is_ready { "True" } else { "False" }, reason.as_str(), message);
         if self.status.active.is_none() {
-            self.set("Running", "False", Reason::Idle.as_str(), "no run goes on");
+            self.set("Running", "False", Reason::Idle.as_str(), "no run is active");
         }
     }
 
@@ -224,7 +224,7 @@ mod tests {
     }
 
     fn ready() -> (Readiness, String) {
-        (Readiness::Ready, "can run".to_owned())
+        (Readiness::Ready, "ready to run".to_owned())
     }
 
     fn words(status: &QuarksJobStatus) -> String {

@@ -32,7 +32,7 @@ mod tests {
             "observedGeneration": 3, "completed": true, "runs": 2, "settled": "{}",
             "active": {"run": 3, "jobName": "q-3", "trigger": "now", "uid": "u", "details": {}, "startTime": "t"},
             "lastRun": {"run": 2, "jobName": "q-2", "outcome": "Failed", "reason": "R", "message": "m"},
-            "conditions": [{"type": "Ready", "status": "True", "reason": "Ready", "message": "can run", "lastTransitionTime": "t"}],
+            "conditions": [{"type": "Ready", "status": "True", "reason": "Ready", "message": "ready to run", "lastTransitionTime": "t"}],
         });
         let status = |value: &Value| serde_json::from_value::<QuarksJobStatus>(value.clone()).expect("decodes");
         assert_eq!(lost_field(&status(&written), &status(&written)), None);

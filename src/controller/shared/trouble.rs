@@ -58,13 +58,13 @@ impl Turn<'_> {
             Answer::MissingRight | Answer::Refused if !is_served => return self.leave_alone(&error),
             Answer::MissingRight => {
                 let message = self.tools.missing_right_message(self.key, &error);
-                warn!(key:% = self.key, error:% = message; "not allowed, will be tried again");
+                warn!(key:% = self.key, error:% = message; "not allowed; will retry");
                 self.say(Reason::NamespaceNotReady, &message);
             }
             Answer::Refused => self.refused(&error),
             Answer::OnTheWay | Answer::TimedOut | Answer::WebhookFailed | Answer::Unreadable => {
                 if self.memory().is_trouble_to_tell() {
-                    let message = format!("the API server, or what is on the way to it, does not answer as it should: {}", error.message());
+                    let message = format!("no usable answer from the API server or a proxy in between; will retry: {}", error.message());
                     self.say(Reason::APIUnavailable, &message);
                 }
                 let trouble = &mut self.memory().trouble;
@@ -87,8 +87,8 @@ impl Turn<'_> {
     /// A policy refuses what is next. If that is the status itself, an Event has to do.
     fn refused(&mut self, error: &Error) {
         let is_status = error.resource() == Some(Resource::QUARKS_JOB_STATUS);
-        let what = if is_status { "the status of this QuarksJob" } else { "what is next for this QuarksJob" };
-        let message = format!("{what} cannot be written, and no run starts until it can: {}", error.message());
+        let what = if is_status { "the status update" } else { "an update of this QuarksJob" };
+        let message = format!("{what} was rejected; no new run starts until it is accepted; will retry: {}", error.message());
         if !is_status {
             return self.say(Reason::SettleRefused, &message);
         }
@@ -96,7 +96,7 @@ impl Turn<'_> {
     }
 
     fn leave_alone(&self, error: &Error) -> Outcome {
-        debug!(key:% = self.key, error:%; "left alone in a namespace that goes");
+        debug!(key:% = self.key, error:%; "skipped; the namespace is being deleted or no longer served");
         Outcome::RequeueAfter(TERMINATING_RETRY)
     }
 

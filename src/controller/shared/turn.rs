@@ -280,7 +280,7 @@ impl<'a> Turn<'a> {
         }
         let pause = Pause::after(self.memory().record, REFUSAL_BACKOFF, now);
         let wait = pause.until - now;
-        warn!(key:% = self.key, retry_seconds:% = wait.as_secs(); "a write fails again and again though nothing has changed");
+        warn!(key:% = self.key, retry_seconds:% = wait.as_secs(); "a write keeps failing although nothing has changed");
         self.memory().record = Some(pause);
         Some(wait)
     }
@@ -314,7 +314,7 @@ impl<'a> Turn<'a> {
             }
             // Either it is gone, or its status is no resource of its own.
             Err(error) if error.is_not_found() => match self.tools.read(self.key)? {
-                Some(object) if object.metadata.resource_version == version => Some("all of it"),
+                Some(object) if object.metadata.resource_version == version => Some("all"),
                 Some(_) | None => return Err(Failed::Stale),
             },
             Err(error) => return Err(error.into()),
@@ -329,7 +329,7 @@ impl<'a> Turn<'a> {
         self.memory().record = Some(pause);
         warn!(
             key:% = self.key, field:% = format_args!("status:{field}"), retry_seconds:% = (pause.until - now).as_secs();
-            "status written and not kept, will be tried again: is the CRD older than the operator (kubectl apply -f manifests/crd.yaml), or does a mutating webhook change it?"
+            "status accepted but not stored; will retry; apply the current CRD (kubectl apply -f manifests/crd.yaml) or check for a mutating webhook"
         );
         Ok(())
     }

@@ -68,15 +68,15 @@ impl Config {
             return Err(ConfigError::new(
                 &self.source,
                 "server",
-                "the credential would go over an unencrypted connection",
-                "use https://, or set insecure-skip-tls-verify: true if that is what you want",
+                "the credential would be sent over an unencrypted connection",
+                "use https://, or set insecure-skip-tls-verify: true to accept this",
             ));
         }
         if self.server.https && !self.insecure && self.ca.is_none() {
             return Err(ConfigError::new(
                 &self.source,
                 "certificate-authority",
-                "not set, and there are no built-in authorities",
+                "not set, and no authorities are built in",
                 "set certificate-authority or certificate-authority-data of the cluster",
             ));
         }

@@ -6,7 +6,7 @@ use super::access::{Auth, Config};
 use super::parts::{Ca, ConfigError, Server};
 
 pub(super) fn load(env: &dyn Fn(&str) -> Option<String>, account_dir: &Path) -> Result<Config, ConfigError> {
-    let hint = "only set in a pod; elsewhere use --kubeconfig FILE";
+    let hint = "set only in a pod; elsewhere use --kubeconfig FILE";
     let required = |name: &str| env(name).ok_or_else(|| ConfigError::new(name, "", "not set", hint));
     let host = required("KUBERNETES_SERVICE_HOST")?;
     let port = required("KUBERNETES_SERVICE_PORT")?;
@@ -65,6 +65,6 @@ mod tests {
         assert_eq!(config.auth, Auth::TokenFile(dir.path().join("token")));
         assert_eq!(config.ca, Some(Ca::File(dir.path().join("ca.crt"))));
         let unset = load(&env(&[]), dir.path()).expect_err("no host");
-        assert_eq!(unset.to_string(), "KUBERNETES_SERVICE_HOST: not set (only set in a pod; elsewhere use --kubeconfig FILE)");
+        assert_eq!(unset.to_string(), "KUBERNETES_SERVICE_HOST: not set (set only in a pod; elsewhere use --kubeconfig FILE)");
     }
 }

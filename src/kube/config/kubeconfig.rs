@@ -49,18 +49,19 @@ pub(super) fn load(paths: &[PathBuf], context: Option<&str>) -> Result<Config, C
 }
 
 fn parse(path: &Path, text: &str) -> Result<Value, ConfigError> {
-    let refuse =
-        |reason: &str| ConfigError::new(path.display(), "", format!("not a kubeconfig: {reason}"), "compare with `kubectl config view`");
+    let refuse = |reason: &str| {
+        ConfigError::new(path.display(), "", format!("not a valid kubeconfig: {reason}"), "compare with `kubectl config view`")
+    };
     let Some((line, document)) = yaml::documents(text).into_iter().next() else { return Ok(Value::Null) };
     let content = yaml::parse(line, document).map_err(|reason| refuse(&reason))?;
     if !content.is_object() && !content.is_null() {
-        return Err(refuse("it is no map"));
+        return Err(refuse("must be a mapping"));
     }
     for kind in ["cluster", "user", "context"] {
         let list = match content.get(format!("{kind}s")) {
             None | Some(Value::Null) => continue,
             Some(Value::Array(list)) => list,
-            Some(_) => return Err(refuse(&format!("{kind}s is no list"))),
+            Some(_) => return Err(refuse(&format!("{kind}s must be a list"))),
         };
         let mut names = Map::new();
         for entry in list {
@@ -68,10 +69,10 @@ fn parse(path: &Path, text: &str) -> Result<Value, ConfigError> {
                 return Err(refuse(&format!("{kind}s: an entry has no name")));
             };
             if names.insert(name.to_owned(), Value::Null).is_some() {
-                return Err(refuse(&format!("{kind}s: {} is there twice", one_line(name, 100))));
+                return Err(refuse(&format!("{kind}s: duplicate name {}", one_line(name, 100))));
             }
             if entry.get(kind).is_some_and(|fields| !fields.is_object() && !fields.is_null()) {
-                return Err(refuse(&format!("{kind} {} is no map", one_line(name, 100))));
+                return Err(refuse(&format!("{kind} {} must be a mapping", one_line(name, 100))));
             }
         }
     }
@@ -99,10 +100,10 @@ fn find<'a>(files: &'a [File], kind: &'a str, name: &str, place: &dyn fmt::Displ
     entries(files, kind).for_each(|(name, _)| drop(known.insert(name.to_owned(), Value::Null)));
     let mut hint = String::new();
     for name in known.keys() {
-        hint.push_str(if hint.is_empty() { "there are: " } else { ", " });
+        hint.push_str(if hint.is_empty() { "available: " } else { ", " });
         hint.push_str(name);
     }
-    let hint = if hint.is_empty() { "there are none".to_owned() } else { one_line(&hint, 300) };
+    let hint = if hint.is_empty() { "none found".to_owned() } else { one_line(&hint, 300) };
     Err(ConfigError::new(place, kind, format!("no {kind} named {}", one_line(name, 100)), &hint))
 }
 
@@ -157,7 +158,7 @@ fn build(cluster: &Entry<'_>, user: &Entry<'_>, namespace: Option<String>) -> Re
 fn build_user(user: &Entry<'_>, cluster: &Entry<'_>) -> Result<(Auth, Option<ClientCertPem>), ConfigError> {
     for (field, reason, hint) in [
         ("auth-provider", "not supported", "Kubernetes removed it; use a token, a client certificate or a credential plugin (exec)"),
-        ("as", "impersonation is not supported", "use a user of its own"),
+        ("as", "impersonation is not supported", "use separate credentials"),
     ] {
         if user.fields.get(field).is_some_and(|value| !value.is_null()) {
             return Err(user.error(field, reason, hint));
@@ -168,14 +169,14 @@ fn build_user(user: &Entry<'_>, cluster: &Entry<'_>) -> Result<(Auth, Option<Cli
     let client_cert = match (certificate, key) {
         (Some(certificate), Some(key)) => Some(ClientCertPem { certificate, key }),
         (None, None) => None,
-        (Some(_), None) => return Err(user.error("client-key", "not set", "a client certificate needs its key")),
-        (None, Some(_)) => return Err(user.error("client-certificate", "not set", "a client key needs its certificate")),
+        (Some(_), None) => return Err(user.error("client-key", "not set", "a client certificate requires its key")),
+        (None, Some(_)) => return Err(user.error("client-certificate", "not set", "a client key requires its certificate")),
     };
     let auth = match (user.text("tokenFile")?, user.text("token")?, user.text("username")?) {
         (Some(path), _, _) => Auth::TokenFile(user.resolve(&path)),
         (None, Some(token), _) => {
             if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-                return Err(user.error("token", "holds characters that no token has", "check for line breaks and spaces"));
+                return Err(user.error("token", "contains characters that are not valid in a token", "check for line breaks and spaces"));
             }
             Auth::Token(token)
         }
@@ -194,7 +195,7 @@ fn plugin(user: &Entry<'_>, cluster: &Entry<'_>) -> Result<Option<PluginSpec>, C
     let fields = match user.fields.get("exec") {
         None | Some(Value::Null) => return Ok(None),
         Some(fields) if fields.is_object() => fields,
-        Some(_) => return Err(user.error("exec", "is no map", "it needs apiVersion and command")),
+        Some(_) => return Err(user.error("exec", "must be a mapping", "it requires apiVersion and command")),
     };
     let exec = Entry { file: user.file, label: format!("{}exec.", user.label), fields };
     let api_version = exec.text("apiVersion")?.unwrap_or_default();
@@ -202,8 +203,8 @@ fn plugin(user: &Entry<'_>, cluster: &Entry<'_>) -> Result<Option<PluginSpec>, C
     if !matches!(version, "v1" | "v1beta1") {
         return Err(exec.error(
             "apiVersion",
-            "is not a version that is known",
-            &format!("use {EXEC_GROUP}v1 or v1beta1; newer plugins can"),
+            "is not a supported version",
+            &format!("use {EXEC_GROUP}v1 or v1beta1; newer plugins support them"),
         ));
     }
     check_mode(&exec, version)?;
@@ -212,19 +213,19 @@ fn plugin(user: &Entry<'_>, cluster: &Entry<'_>) -> Result<Option<PluginSpec>, C
     let command = if command.contains('/') { exec.resolve(&command).into_os_string() } else { command.into() };
     let mut args = Vec::new();
     for item in exec.list("args")? {
-        args.push(item.as_str().ok_or_else(|| exec.error("args", "holds something that is not text", "put it in quotes"))?.to_owned());
+        args.push(item.as_str().ok_or_else(|| exec.error("args", "must contain only strings", "put it in quotes"))?.to_owned());
     }
     let mut env = Vec::new();
     for item in exec.list("env")? {
         let part = |name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (name, value) = (part("name"), part("value"));
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-            return Err(exec.error("env", "an entry has no proper name", "each needs name and value, both text"));
+            return Err(exec.error("env", "an entry has no valid name", "each entry requires name and value, both strings"));
         }
         env.push((name, value));
     }
     if args.iter().any(|argument| argument.contains('\0')) {
-        return Err(exec.error("args", "holds a NUL character", ""));
+        return Err(exec.error("args", "contains a NUL character", ""));
     }
     let mut info = json!({"apiVersion": api_version, "kind": "ExecCredential", "spec": {"interactive": false}});
     if exec.flag("provideClusterInfo")? {
@@ -248,8 +249,8 @@ fn check_mode(exec: &Entry<'_>, version: &str) -> Result<(), ConfigError> {
     match (exec.text("interactiveMode")?.as_deref(), version) {
         (Some("Never" | "IfAvailable"), _) | (None, "v1beta1") => Ok(()),
         (None, _) => refuse("not set", "set it to Never or IfAvailable"),
-        (Some("Always"), _) => refuse("Always needs a terminal, and none is passed on", "log in before, or use IfAvailable"),
-        (Some(_), _) => refuse("is not a mode", "set it to Never or IfAvailable"),
+        (Some("Always"), _) => refuse("Always requires a terminal, which is not available here", "log in first, or use IfAvailable"),
+        (Some(_), _) => refuse("is not a valid mode", "set it to Never or IfAvailable"),
     }
 }
 
@@ -290,7 +291,7 @@ impl<'a> Entry<'a> {
         match self.fields.get(field) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
-            Some(_) => Err(self.error(field, "is not text", "put it in quotes")),
+            Some(_) => Err(self.error(field, "must be a string", "put it in quotes")),
         }
     }
 
@@ -298,7 +299,7 @@ impl<'a> Entry<'a> {
         match self.fields.get(field) {
             None | Some(Value::Null) => Ok(false),
             Some(Value::Bool(value)) => Ok(*value),
-            Some(_) => Err(self.error(field, "is neither true nor false", "")),
+            Some(_) => Err(self.error(field, "must be true or false", "")),
         }
     }
 
@@ -306,7 +307,7 @@ impl<'a> Entry<'a> {
         match self.fields.get(field) {
             None | Some(Value::Null) => Ok(&[]),
             Some(Value::Array(items)) => Ok(items),
-            Some(_) => Err(self.error(field, "is no list", "")),
+            Some(_) => Err(self.error(field, "must be a list", "")),
         }
     }
 
@@ -317,7 +318,7 @@ impl<'a> Entry<'a> {
 
     fn decode(&self, field: &str, data: &str) -> Result<Vec<u8>, ConfigError> {
         let compact: String = data.split_whitespace().collect();
-        STANDARD.decode(compact).map_err(|_| self.error(field, "not base64", "it holds the PEM text in base64"))
+        STANDARD.decode(compact).map_err(|_| self.error(field, "not valid base64", "it must be base64-encoded PEM"))
     }
 
     /// Data in the file counts before a path.

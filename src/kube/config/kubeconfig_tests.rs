@@ -59,9 +59,9 @@ fn contexts_resolve() {
     assert_eq!(load(Some("anonymous")).expect("anonymous").auth, Auth::None);
 
     let error = load(Some("absent")).expect_err("absent").to_string();
-    assert!(error.contains("no context named absent (there are: anonymous, basic, "), "{error}");
+    assert!(error.contains("no context named absent (available: anonymous, basic, "), "{error}");
     let error = load(Some("lost")).expect_err("lost").to_string();
-    assert!(error.contains("no cluster named c9 (there are: c1, c2, c3)"), "{error}");
+    assert!(error.contains("no cluster named c9 (available: c1, c2, c3)"), "{error}");
 }
 
 #[test]
@@ -112,33 +112,33 @@ fn refused(cases: impl IntoIterator<Item = (String, &'static str)>) {
 fn errors_about_a_user_are_one_line_with_place_field_and_hint_and_no_value() {
     let exec = |fields: &str| with_user(&format!("{{exec: {{apiVersion: client.authentication.k8s.io/v1, {fields}}}}}"));
     refused([
-        (with_user("{exec: {command: aws}}"), "user u: exec.apiVersion: is not a version"),
+        (with_user("{exec: {command: aws}}"), "user u: exec.apiVersion: is not a supported version"),
         (
             with_user("{exec: {apiVersion: client.authentication.k8s.io/v1alpha1, command: aws}}"),
-            "user u: exec.apiVersion: is not a version",
+            "user u: exec.apiVersion: is not a supported version",
         ),
-        (with_user("{exec: canary}"), "user u: exec: is no map"),
+        (with_user("{exec: canary}"), "user u: exec: must be a mapping"),
         (exec("command: aws"), "user u: exec.interactiveMode: not set"),
-        (exec("command: aws, interactiveMode: Always"), "user u: exec.interactiveMode: Always needs a terminal"),
-        (exec("command: aws, interactiveMode: canary"), "user u: exec.interactiveMode: is not a mode"),
+        (exec("command: aws, interactiveMode: Always"), "user u: exec.interactiveMode: Always requires a terminal"),
+        (exec("command: aws, interactiveMode: canary"), "user u: exec.interactiveMode: is not a valid mode"),
         (exec("interactiveMode: Never"), "user u: exec.command: not set"),
-        (exec("interactiveMode: Never, command: [canary]"), "user u: exec.command: is not text"),
-        (exec("interactiveMode: Never, command: a, args: canary"), "user u: exec.args: is no list"),
-        (exec("interactiveMode: Never, command: a, args: [4711]"), "user u: exec.args: holds something that is not text"),
-        (exec("interactiveMode: Never, command: a, env: [{value: canary}]"), "user u: exec.env: an entry has no proper name"),
-        (exec("interactiveMode: Never, command: a, env: [canary]"), "user u: exec.env: an entry has no proper name"),
-        (exec("interactiveMode: Never, command: a, provideClusterInfo: canary"), "user u: exec.provideClusterInfo: is neither"),
+        (exec("interactiveMode: Never, command: [canary]"), "user u: exec.command: must be a string"),
+        (exec("interactiveMode: Never, command: a, args: canary"), "user u: exec.args: must be a list"),
+        (exec("interactiveMode: Never, command: a, args: [4711]"), "user u: exec.args: must contain only strings"),
+        (exec("interactiveMode: Never, command: a, env: [{value: canary}]"), "user u: exec.env: an entry has no valid name"),
+        (exec("interactiveMode: Never, command: a, env: [canary]"), "user u: exec.env: an entry has no valid name"),
+        (exec("interactiveMode: Never, command: a, provideClusterInfo: canary"), "user u: exec.provideClusterInfo: must be true or false"),
         (with_user("{auth-provider: {name: gcp}}"), "user u: auth-provider: not supported"),
         (with_user("{as: admin, token: canary}"), "user u: as: impersonation is not supported"),
         (with_user("{client-certificate-data: Q0VSVA==}"), "user u: client-key: not set"),
-        (with_user("{client-key-data: canary!}"), "user u: client-key-data: not base64"),
+        (with_user("{client-key-data: canary!}"), "user u: client-key-data: not valid base64"),
         (with_user("{client-key: absent-file}"), "absent-file: No such file"),
-        (with_user("{token: 'can ary'}"), "user u: token: holds characters"),
-        (with_user("{token: [canary]}"), "user u: token: is not text"),
-        (with_user("{token: 4711}"), "user u: token: is not text (put it in quotes)"),
-        (with_user("{token: a, token: canary}"), "not a kubeconfig: line 3: "),
-        (with_user("'canary'"), "not a kubeconfig: user u is no map"),
-        (with_user("{}}, {name: u, user: {token: canary}"), "not a kubeconfig: users: u is there twice"),
+        (with_user("{token: 'can ary'}"), "user u: token: contains characters"),
+        (with_user("{token: [canary]}"), "user u: token: must be a string"),
+        (with_user("{token: 4711}"), "user u: token: must be a string (put it in quotes)"),
+        (with_user("{token: a, token: canary}"), "not a valid kubeconfig: line 3: "),
+        (with_user("'canary'"), "not a valid kubeconfig: user u must be a mapping"),
+        (with_user("{}}, {name: u, user: {token: canary}"), "not a valid kubeconfig: users: duplicate name u"),
     ]);
 }
 
@@ -146,27 +146,27 @@ fn errors_about_a_user_are_one_line_with_place_field_and_hint_and_no_value() {
 fn errors_about_the_rest_are_so_too() {
     refused([
         (with_cluster("{server: 'https://a', proxy-url: 'http://canary@p'}"), "cluster c: proxy-url: proxies are not supported"),
-        (with_cluster("{server: 'https://u:canary@a'}"), "cluster c: server: only scheme, host, port and path"),
+        (with_cluster("{server: 'https://u:canary@a'}"), "cluster c: server: must contain only scheme, host, port and path"),
         (with_cluster("{}"), "cluster c: server: not set (set it to https://HOST:PORT)"),
-        (with_cluster("{server: 'http://a'}"), "server: the credential would go over an unencrypted connection"),
+        (with_cluster("{server: 'http://a'}"), "server: the credential would be sent over an unencrypted connection"),
         (with_cluster("{server: 'https://a'}"), "certificate-authority: not set"),
-        ("current-context: x\n".to_owned(), "context: no context named x (there are none)"),
+        ("current-context: x\n".to_owned(), "context: no context named x (none found)"),
         ("{}".to_owned(), "current-context: not set (use --context NAME)"),
-        ("canary".to_owned(), "not a kubeconfig: "),
-        ("a: [canary".to_owned(), "not a kubeconfig: "),
-        ("users: 4711".to_owned(), "not a kubeconfig: users is no list"),
-        ("users: [canary]".to_owned(), "not a kubeconfig: users: an entry has no name"),
-        ("users: [{name: 4711}]".to_owned(), "not a kubeconfig: users: an entry has no name"),
-        ("current-context: 4711".to_owned(), "current-context: is not text"),
-        ("a: \u{0}canary".to_owned(), "not a kubeconfig: line 1: "),
-        ("\ta: canary".to_owned(), "not a kubeconfig: line 1: "),
-        ("[".repeat(100_000), "not a kubeconfig: line 1: more than 1000 open brackets"),
+        ("canary".to_owned(), "not a valid kubeconfig: "),
+        ("a: [canary".to_owned(), "not a valid kubeconfig: "),
+        ("users: 4711".to_owned(), "not a valid kubeconfig: users must be a list"),
+        ("users: [canary]".to_owned(), "not a valid kubeconfig: users: an entry has no name"),
+        ("users: [{name: 4711}]".to_owned(), "not a valid kubeconfig: users: an entry has no name"),
+        ("current-context: 4711".to_owned(), "current-context: must be a string"),
+        ("a: \u{0}canary".to_owned(), "not a valid kubeconfig: line 1: "),
+        ("\ta: canary".to_owned(), "not a valid kubeconfig: line 1: "),
+        ("[".repeat(100_000), "not a valid kubeconfig: line 1: more than 1000 open brackets"),
     ]);
     let dir = TempDir::new();
     let binary = dir.path().join("binary");
     std::fs::write(&binary, [b'a', 0xff, 0xfe]).expect("written");
     for (path, expected) in
-        [(binary, "binary: not UTF-8 text"), (dir.path().to_owned(), "Is a directory"), ("/dev/zero".into(), "zero: larger than 8 MiB")]
+        [(binary, "binary: not valid UTF-8"), (dir.path().to_owned(), "Is a directory"), ("/dev/zero".into(), "zero: larger than 8 MiB")]
     {
         let error = load(&[path], None).expect_err(expected).to_string();
         assert!(error.contains(expected) && !error.contains('\n'), "{error}");
@@ -248,9 +248,9 @@ fn of_several_files_each_place_is_told_and_all_missing_is_an_error() {
     };
     let (absent, absent2) = (dir.path().join("absent"), dir.path().join("absent2"));
     let text = error(&[&comment, &one, &absent, &two], None);
-    assert_eq!(text, format!("{}: cluster: no cluster named c (there are: d)", one.display()));
+    assert_eq!(text, format!("{}: cluster: no cluster named c (available: d)", one.display()));
     let text = error(&[&one, &two], Some("y"));
-    assert_eq!(text, format!("{}:{}: context: no context named y (there are: x)", one.display(), two.display()));
+    assert_eq!(text, format!("{}:{}: context: no context named y (available: x)", one.display(), two.display()));
     let text = error(&[&absent, &absent2], None);
     assert_eq!(text, format!("{}: no such file (use --kubeconfig FILE or set KUBECONFIG)", absent.display()));
     let bad = dir.write("bad", "a: [");

@@ -59,18 +59,18 @@ impl Server {
         let (https, rest) = match text.split_once("://") {
             Some(("https", rest)) => (true, rest),
             Some(("http", rest)) => (false, rest),
-            Some(_) => return Err("scheme is neither https nor http".to_owned()),
+            Some(_) => return Err("scheme must be https or http".to_owned()),
             None => (true, text),
         };
         if rest.contains(['?', '#', '@']) || rest.contains(|character: char| character.is_whitespace() || character.is_control()) {
-            return Err("only scheme, host, port and path may be given".to_owned());
+            return Err("must contain only scheme, host, port and path".to_owned());
         }
         let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
         let (host, port) = match authority.strip_prefix('[') {
             Some(inner) => {
-                let (host, after) = inner.split_once(']').ok_or("bracket is not closed")?;
-                host.parse::<Ipv6Addr>().map_err(|_| "not an IPv6 address in brackets")?;
-                (host, if after.is_empty() { None } else { Some(after.strip_prefix(':').ok_or("text after the bracket")?) })
+                let (host, after) = inner.split_once(']').ok_or("missing closing bracket")?;
+                host.parse::<Ipv6Addr>().map_err(|_| "not a valid IPv6 address in brackets")?;
+                (host, if after.is_empty() { None } else { Some(after.strip_prefix(':').ok_or("unexpected text after the bracket")?) })
             }
             None => match authority.split_once(':') {
                 Some((host, port)) => (host, Some(port)),
@@ -81,7 +81,7 @@ impl Server {
             return Err("host is missing or malformed".to_owned());
         }
         let port = match port {
-            Some(port) => port.parse::<u16>().ok().filter(|port| *port > 0).ok_or("port is not a number from 1 to 65535")?,
+            Some(port) => port.parse::<u16>().ok().filter(|port| *port > 0).ok_or("port must be from 1 to 65535")?,
             None if https => 443,
             None => 80,
         };

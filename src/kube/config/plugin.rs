@@ -140,15 +140,15 @@ impl PluginSpec {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound if !self.install_hint.is_empty() => self.error("not found", &one_line(&self.install_hint, 300)),
-            io::ErrorKind::NotFound => self.error("not found", "install the credential plugin, or put it into PATH"),
-            _ => self.error(error, "it must be a program that may be run"),
+            io::ErrorKind::NotFound => self.error("not found", "install the credential plugin or add it to PATH"),
+            _ => self.error(error, "it must be an executable program"),
         })?;
         let (status, answer, complaint) = wait(&mut child, deadline).map_err(|error| {
             let _ = child.kill();
             let _ = child.wait();
             match error.kind() {
                 io::ErrorKind::TimedOut => {
-                    self.error(format!("no answer in {} s", limit.as_secs()), "run it by hand to see what it waits for")
+                    self.error(format!("no answer in {} s", limit.as_secs()), "run it by hand to see what it is waiting for")
                 }
                 _ => self.error(error, ""),
             }
@@ -166,18 +166,19 @@ impl PluginSpec {
 
     /// The credential in what the plugin printed. The error quotes nothing of it.
     fn read(&self, answer: &[u8]) -> Result<Issued, String> {
-        let credential: Value = serde_json::from_slice(answer).map_err(|error| format!("printed no JSON: {}", describe_decode(&error)))?;
+        let credential: Value =
+            serde_json::from_slice(answer).map_err(|error| format!("did not print valid JSON: {}", describe_decode(&error)))?;
         let text = |path: &str| match credential.pointer(path) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
-            Some(_) => Err(format!("{} is not text", path[1..].replace('/', "."))),
+            Some(_) => Err(format!("{} must be a string", path[1..].replace('/', "."))),
         };
         if text("/kind")?.as_deref() != Some("ExecCredential") || text("/apiVersion")?.as_ref() != Some(&self.api_version) {
             return Err(format!("printed something other than an ExecCredential of {}", self.api_version));
         }
         let token = text("/status/token")?;
         if token.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
-            return Err("status.token holds characters that no token has".to_owned());
+            return Err("status.token contains characters that are not valid in a token".to_owned());
         }
         let identity = match (text("/status/clientCertificateData")?, text("/status/clientKeyData")?) {
             (Some(certificate), Some(key)) => Some(ClientCertPem { certificate: certificate.into_bytes(), key: key.into_bytes() }),
@@ -190,7 +191,7 @@ impl PluginSpec {
         let ends = match text("/status/expirationTimestamp")? {
             None => None,
             Some(time) => {
-                let seconds = clock::seconds_until(&time).ok_or("status.expirationTimestamp is no time")?;
+                let seconds = clock::seconds_until(&time).ok_or("status.expirationTimestamp is not a valid time")?;
                 Some(Instant::now() + Duration::from_secs(u64::try_from(seconds).unwrap_or(0).min(u64::from(u32::MAX))))
             }
         };

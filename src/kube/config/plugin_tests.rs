@@ -66,16 +66,16 @@ fn whatever_goes_wrong_is_one_line_without_a_secret() {
         (format!("echo one >&2; echo 'no login {long}' >&2; echo >&2; exit 1"), "exit status: 1: no login (hidden) (run"),
         ("yes canary-canary | head -c 9000000 >&2; echo >&2; echo last >&2; exit 1".to_owned(), "exit status: 1: last (run"),
         ("yes canary".to_owned(), "printed more than 1048576 bytes"),
-        (String::new(), "printed no JSON"),
-        ("echo canary".to_owned(), "printed no JSON"),
-        ("head -c 100 /dev/urandom".to_owned(), "printed no JSON"),
+        (String::new(), "did not print valid JSON"),
+        ("echo canary".to_owned(), "did not print valid JSON"),
+        ("head -c 100 /dev/urandom".to_owned(), "did not print valid JSON"),
         ("echo '\"canary\"'".to_owned(), "printed something other than an ExecCredential"),
         (answer("{}").replace("/v1", "/v1beta1"), "other than an ExecCredential of client.authentication.k8s.io/v1"),
         (answer("null"), "neither a token nor a certificate"),
-        (answer(r#"{"token": 4711}"#), "status.token is not text"),
-        (answer(r#"{"token": "canary canary"}"#), "status.token holds characters"),
+        (answer(r#"{"token": 4711}"#), "status.token must be a string"),
+        (answer(r#"{"token": "canary canary"}"#), "status.token contains characters"),
         (answer(r#"{"token": "canary", "clientKeyData": "canary"}"#), "only one of"),
-        (answer(r#"{"token": "canary", "expirationTimestamp": "canary"}"#), "expirationTimestamp is no time"),
+        (answer(r#"{"token": "canary", "expirationTimestamp": "canary"}"#), "expirationTimestamp is not a valid time"),
     ];
     for (script, expected) in cases {
         let error = plugin(&script).current(LIMIT).expect_err(expected).to_string();

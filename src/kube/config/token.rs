@@ -85,7 +85,7 @@ impl TokenFile {
                 Ok(())
             }
             Err(reason) if state.token.is_some() => {
-                log::warn!(file:% = self.path.display(), reason:%; "token file not usable, last token kept");
+                log::warn!(file:% = self.path.display(), reason:%; "token file not usable; keeping the last token");
                 state.due = Some(now + REREAD_AFTER_FAILURE);
                 Ok(())
             }
@@ -111,16 +111,16 @@ impl fmt::Debug for TokenFile {
 
 /// The token, if the file looks whole. A file caught while it is written is empty or cut.
 fn whole_token(bytes: &[u8], last: Option<&str>) -> Result<Arc<str>, String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| "not text".to_owned())?.trim();
+    let text = std::str::from_utf8(bytes).map_err(|_| "not valid UTF-8".to_owned())?.trim();
     if text.is_empty() {
         return Err("empty".to_owned());
     }
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("holds characters that no token has".to_owned());
+        return Err("contains characters that are not valid in a token".to_owned());
     }
     let expects_jwt = text.starts_with("eyJ") || last.is_some_and(is_jwt);
     if expects_jwt && !is_jwt(text) {
-        return Err("cut short".to_owned());
+        return Err("truncated".to_owned());
     }
     Ok(text.into())
 }

@@ -118,23 +118,23 @@ impl fmt::Display for JsonType {
 impl fmt::Display for DocumentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty => f.write_str("empty; expected a JSON object of strings"),
-            Self::ByteOrderMark => f.write_str("starts with a byte order mark; expected plain UTF-8"),
+            Self::Empty => f.write_str("empty; must be a JSON object of strings"),
+            Self::ByteOrderMark => f.write_str("starts with a byte order mark; must be plain UTF-8"),
             Self::Nul { offset } => write!(f, "NUL byte at offset {offset}"),
-            Self::NotUtf8 { offset } => write!(f, "not UTF-8 from offset {offset} on"),
-            Self::Syntax(text) => write!(f, "not JSON: {text}"),
-            Self::NotObject(found) => write!(f, "holds {found}; expected a JSON object of strings"),
-            Self::Duplicate(key) => write!(f, "key {} appears twice", Quoted(key)),
-            Self::WrongType { key, found, expected } => write!(f, "key {} holds {found}; expected {expected}", Quoted(key)),
+            Self::NotUtf8 { offset } => write!(f, "not valid UTF-8 at offset {offset}"),
+            Self::Syntax(text) => write!(f, "not valid JSON: {text}"),
+            Self::NotObject(found) => write!(f, "must be a JSON object of strings, not {found}"),
+            Self::Duplicate(key) => write!(f, "duplicate key {}", Quoted(key)),
+            Self::WrongType { key, found, expected } => write!(f, "key {} must be {expected}, not {found}", Quoted(key)),
             Self::Key(key) => {
                 write!(
                     f,
-                    "key {} is not allowed in a Secret: 1 to {NAME_MAX} letters, digits, '-', '_' or '.', not starting with '..'",
+                    "key {} is not a valid Secret key: 1 to {NAME_MAX} letters, digits, '-', '_' or '.', not starting with '..'",
                     Quoted(key)
                 )
             }
-            Self::TooLarge => f.write_str("too large: a Secret takes 1 MiB of values, and 1.5 MiB with its keys"),
-            Self::TooMany => write!(f, "too large: a file may become at most {FAN_OUT_LIMIT} Secrets with {KEYS_LIMIT} keys together"),
+            Self::TooLarge => f.write_str("too large: a Secret holds at most 1 MiB of values, 1.5 MiB with its keys"),
+            Self::TooMany => write!(f, "too large: a file must produce at most {FAN_OUT_LIMIT} Secrets with {KEYS_LIMIT} keys in total"),
             Self::Trailing { line, column, documents } => {
                 write!(f, "trailing data at line {line} column {column}; expected at most {documents} JSON objects (restarts + 1)")
             }

@@ -40,13 +40,13 @@ impl fmt::Display for Fault {
             Self::Log(error) => {
                 match error {
                     DocumentError::Trailing { line, column, documents: _ } => {
-                        write!(f, "its log: trailing data at line {line} column {column}")?;
+                        write!(f, "log: trailing data at line {line} column {column}")?;
                     }
-                    error => write!(f, "its log: {error}")?,
+                    error => write!(f, "log: {error}")?,
                 }
-                f.write_str("; with namePrefix all that a container prints has to be one JSON object")
+                f.write_str("; with namePrefix a container must print one JSON object and nothing else")
             }
-            Self::LogTooLarge => write!(f, "its log: {}", FileError::TooLarge),
+            Self::LogTooLarge => write!(f, "log: {}", FileError::TooLarge),
             Self::Rule(text) | Self::Taken(text) => f.write_str(text),
         }
     }

@@ -41,14 +41,14 @@ pub enum FileError {
 impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Missing => f.write_str("the container ended without writing it"),
-            Self::Name => f.write_str("not a plain file name"),
-            Self::NotRegular(what) => write!(f, "is {what}; expected a regular file"),
+            Self::Missing => f.write_str("the container exited without writing it"),
+            Self::Name => f.write_str("not a valid file name"),
+            Self::NotRegular(what) => write!(f, "must be a regular file, not {what}"),
             Self::Denied { folder, mode, uid } => {
-                let what = if *folder { "the output folder" } else { "it" };
-                write!(f, "no permission to read {what} (mode {mode:04o}, owner {uid}); make it readable for all")?;
-                // Not of one container: another one that names another user may be whom the sidecar runs as. Nobody shall be told to run as root.
-                if *uid == 0 { Ok(()) } else { write!(f, ", or let the whole pod run as its owner (runAsUser: {uid})") }
+                let what = if *folder { "the output directory" } else { "the file" };
+                write!(f, "no permission to read {what} (mode {mode:04o}, owner {uid}); make it readable for all users")?;
+                // The pod, not one container: the sidecar may run as the user of another container. Never advise to run as root.
+                if *uid == 0 { Ok(()) } else { write!(f, ", or run the whole pod as its owner (runAsUser: {uid})") }
             }
             Self::TooLarge => write!(f, "larger than {} MiB", FILE_LIMIT / (1024 * 1024)),
             Self::Io(kind) => write!(f, "cannot be read: {kind}"),
@@ -68,7 +68,7 @@ pub fn read(root: &Path, container: &str, file: &str) -> Result<Vec<u8>, FileErr
     // The folder is a mount point, which a container cannot replace; looking costs nothing.
     let about = fs::symlink_metadata(&folder).map_err(|error| from_io(&error, None))?;
     if !about.is_dir() {
-        return Err(FileError::NotRegular("in something that is no folder"));
+        return Err(FileError::NotRegular("one below a non-directory"));
     }
     let about = fs::symlink_metadata(&path).map_err(|error| from_io(&error, Some((true, &about))))?;
     check_kind(&about)?;
@@ -102,7 +102,7 @@ fn check_kind(about: &Metadata) -> Result<(), FileError> {
     } else if kind.is_symlink() {
         "a symbolic link"
     } else if kind.is_dir() {
-        "a folder"
+        "a directory"
     } else if kind.is_fifo() {
         "a FIFO"
     } else if kind.is_socket() {

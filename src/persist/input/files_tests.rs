@@ -51,7 +51,7 @@ fn links_are_never_followed() {
     assert_eq!(root.read(), Err(FileError::NotRegular("a symbolic link")));
     symlink(root.0.join("main"), root.0.join("linked")).unwrap();
     fs::write(root.0.join("main/f"), "{}").unwrap();
-    assert_eq!(read(&root.0, "linked", "f"), Err(FileError::NotRegular("in something that is no folder")));
+    assert_eq!(read(&root.0, "linked", "f"), Err(FileError::NotRegular("one below a non-directory")));
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn a_link_put_in_place_after_the_look_is_not_followed() {
 fn what_is_no_file_is_named() {
     let root = Root::new("kinds");
     fs::create_dir(root.file()).unwrap();
-    assert_eq!(root.read(), Err(FileError::NotRegular("a folder")));
+    assert_eq!(root.read(), Err(FileError::NotRegular("a directory")));
     fs::remove_dir(root.file()).unwrap();
     assert!(Command::new("mkfifo").arg(root.file()).status().unwrap().success());
     assert_eq!(root.read(), Err(FileError::NotRegular("a FIFO")));
@@ -108,7 +108,7 @@ fn a_closed_file_tells_the_remedy() {
     assert_eq!(uid, about.uid());
     assert_eq!(
         FileError::Denied { folder: false, mode: 0o600, uid: 1000 }.to_string(),
-        "no permission to read it (mode 0600, owner 1000); make it readable for all, or let the whole pod run as its owner (runAsUser: 1000)"
+        "no permission to read the file (mode 0600, owner 1000); make it readable for all users, or run the whole pod as its owner (runAsUser: 1000)"
     );
     assert!(mode & 0o400 != 0);
 }

@@ -48,7 +48,7 @@ impl FileWatch {
                     Ok(events) => open -= events.filter(|event| event.mask.contains(inotify::EventMask::IGNORED)).count().min(open),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => {
-                        log::warn!(error:%; "file watch ended");
+                        log::warn!(error:%; "file watch stopped");
                         return;
                     }
                 }

@@ -36,7 +36,7 @@ impl UnseenFiles {
         match FileWatch::start(&environment.root, containers().map(|(name, _)| name), panics, look) {
             Ok(watch) => Self { watch: Some(watch), ticks: never(), unseen },
             Err(error) => {
-                log::warn!(error:%; "inotify is not available, looking for files every 2 s");
+                log::warn!(error:%; "inotify not available; checking for files every 2 s");
                 Self { watch: None, ticks: tick(POLL), unseen }
             }
         }
@@ -47,7 +47,7 @@ impl UnseenFiles {
         self.unseen.retain(|(container, file)| {
             let is_there = files::is_there(&environment.root, container, file);
             if is_there {
-                log::info!(container:%, file:%; "output file is there");
+                log::info!(container:%, file:%; "output file found");
             }
             !is_there
         });

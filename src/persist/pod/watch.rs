@@ -109,7 +109,7 @@ impl Watcher {
                 WatchEnd::Ordinary if failures == 0 && start.elapsed() >= SHORT => continue,
                 WatchEnd::Ordinary => None,
                 WatchEnd::Restart(why) => {
-                    log::info!(error:% = why; "pod watch starts anew");
+                    log::info!(error:% = why; "pod watch restarted");
                     self.version = start_version();
                     None
                 }
@@ -207,7 +207,7 @@ fn meaning(frame: Frame<Box<Pod>>) -> Result<Heard, String> {
         Frame::Applied(pod, _) => Ok(Heard::Pod(pod)),
         Frame::Deleted(_, version) | Frame::Bookmark(version) => Ok(version.map_or(Heard::Nothing, Heard::Version)),
         Frame::Unknown(_) => Ok(Heard::Nothing),
-        Frame::Skipped(Skipped { key: _, reason }, _) => Err(format!("the pod is not understood: {reason}")),
+        Frame::Skipped(Skipped { key: _, reason }, _) => Err(format!("cannot decode the pod: {reason}")),
         Frame::Error(status) => Err(format!("{} {}", status.code, status.reason)),
     }
 }

@@ -46,7 +46,7 @@ fn a_new_secret_has_our_marks_over_the_users() {
 
 #[test]
 fn rules_are_checked_before_any_request() {
-    assert!(build(&plan(), "s_1").unwrap_err().contains("no name of a Secret"));
+    assert!(build(&plan(), "s_1").unwrap_err().contains("not a valid Secret name"));
     let of_length = |length: usize, versioned: bool| {
         let mut plan = plan();
         plan.containers.get_mut("main").unwrap().files.get_mut("output.json").unwrap().versioned = versioned;
@@ -58,7 +58,7 @@ fn rules_are_checked_before_any_request() {
     let mut secret_plan = file(&mut bad_label);
     secret_plan.labels.insert("a b".into(), "c".into());
     bad_label.containers.get_mut("main").unwrap().files.insert("output.json".into(), secret_plan);
-    assert!(build(&bad_label, "s").unwrap_err().contains("not a label key"));
+    assert!(build(&bad_label, "s").unwrap_err().contains("not a valid label key"));
 }
 
 #[test]

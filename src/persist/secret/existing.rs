@@ -26,13 +26,16 @@ pub enum Existing {
 pub fn decide_existing(live: LiveSecret, desired: &Desired, quarks_job: &str, container: &str) -> Existing {
     let LiveMeta { labels, annotations, .. } = &live.metadata;
     if labels.contains_key(LABEL_SECRET_KIND) {
-        return Existing::Conflict(format!("Secret {} is a version of another output", desired.name));
+        return Existing::Conflict(format!("Secret {} is a version of another output; use another output name", desired.name));
     }
     if let Some(text) = foreign_writer(&live.metadata, quarks_job) {
         return Existing::Conflict(text);
     }
     if !annotations.contains_key(ANNOTATION_WRITTEN_BY) && labels.get(LABEL_CONTAINER_NAME).map(String::as_str) != Some(container) {
-        return Existing::Conflict(format!("Secret {} exists and was not written by this QuarksJob", desired.name));
+        return Existing::Conflict(format!(
+            "Secret {} exists and was not written by this QuarksJob; use another output name",
+            desired.name
+        ));
     }
     if live.metadata.deletion_timestamp.is_some() {
         return Existing::BeingDeleted;
@@ -41,7 +44,7 @@ pub fn decide_existing(live: LiveSecret, desired: &Desired, quarks_job: &str, co
         return Existing::Same;
     }
     if live.immutable == Some(true) && live.data != desired.data {
-        return Existing::Conflict(format!("Secret {} is immutable and has other content", desired.name));
+        return Existing::Conflict(format!("Secret {} is immutable and has different content; delete it", desired.name));
     }
     let mut update = Box::new(live);
     // Not needed any more, and it may be large.
@@ -55,7 +58,7 @@ pub fn decide_existing(live: LiveSecret, desired: &Desired, quarks_job: &str, co
 /// Says so if another QuarksJob wrote it. Without the annotation it is the original's, or nobody's.
 pub fn foreign_writer(live: &LiveMeta, quarks_job: &str) -> Option<String> {
     let writer = live.annotations.get(ANNOTATION_WRITTEN_BY).filter(|writer| *writer != quarks_job)?;
-    Some(format!("Secret {} belongs to the QuarksJob {writer:?}", live.name))
+    Some(format!("Secret {} was written by QuarksJob {writer:?}; use another output name", live.name))
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub fn base_name(secret_plan: &SecretPlan, index: Option<u32>) -> String {
 pub fn check_free(source: &Source<'_>, index: Option<u32>, name: &str) -> Result<(), String> {
     let Source { plan, secret_plan, .. } = *source;
     if is_reserved_secret(name) {
-        return Err(format!("Secret {name} is the operator's own"));
+        return Err(format!("Secret {name} is reserved for the operator; use another name"));
     }
     let Some(index) = index else { return Ok(()) };
     // Which version it is makes no difference.
@@ -35,7 +35,7 @@ pub fn check_free(source: &Source<'_>, index: Option<u32>, name: &str) -> Result
         (theirs != index && theirs.to_string() == digits).then_some((&other.name, theirs))
     });
     match owner {
-        Some((other, theirs)) => Err(format!("Secret {name} belongs to the output {other:?} of the pod with index {theirs}")),
+        Some((other, theirs)) => Err(format!("Secret {name} belongs to output {other:?} of the pod with index {theirs}")),
         None => Ok(()),
     }
 }

@@ -15,7 +15,7 @@ pub fn check_name(name: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "{} is no name of a Secret: at most {NAME_MAX} lower case letters, digits, '-' and '.', with a letter or digit at each end of a part",
+        "{} is not a valid Secret name: at most {NAME_MAX} lowercase letters, digits, '-' and '.', starting and ending with a letter or digit",
         Quoted(name)
     ))
 }
@@ -24,11 +24,11 @@ pub fn check_name(name: &str) -> Result<(), String> {
 pub fn check_labels(labels: &StringMap) -> Result<(), String> {
     for (key, value) in labels {
         if !is_qualified(key) {
-            return Err(format!("label {}: not a label key", Quoted(key)));
+            return Err(format!("label {}: not a valid label key", Quoted(key)));
         }
         if !(value.is_empty() || is_label_text(value)) {
             return Err(format!(
-                "label {}: its value is not allowed: at most {LABEL_MAX} letters, digits, '-', '_' and '.', with a letter or digit at each end",
+                "label {}: not a valid value: at most {LABEL_MAX} letters, digits, '-', '_' and '.', starting and ending with a letter or digit",
                 Quoted(key)
             ));
         }
@@ -39,10 +39,10 @@ pub fn check_labels(labels: &StringMap) -> Result<(), String> {
 /// Checks annotations: keys and the size of all.
 pub fn check_annotations(annotations: &StringMap) -> Result<(), String> {
     if let Some(key) = annotations.keys().find(|key| !is_qualified(&key.to_ascii_lowercase())) {
-        return Err(format!("annotation {}: not an annotation key", Quoted(key)));
+        return Err(format!("annotation {}: not a valid annotation key", Quoted(key)));
     }
     let size: usize = annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
-    if size > ANNOTATIONS_LIMIT { Err("annotations are larger than 256 KiB together".to_owned()) } else { Ok(()) }
+    if size > ANNOTATIONS_LIMIT { Err("annotations must be at most 256 KiB in total".to_owned()) } else { Ok(()) }
 }
 
 fn is_qualified(key: &str) -> bool {

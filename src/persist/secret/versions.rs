@@ -269,6 +269,6 @@ mod tests {
         let longest = Desired { name: "s".repeat(253 - LONGEST_VERSION.len()), ..desired() };
         assert!(build_version(&longest, &plan, 999_999_999).is_ok());
         let refused = build_version(&longest, &plan, 1_000_000_000).err().expect("too long");
-        assert!(refused.contains("is no name of a Secret: at most 253 "), "{refused}");
+        assert!(refused.contains("is not a valid Secret name: at most 253 "), "{refused}");
     }
 }

@@ -69,13 +69,13 @@ impl WritePermission {
         }
         let mut over = match api.owner() {
             Ok(head) => over(plan, &head),
-            Err(error) if error.is_not_found() => Some(format!("QuarksJob {} is gone", plan.quarks_job)),
+            Err(error) if error.is_not_found() => Some(format!("QuarksJob {} no longer exists", plan.quarks_job)),
             Err(error) => return Err(NotPermitted::Unknown(error)),
         }
         .map(|message| RunOver { reason: OutputErrorReason::OwnerGone, message });
         // While nothing was heard of the node the pod may have been replaced, and its replacement may have stored.
         if over.is_none() && !is_fresh(self.heard) && !api.is_pod_kept().map_err(NotPermitted::Unknown)? {
-            let message = "after an outage the pod is gone or being deleted".to_owned();
+            let message = "after an outage the pod no longer exists or is being deleted".to_owned();
             over = Some(RunOver { reason: OutputErrorReason::OutputNotStored, message });
         }
         if let Some(over) = over {
@@ -93,7 +93,7 @@ fn over(plan: &Plan, head: &QuarksJobHead) -> Option<String> {
     let Plan { quarks_job, uid, run, .. } = plan;
     let QuarksJobHead { metadata, status } = head;
     if metadata.uid != *uid {
-        return Some(format!("QuarksJob {quarks_job} is another one than at the run's start"));
+        return Some(format!("QuarksJob {quarks_job} was re-created after the run started"));
     }
     if metadata.is_being_deleted() {
         return Some(format!("QuarksJob {quarks_job} is being deleted"));

@@ -59,7 +59,7 @@ impl Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { container, file } = self;
-        if file.is_empty() { write!(f, "container {container}, its log") } else { write!(f, "container {container}, file {file}") }
+        if file.is_empty() { write!(f, "the log of container {container}") } else { write!(f, "container {container}, file {file}") }
     }
 }
 
@@ -149,11 +149,11 @@ impl<A: Api> Store<A> {
                 let read = match self.api.log(container) {
                     Ok(bytes) => read_log(plan, index, container, bytes),
                     Err(Error::TooLarge { .. }) => Err(Fault::LogTooLarge),
-                    Err(error) => return self.try_again(task, AttemptError::Call(error), "its log", now),
+                    Err(error) => return self.try_again(task, AttemptError::Call(error), "log", now),
                 };
                 match read {
                     Err(Fault::Log(error)) if error.is_cut() && task.tries < LOG_LOOKS && !self.last_try => {
-                        self.try_again(task, AttemptError::InTheWay(error.to_string()), "its log", now)
+                        self.try_again(task, AttemptError::InTheWay(error.to_string()), "log", now)
                     }
                     read => self.take(task.origin, read, lenient, now),
                 }
@@ -174,7 +174,7 @@ impl<A: Api> Store<A> {
             Err(fault) => return self.fail(origin.error(fault.reason(), fault.to_string())),
         };
         if let Some((name, other)) = desired.iter().find_map(|desired| self.claimed.get_key_value(&desired.name)) {
-            let message = format!("Secret {name} is already written from {other}");
+            let message = format!("Secret {name} is already written by {other}");
             return self.fail(origin.error(OutputErrorReason::OutputConflict, message));
         }
         // One task, the read, becomes one for each Secret.
@@ -265,7 +265,7 @@ impl<A: Api> Store<A> {
         let wait: Duration = self.backoff.delay(task.tries, wanted);
         let Origin { container, file } = &*task.origin;
         let error = format_args!("{what}: {message}");
-        log::warn!(container:%, file:%, error:%, retry_ms:% = wait.as_millis(); "output not stored yet");
+        log::warn!(container:%, file:%, error:%, retry_ms:% = wait.as_millis(); "output not stored; will retry");
         task.tries = task.tries.saturating_add(1);
         task.due = now + wait;
         self.tasks.push(task);

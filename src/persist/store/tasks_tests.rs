@@ -288,8 +288,8 @@ fn a_new_secret_costs_one_read_and_one_write() {
 #[test]
 fn nothing_is_written_for_an_owner_that_is_gone() {
     for (owner, text) in [
-        (None, "is gone"),
-        (Some(json!({"uid": "other"})), "another one"),
+        (None, "no longer exists"),
+        (Some(json!({"uid": "other"})), "re-created"),
         (Some(json!({"uid": "u", "deletionTimestamp": "t"})), "being deleted"),
     ] {
         let mut bench = Bench::new("owner", &[("f", json!({"name": "s"}), Some("{}")), ("g", json!({"name": "t"}), Some("{}"))]);
@@ -467,12 +467,12 @@ fn a_bad_file_is_an_error_and_the_others_are_stored() {
     assert_eq!(
         events[..3],
         [
-            invalid("a", "the container ended without writing it"),
-            invalid("b", "key \"k\" holds an array; expected a string"),
+            invalid("a", "the container exited without writing it"),
+            invalid("b", "key \"k\" must be a string, not an array"),
             stored("s-c", None, "c"),
         ]
     );
-    assert!(matches!(&events[3], StoreEvent::Failed(error) if error.message.contains("no name of a Secret")));
+    assert!(matches!(&events[3], StoreEvent::Failed(error) if error.message.contains("not a valid Secret name")));
     assert_eq!(events[4..], [finished()]);
     // Of a failed container, what is there and valid, without errors.
     let mut bench = Bench::new("lenient", &files());
@@ -577,7 +577,7 @@ fn where_another_secret_has_the_last_number_there_is_none_left() {
     let mut bench = Bench::versioned("occupied-last")
         .secret(&before, json!({"metadata": {"name": before, "labels": labels}}))
         .secret(&last, json!({"metadata": {"name": last}}));
-    assert_eq!(failure(&bench.run()), (OutputErrorReason::OutputConflict, "Secret s has no further version numbers".into()));
+    assert_eq!(failure(&bench.run()), (OutputErrorReason::OutputConflict, "Secret s has no version numbers left".into()));
 }
 
 #[test]
@@ -603,9 +603,9 @@ fn a_log_is_one_document() {
     assert_eq!(bench.calls(), "log main, get quarksjob, create p-main");
     let two = r#"{"k":"CANARY-s3cr3t"} {"k":"CANARY-s3cr3t"}"#;
     for (log, expected) in [
-        ("starting CANARY-s3cr3t", "its log: not JSON: expected value at line 1 column 1; with namePrefix"),
-        (two, "its log: trailing data at line 1 column 23; with namePrefix"),
-        (r#"{"k":["CANARY-s3cr3t"]}"#, r#"its log: key "k" holds an array"#),
+        ("starting CANARY-s3cr3t", "log: not valid JSON: expected value at line 1 column 1; with namePrefix"),
+        (two, "log: trailing data at line 1 column 23; with namePrefix"),
+        (r#"{"k":["CANARY-s3cr3t"]}"#, r#"log: key "k" must be a string, not an array"#),
     ] {
         let mut bench = Bench::log("log-invalid", &[log]);
         let (reason, message) = failure(&bench.run());
@@ -619,7 +619,7 @@ fn a_log_that_ends_too_early_is_read_again_and_not_for_ever() {
     let whole = r#"{"k":"CANARY-s3cr3t"}"#;
     let mut bench = Bench::log("log-late", &["", r#"{"k":"CANARY"#, whole]);
     assert_eq!(bench.run(), [stored("p-main", None, ""), finished()]);
-    for (logs, expected) in [(vec!["", "", "", whole], "its log: empty"), (vec![r#"{"k"#; 4], "its log: not JSON: EOF")] {
+    for (logs, expected) in [(vec!["", "", "", whole], "log: empty"), (vec![r#"{"k"#; 4], "log: not valid JSON: EOF")] {
         let mut bench = Bench::log("log-cut", &logs);
         let start = bench.now;
         let (reason, message) = failure(&bench.run());
@@ -641,8 +641,8 @@ fn trouble_with_a_log_is_retried_like_any_other() {
     let mut bench = Bench::log("log-refused", &[]);
     bench.server.borrow_mut().always = Some(("log", Trouble::Answer(403, "Forbidden")));
     let (reason, message) = failure(&bench.run());
-    assert_eq!((reason, message.as_str()), (OutputErrorReason::OutputNotStored, "its log: log secrets: 403 Forbidden"));
+    assert_eq!((reason, message.as_str()), (OutputErrorReason::OutputNotStored, "log: log secrets: 403 Forbidden"));
     let mut bench = Bench::log("log-large", &[]);
     bench.server.borrow_mut().always = Some(("log", Trouble::TooLarge));
-    assert_eq!(failure(&bench.run()), (OutputErrorReason::OutputInvalid, "its log: larger than 4 MiB".to_owned()));
+    assert_eq!(failure(&bench.run()), (OutputErrorReason::OutputInvalid, "log: larger than 4 MiB".to_owned()));
 }

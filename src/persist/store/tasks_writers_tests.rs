@@ -200,5 +200,8 @@ fn a_version_that_is_there_is_never_another_output() {
     let mut bench = Bench::new("version-before", &files).secret("s-v2", json!({"metadata": {"name": "s-v2", "labels": labels}}));
     let events = bench.run();
     assert_eq!((&events[0], &events[2]), (&stored("s-v3", Some(3), "a"), &finished()));
-    assert_eq!(failure(&events[1..]), (OutputErrorReason::OutputConflict, "Secret s-v2 is a version of another output".into()));
+    assert_eq!(
+        failure(&events[1..]),
+        (OutputErrorReason::OutputConflict, "Secret s-v2 is a version of another output; use another output name".into())
+    );
 }

@@ -70,7 +70,7 @@ pub fn attempt(api: &dyn Api, plan: &Plan, container: &str, desired: &Desired, s
             tried
         }
         (true, WriteState::Create | WriteState::Occupied | WriteState::Read) => {
-            Attempt::Failed(AttemptError::InTheWay("its versions are not known".to_owned()))
+            Attempt::Failed(AttemptError::InTheWay("its versions have not been listed".to_owned()))
         }
         (false, _) => create_or_update(api, plan, container, desired, state),
     }
@@ -112,7 +112,7 @@ fn create_or_update(api: &dyn Api, plan: &Plan, container: &str, desired: &Desir
             },
         }
     }
-    Attempt::Failed(AttemptError::InTheWay(format!("Secret {} changes all the time", desired.name)))
+    Attempt::Failed(AttemptError::InTheWay(format!("Secret {} keeps changing", desired.name)))
 }
 
 /// Begins at the highest version that a list has shown, and goes up from there. A number that something else has is skipped, but without
@@ -142,7 +142,7 @@ fn create_version(api: &dyn Api, plan: &Plan, desired: &Desired, listed: ListedV
                     }
                     met += 1;
                     if met > VERSIONS {
-                        return Attempt::Failed(AttemptError::InTheWay(format!("others create versions of Secret {name} all the time")));
+                        return Attempt::Failed(AttemptError::InTheWay(format!("other writers keep creating versions of Secret {name}")));
                     }
                 }
                 // Gone by now. Its number is not used again.
@@ -154,7 +154,7 @@ fn create_version(api: &dyn Api, plan: &Plan, desired: &Desired, listed: ListedV
             next = number.checked_add(1);
         }
         let Some(number) = next else {
-            return Attempt::Conflict(format!("Secret {name} has no further version numbers"));
+            return Attempt::Conflict(format!("Secret {name} has no version numbers left"));
         };
         let new = match versions::build_version(desired, plan, number) {
             Ok(new) => new,

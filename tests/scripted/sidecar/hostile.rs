@@ -55,7 +55,7 @@ fn what_is_no_regular_file_is_refused_unread() {
     is_refused("symlink", run("symlink", |path| symlink(&target, path).expect("made")), "a symbolic link");
     is_refused("dangling", run("dangling", |path| symlink("/nowhere", path).expect("made")), "a symbolic link");
     is_refused("loop", run("loop", |path| symlink(path, path).expect("made")), "a symbolic link");
-    is_refused("folder", run("folder", |path| fs::create_dir(path).expect("made")), "a folder");
+    is_refused("folder", run("folder", |path| fs::create_dir(path).expect("made")), "a directory");
     is_refused("socket", run("socket", |path| drop(UnixListener::bind(path).expect("made"))), "a socket");
     let fifo = run("fifo", |path| assert!(Command::new("mkfifo").arg(path).status().expect("runs").success()));
     is_refused("fifo", fifo, "a FIFO");
@@ -92,21 +92,21 @@ fn content_is_refused_by_key_and_type_and_never_quoted() {
     let nested = |depth: usize| format!(r#"{{"k":{}"{CANARY}"{}}}"#, "[".repeat(depth), "]".repeat(depth));
     let many: String = (0..100_000).map(|number| format!(r#""k{number}":"","#)).collect();
     let cases: [(&str, Vec<u8>, &str); 17] = [
-        ("empty", Vec::new(), "empty; expected"),
-        ("not-utf8", [b"{\"k\":\"", CANARY.as_bytes(), b"\xff\"}"].concat(), "not UTF-8 from offset 19"),
+        ("empty", Vec::new(), "empty; must be"),
+        ("not-utf8", [b"{\"k\":\"", CANARY.as_bytes(), b"\xff\"}"].concat(), "not valid UTF-8 at offset 19"),
         ("bom", format!("\u{feff}{}", document(&[("k", "1")])).into_bytes(), "byte order mark"),
         ("nul", format!("{{\"k\":\"{CANARY}\0\"}}").into_bytes(), "NUL byte at offset 19"),
-        ("duplicate", format!(r#"{{"k":"{CANARY}1","k":"{CANARY}2"}}"#).into_bytes(), r#"key "k" appears twice"#),
-        ("number", format!(r#"{{"j":"{CANARY}","k":12345678987654321}}"#).into_bytes(), r#"key "k" holds a number"#),
-        ("object", format!(r#"{{"k":{{"l":"{CANARY}"}}}}"#).into_bytes(), r#"key "k" holds an object"#),
-        ("null", br#"{"k":null}"#.to_vec(), r#"key "k" holds null"#),
-        ("array", format!(r#"["{CANARY}"]"#).into_bytes(), "holds an array; expected a JSON object"),
-        ("text", format!(r#""{CANARY}""#).into_bytes(), "holds a string; expected a JSON object"),
-        ("plain", CANARY.as_bytes().to_vec(), "not JSON: expected value at line 1 column 1"),
-        ("cut", format!(r#"{{"k":"{CANARY}"#).into_bytes(), "not JSON: EOF"),
-        ("deep", nested(200).into_bytes(), r#"key "k" holds an array"#),
-        ("bad-key", format!(r#"{{"a/b":"{CANARY}"}}"#).into_bytes(), r#"key "a/b" is not allowed"#),
-        ("dots", format!(r#"{{"..":"{CANARY}"}}"#).into_bytes(), r#"key ".." is not allowed"#),
+        ("duplicate", format!(r#"{{"k":"{CANARY}1","k":"{CANARY}2"}}"#).into_bytes(), r#"duplicate key "k""#),
+        ("number", format!(r#"{{"j":"{CANARY}","k":12345678987654321}}"#).into_bytes(), r#"key "k" must be a string, not a number"#),
+        ("object", format!(r#"{{"k":{{"l":"{CANARY}"}}}}"#).into_bytes(), r#"key "k" must be a string, not an object"#),
+        ("null", br#"{"k":null}"#.to_vec(), r#"key "k" must be a string, not null"#),
+        ("array", format!(r#"["{CANARY}"]"#).into_bytes(), "must be a JSON object of strings, not an array"),
+        ("text", format!(r#""{CANARY}""#).into_bytes(), "must be a JSON object of strings, not a string"),
+        ("plain", CANARY.as_bytes().to_vec(), "not valid JSON: expected value at line 1 column 1"),
+        ("cut", format!(r#"{{"k":"{CANARY}"#).into_bytes(), "not valid JSON: EOF"),
+        ("deep", nested(200).into_bytes(), r#"key "k" must be a string, not an array"#),
+        ("bad-key", format!(r#"{{"a/b":"{CANARY}"}}"#).into_bytes(), r#"key "a/b" is not a valid Secret key"#),
+        ("dots", format!(r#"{{"..":"{CANARY}"}}"#).into_bytes(), r#"key ".." is not a valid Secret key"#),
         ("two", document(&[("k", "1")]).repeat(2).into_bytes(), "trailing data at line 1 column"),
         ("many", format!("{{{}}}", many.trim_end_matches(',')).into_bytes(), "too large"),
     ];
@@ -118,9 +118,9 @@ fn content_is_refused_by_key_and_type_and_never_quoted() {
 #[test]
 fn one_wrong_entry_of_a_fan_out_stores_none_of_it() {
     for (name, content, expected) in [
-        ("entry-type", format!(r#"{{"a":{{"k":"{CANARY}"}},"b":{{"k":7}}}}"#), r#"key "b": key "k" holds a number"#),
-        ("entry-name", format!(r#"{{"a":{{"k":"{CANARY}"}},"B!":{{"k":"{CANARY}"}}}}"#), "is no name of a Secret"),
-        ("entry-text", format!(r#"{{"a":{{"k":"{CANARY}"}},"b":"{CANARY}"}}"#), r#"key "b": not JSON"#),
+        ("entry-type", format!(r#"{{"a":{{"k":"{CANARY}"}},"b":{{"k":7}}}}"#), r#"key "b": key "k" must be a string, not a number"#),
+        ("entry-name", format!(r#"{{"a":{{"k":"{CANARY}"}},"B!":{{"k":"{CANARY}"}}}}"#), "is not a valid Secret name"),
+        ("entry-text", format!(r#"{{"a":{{"k":"{CANARY}"}},"b":"{CANARY}"}}"#), r#"key "b": not valid JSON"#),
     ] {
         is_refused(name, run_as(name, None, true, |path| fs::write(path, content).expect("written")), expected);
     }
@@ -136,7 +136,7 @@ fn a_file_that_the_sidecars_user_may_not_read_is_told_with_the_remedy() {
         fs::write(path, document(&[("k", "1")])).expect("written");
         fs::set_permissions(path, Permissions::from_mode(0o600)).expect("mode set");
     });
-    is_refused("unreadable", unreadable, "no permission to read it (mode 0600, owner 0); make it readable for all");
+    is_refused("unreadable", unreadable, "no permission to read the file (mode 0600, owner 0); make it readable for all users");
 }
 
 #[test]

@@ -94,11 +94,11 @@ fn what_is_no_document_is_refused_and_never_quoted() {
     let scene = Scene::new("log-invalid");
     let large = " ".repeat(4 * 1024 * 1024) + &document(&[("k", "1")]);
     for (log, expected) in [
-        (format!("starting {CANARY}\n{}", document(&[("k", "1")])), "its log: not JSON: expected value at line 1 column 1"),
-        (format!("{}\nready {CANARY}", document(&[("k", "1")])), "its log: trailing data at line 2"),
-        (format!(r#"{{"k":{{"l":"{CANARY}"}}}}"#), r#"its log: key "k" holds an object"#),
-        (String::new(), "its log: empty"),
-        (large, "its log: larger than 4 MiB"),
+        (format!("starting {CANARY}\n{}", document(&[("k", "1")])), "log: not valid JSON: expected value at line 1 column 1"),
+        (format!("{}\nready {CANARY}", document(&[("k", "1")])), "log: trailing data at line 2"),
+        (format!(r#"{{"k":{{"l":"{CANARY}"}}}}"#), r#"log: key "k" must be a string, not an object"#),
+        (String::new(), "log: empty"),
+        (large, "log: larger than 4 MiB"),
     ] {
         let (reason, message) = printed(&scene, one_log(), &log, 0).finish_error();
         assert!(reason == "OutputInvalid" && message.starts_with(expected), "{message}");
@@ -140,7 +140,7 @@ fn a_log_that_may_never_be_read_is_told_with_verb_and_resource() {
     let scene = Scene::new("log-no-right");
     scene.server.fault(When::request("GET", "/log").every(), Fault::status(403, "Forbidden", CANARY, None));
     let (reason, message) = printed(&scene, one_log(), &document(&[("k", "1")]), 0).finish_error();
-    assert_eq!((reason.as_str(), message.as_str()), ("OutputNotStored", "its log: get pods/log: 403 Forbidden"));
+    assert_eq!((reason.as_str(), message.as_str()), ("OutputNotStored", "log: get pods/log: 403 Forbidden"));
     assert!(scene.secrets().is_empty(), "{:?}", scene.secrets());
 }
 

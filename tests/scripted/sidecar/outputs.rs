@@ -89,7 +89,7 @@ fn a_missing_file_is_an_error_that_names_it_and_the_exit_code_is_zero() {
     sidecar.states(&[("main", ended(0))]);
     sidecar.process.start();
     let (reason, message) = sidecar.finish_error();
-    assert_eq!((reason.as_str(), message.as_str()), ("OutputInvalid", "the container ended without writing it"));
+    assert_eq!((reason.as_str(), message.as_str()), ("OutputInvalid", "the container exited without writing it"));
     assert_eq!(scene.secrets(), ["t"], "the other file is stored");
 }
 
@@ -182,9 +182,9 @@ fn nothing_mapped_is_done_at_once() {
 fn bad_surroundings_are_told_and_do_not_run_the_users_container_again() {
     let scene = Scene::new("surroundings");
     for (variable, value, expected) in [
-        ("QUARKS_JOB_PLAN", "{", "QUARKS_JOB_PLAN: not a plan"),
+        ("QUARKS_JOB_PLAN", "{", "QUARKS_JOB_PLAN: not a valid plan"),
         ("POD_UID", "", "POD_UID is not set"),
-        ("REFUSED_LIMIT_MS", "soon", "REFUSED_LIMIT_MS: not a number"),
+        ("REFUSED_LIMIT_MS", "soon", "REFUSED_LIMIT_MS: must be a number"),
     ] {
         let mut sidecar = scene.sidecar("Never", one_file());
         sidecar.process = sidecar.process.env(variable, value);
@@ -207,7 +207,7 @@ fn the_log_has_the_format_that_is_asked_for_and_a_wrong_word_fails_no_run() {
         let log = sidecar.finish_stored().log;
         let objects: Vec<_> = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()).collect();
         assert_eq!(objects.len(), if is_json { log.lines().count() } else { 0 }, "{log}");
-        assert!(!is_json || objects.iter().any(|line| line["msg"] == "output-persist ends" && line["stored"] == "true"), "{log}");
-        assert!(log.contains("output-persist ends"), "{log}");
+        assert!(!is_json || objects.iter().any(|line| line["msg"] == "output-persist exiting" && line["stored"] == "true"), "{log}");
+        assert!(log.contains("output-persist exiting"), "{log}");
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::scene::{Finish, SOON, Scene, Sidecar, document, ended, one_file};
 use crate::support::{Fault, Gate, When};
 
-const STOPPED: &str = "the pod was stopped before the container was seen to end and its output was stored";
+const STOPPED: &str = "the pod was stopped before the container's output was stored";
 
 /// Sends SIGTERM; the promise is 2 s, the limit allows for a busy machine.
 fn stop(sidecar: &Sidecar) -> Finish {
@@ -69,7 +69,7 @@ fn a_write_that_waits_for_its_next_try_is_tried_once_more() {
     let scene = Scene::new("stop-retrying");
     let rule = scene.server.fault(When::request("POST", "/secrets").every(), Fault::status(503, "ServiceUnavailable", "later", Some("60")));
     let sidecar = scene.ended_well(one_file(), &document(&[("k", "1")]));
-    sidecar.process.wait_for("a failed try", || sidecar.process.log().contains("output not stored yet").then_some(()));
+    sidecar.process.wait_for("a failed try", || sidecar.process.log().contains("output not stored; will retry").then_some(()));
     rule.cancel();
     let finish = stop(&sidecar);
     assert_eq!((finish.code, scene.secrets().len()), (Some(0), 1));
@@ -80,7 +80,7 @@ fn a_last_try_that_fails_is_told_with_its_reason() {
     let scene = Scene::new("stop-refused");
     scene.server.fault(When::request("POST", "/secrets").every(), Fault::status(503, "ServiceUnavailable", "later", Some("60")));
     let sidecar = scene.ended_well(one_file(), &document(&[("k", "1")]));
-    sidecar.process.wait_for("a failed try", || sidecar.process.log().contains("output not stored yet").then_some(()));
+    sidecar.process.wait_for("a failed try", || sidecar.process.log().contains("output not stored; will retry").then_some(()));
     let finish = stop(&sidecar);
     let told = ("OutputNotStored".to_owned(), "Secret s: create secrets: 503 ServiceUnavailable".to_owned());
     assert_eq!((finish.code, errors(&finish)), (Some(143), vec![told]));
@@ -112,7 +112,7 @@ fn without_an_account_it_ends_too() {
     let scene = Scene::new("stop-no-account");
     std::fs::remove_file(scene.account().join("token")).expect("removed");
     let sidecar = scene.ended_well(one_file(), &document(&[("k", "1")]));
-    sidecar.process.wait_for("its complaint", || sidecar.process.log().contains("no access to the cluster yet").then_some(()));
+    sidecar.process.wait_for("its complaint", || sidecar.process.log().contains("no access to the cluster yet; will retry").then_some(()));
     assert_eq!(stop(&sidecar).code, Some(143));
 }
 

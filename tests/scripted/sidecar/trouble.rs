@@ -143,7 +143,7 @@ fn the_secret_becomes_someone_elses_between_read_and_update() {
 
 #[test]
 fn nothing_is_written_for_a_quarks_job_that_is_gone_made_anew_or_being_deleted() {
-    for (case, expected) in [("gone", "is gone"), ("anew", "is another one"), ("deleted", "is being deleted")] {
+    for (case, expected) in [("gone", "no longer exists"), ("anew", "was re-created"), ("deleted", "is being deleted")] {
         let scene = Scene::new(&format!("owner-{case}"));
         let object = path("quarksjobs", NAMESPACE, "q");
         if case == "deleted" {
@@ -245,7 +245,7 @@ fn an_account_that_is_mounted_late_is_waited_for() {
     let scene = Scene::new("late-account");
     std::fs::remove_file(scene.account().join("token")).expect("removed");
     let sidecar = scene.ended_well(one_file(), &document(&[("k", "1")]));
-    sidecar.process.wait_for("its complaint", || sidecar.process.log().contains("no access to the cluster yet").then_some(()));
+    sidecar.process.wait_for("its complaint", || sidecar.process.log().contains("no access to the cluster yet; will retry").then_some(()));
     tls::write_service_account(&scene.account(), scene.server.ca_pem(), crate::support::server::OPERATOR_TOKEN, NAMESPACE);
     sidecar.finish_stored();
 }

@@ -86,7 +86,7 @@ fn cut_off(scene: &Scene, sidecar: &mut Sidecar, content: &str, meanwhile: impl 
     scene.server.set_down(true);
     meanwhile();
     // The waits before these and the next one are more than a second together.
-    let tries = || sidecar.process.log().matches("output not stored yet").count();
+    let tries = || sidecar.process.log().matches("output not stored; will retry").count();
     sidecar.process.wait_for("some tries", || (tries() >= 4).then_some(()));
     scene.server.set_down(false);
 }
@@ -265,7 +265,7 @@ fn two_quarks_jobs_do_not_share_a_versioned_name() {
         let (reason, message) = scene.ended_well(plan.clone(), &document(&[("k", content)])).finish_error();
         assert_eq!(
             (reason.as_str(), message.as_str()),
-            ("OutputConflict", r#"Secret s-v1 belongs to the QuarksJob "q""#),
+            ("OutputConflict", r#"Secret s-v1 was written by QuarksJob "q"; use another output name"#),
             "content {content}"
         );
         assert_eq!((scene.secrets(), scene.value("s-v1")), (vec!["s-v1".to_owned()], "a".to_owned()), "content {content}");
@@ -293,7 +293,11 @@ fn a_key_of_a_fan_out_does_not_lead_to_the_operators_own_secrets() {
         let plan = json!({"containers": {"main": {"files": {"f": {"name": name, "fanOut": true}}}}});
         let content = format!(r#"{{"{key}":{},"other":{{}}}}"#, document(&[("k", "1")]));
         let (reason, message) = scene.ended_well(plan, &content).finish_error();
-        assert_eq!((reason.as_str(), message), ("OutputConflict", format!("Secret {name}-{key} is the operator's own")), "{name}-{key}");
+        assert_eq!(
+            (reason.as_str(), message),
+            ("OutputConflict", format!("Secret {name}-{key} is reserved for the operator; use another name")),
+            "{name}-{key}"
+        );
         assert!(scene.secrets().is_empty(), "nothing of the file is stored");
     }
 }
@@ -314,7 +318,7 @@ fn two_pods_of_an_indexed_run_never_write_one_name() {
                 sidecar.finish_stored();
             } else {
                 let (reason, message) = sidecar.finish_error();
-                let expected = r#"Secret a-1-0 belongs to the output "a-1" of the pod with index 0"#;
+                let expected = r#"Secret a-1-0 belongs to output "a-1" of the pod with index 0"#;
                 assert_eq!((reason.as_str(), message.as_str()), ("OutputConflict", expected), "pod {index}");
             }
         }

@@ -19,7 +19,7 @@ pub fn listening(scene: Scene) -> Scene {
 pub fn address(operator: &Operator) -> SocketAddr {
     operator.wait_for("its address in the log", || {
         let log = operator.log();
-        let line = log.lines().rev().find_map(|line| line.split_once("http listens address="))?;
+        let line = log.lines().rev().find_map(|line| line.split_once("HTTP server listening address="))?;
         line.1.trim().parse().ok()
     })
 }

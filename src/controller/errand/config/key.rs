@@ -29,7 +29,7 @@ pub fn obtain(client: &Client, namespace: &str) -> Result<(ConfigKey, ResourceVe
             Err(error) if error.is_already_exists() => read()?,
             created => {
                 let created = created?;
-                info!(namespace:%; "key for config digests made");
+                info!(namespace:%; "key for config digests created");
                 created
             }
         },
@@ -39,14 +39,14 @@ pub fn obtain(client: &Client, namespace: &str) -> Result<(ConfigKey, ResourceVe
     match bytes {
         Some(bytes) if secret.kind == TYPE => Ok((ConfigKey::new(&bytes), secret.metadata.resource_version)),
         _ => Err(LookError::NotReady(format!(
-            "Secret {key} holds no key of the operator, which needs that name for its config digests; delete or rename it"
+            "Secret {key} does not belong to the operator, which needs this name for its config digest key; delete it or move it to another name"
         ))),
     }
 }
 
 fn fresh(namespace: &str) -> Result<Secret, LookError> {
     let mut bytes = [0; LENGTH];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| LookError::NotReady("the system gives no random numbers".to_owned()))?;
+    SystemRandom::new().fill(&mut bytes).map_err(|_| LookError::NotReady("the system provides no random numbers".to_owned()))?;
     Ok(Secret {
         metadata: ObjectMeta { name: CONFIG_KEY_SECRET.to_owned(), namespace: namespace.to_owned(), ..ObjectMeta::default() },
         data: StringMap::from([(FIELD.to_owned(), STANDARD.encode(bytes))]),

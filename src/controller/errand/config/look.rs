@@ -154,7 +154,7 @@ impl ErrandController {
         let (reason, message) = match error {
             LookError::NotReady(message) => (Reason::NamespaceNotReady, message),
             LookError::Api(error) if error.answer() == Answer::Refused => {
-                (Reason::JobRefused, format!("the key of config digests cannot be made: {}", error.message()))
+                (Reason::JobRefused, format!("cannot create the key for config digests; will retry: {}", error.message()))
             }
             LookError::Api(error) => return Err(Failed::Api(error)),
         };
@@ -168,7 +168,8 @@ impl ErrandController {
     /// A QuarksJob's own output does not make it run again; who refers to it may not expect that.
     pub fn warn_about_own(&self, turn: &Turn<'_>, own: &[String]) {
         if !own.is_empty() {
-            let text = format!("the template refers to Secrets that this QuarksJob writes ({}); they never make it run", own.join(", "));
+            let text =
+                format!("the template references Secrets that this QuarksJob writes ({}); their changes trigger no run", own.join(", "));
             turn.tell(Note::new(Reason::SelfReference, "LookAtReferences", text));
         }
     }

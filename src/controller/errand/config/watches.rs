@@ -111,14 +111,14 @@ impl ConfigWatches {
     }
 
     fn start(&mut self, need: ConfigNeed) {
-        debug!(namespace:% = need.0, kind:? = need.1; "config watch starts");
+        debug!(namespace:% = need.0, kind:? = need.1; "config watch started");
         let handle = self.spawn(&need.0, need.1);
         self.running.insert(need, handle);
     }
 
     fn end(&mut self, need: &ConfigNeed) {
         if self.running.remove(need).is_some() {
-            debug!(namespace:% = need.0, kind:? = need.1; "config watch ends");
+            debug!(namespace:% = need.0, kind:? = need.1; "config watch stopped");
             self.store.unwatched(&need.0, need.1);
         }
     }
@@ -127,7 +127,7 @@ impl ConfigWatches {
     fn revive(&mut self) {
         let dead: Vec<_> = self.running.iter().filter(|(_, handle)| !handle.health().alive).map(|(need, _)| need.clone()).collect();
         for need in dead {
-            error!(namespace:% = need.0, kind:? = need.1; "watch has ended and is started again");
+            error!(namespace:% = need.0, kind:? = need.1; "watch stopped unexpectedly; restarting it");
             self.end(&need);
             if !self.unneeded.contains(&need) {
                 self.start(need);
