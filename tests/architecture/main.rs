@@ -11,6 +11,7 @@ mod layers;
 #[allow(dead_code)]
 #[path = "../docs/pages.rs"]
 mod pages;
+mod texts;
 mod words;
 
 /// Longest file of `src`, tests included, in lines.
