@@ -1,7 +1,8 @@
 //! One spelling for templates that mean the same: what the API server would store. Pure.
 //!
-//! Tools write `creationTimestamp: null`, `resources: {}` and `cpu: "1"` where a person writes nothing and `cpu: 1`. GitOps applies either for
-//! ever, and `once` means once per template. Defaults are not filled in: they differ between versions of Kubernetes.
+//! Tools write `creationTimestamp: null`, `resources: {}` and `cpu: "1"` where a person writes nothing and `cpu: 1`. GitOps tools
+//! apply either form forever, and `once` means once per template. Defaults are not filled in: they differ between versions of
+//! Kubernetes.
 
 use serde_json::{Map, Value};
 

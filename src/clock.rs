@@ -1,5 +1,5 @@
-//! Wall-clock time as Kubernetes writes it. Everything that measures a duration uses `std::time::Instant` instead, or
-//! `moment::Moment` where the duration goes on while the machine sleeps.
+//! Wall-clock time as Kubernetes writes it. Code that measures a duration uses `std::time::Instant` instead, or `moment::Moment`
+//! where the clock must keep running while the machine sleeps.
 
 use std::time::SystemTime;
 
@@ -13,7 +13,7 @@ pub fn now_micros() -> String {
     humantime::format_rfc3339_micros(SystemTime::now()).to_string()
 }
 
-/// Seconds from now until an RFC 3339 time; negative if it is past, `None` if the text is no such time.
+/// Seconds from now until an RFC 3339 time; negative if it is past, `None` if the text is not such a time.
 /// The API server writes all times in UTC, credential plugins write offsets too.
 pub fn seconds_until(text: &str) -> Option<i64> {
     let (text, offset) = match text.len().checked_sub("+00:00".len()).map(|at| (text.get(..at), text.get(at..))) {

@@ -1,6 +1,6 @@
-//! Short, stable digests for names and for telling whether something changed.
+//! Short, stable digests, for names and for detecting changes.
 //!
-//! Not for secrets: whoever can guess the input can test the guess.
+//! Not for secrets: anyone who can guess the input can test the guess.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ const TAG: &str = "sha256-canonical:";
 
 /// The first `length` hex digits of the SHA-256 of `bytes`; at most 64.
 pub fn short_hex(bytes: &[u8], length: usize) -> String {
-    // Names are made for every Job at every look: only what is asked for is written out.
+    // Names are made for every Job at every look: only what is needed is written out.
     let mut hex: String = digest(&SHA256, bytes).as_ref().iter().take(length.div_ceil(2)).map(|byte| format!("{byte:02x}")).collect();
     hex.truncate(length);
     hex

@@ -1,8 +1,8 @@
-//! `/healthz`, `/readyz` and `/metrics`. A request line in, a status line out: no crate is needed for that, and none
-//! without an async runtime is smaller.
+//! `/healthz`, `/readyz` and `/metrics`. A request line in, a status line out: that needs no crate, and none without an async
+//! runtime is smaller.
 //!
-//! Promise: a probe is answered whatever other peers do. A few threads answer; a peer that is not done after a short time
-//! is cut off, and when no thread would be free for the next, the peer that has been there longest makes room at once.
+//! Promise: a probe is answered whatever other peers do. A few threads answer; a peer that is not done after a short time is
+//! disconnected, and when no thread would be free for the next peer, the oldest one is disconnected at once.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -24,7 +24,7 @@ const HANDLERS: usize = 4;
 const PEER_LIMIT: Duration = Duration::from_secs(2);
 /// Longest request that is read, in bytes.
 const REQUEST_MAX: usize = 8 * 1024;
-/// Pause after a connection could not be accepted: without it a lack of descriptors would be asked for in a busy loop.
+/// Pause after a connection could not be accepted: without it a lack of descriptors would cause a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -61,7 +61,7 @@ impl Probed {
     }
 }
 
-/// True for what [`bind`] can be asked for: `HOST:PORT`, with IPv6 in brackets, or `:PORT`. Whether there is such a host is not asked. Hosts
+/// True for what [`bind`] accepts: `HOST:PORT`, with IPv6 in brackets, or `:PORT`. Whether the host exists is not checked. Hosts
 /// may have underscores and a dot at the end, unlike objects of Kubernetes.
 pub fn is_address(text: &str) -> bool {
     let is_name = |host: &str| is_subdomain(&host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase().replace('_', "a"));

@@ -1,7 +1,7 @@
 //! Decoding of JSON with less code than `serde_json::from_slice`.
 //!
-//! A derived struct can be read from a map and from a list of its fields in order, and serde_json has both compiled for each
-//! struct. Nobody writes the second form; here a struct is a map. Not for encoding, nor for what becomes a [`serde_json::Value`].
+//! A derived struct can be read from a map or from a list of its fields in order, and serde_json compiles both for each struct. The
+//! second form is not used; here a struct is a map. Not for encoding, nor for what becomes a [`serde_json::Value`].
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub fn from_slice<'de, T: Deserialize<'de>>(json: &'de [u8]) -> serde_json::Resu
     Ok(value)
 }
 
-/// Passes everything on, but asks for a map where a struct is wanted. The same goes for all that is inside.
+/// Passes everything on, but requests a map where a struct is wanted. The same holds for everything inside.
 struct Maps<T>(T);
 
 macro_rules! pass_on {
@@ -54,7 +54,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Maps<D> {
         self.0.deserialize_unit_struct(name, visitor)
     }
 
-    /// Raw values are told by the name.
+    /// Raw values are recognized by the name.
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, D::Error> {
         self.0.deserialize_newtype_struct(name, visitor)
     }

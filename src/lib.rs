@@ -1,4 +1,4 @@
-//! quarks-job: runs a Kubernetes Job when something happens and stores what it wrote as Secrets.
+//! quarks-job runs Kubernetes Jobs on triggers and stores their output as Secrets.
 //!
 //! The modules in reading order; `ARCHITECTURE.md` has the data flow and the invariants.
 #![forbid(unsafe_code)]

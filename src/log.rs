@@ -1,6 +1,6 @@
-//! Log lines: time, level, where, a constant message and `key=value` pairs. Never Secret data, never whole objects.
+//! Log lines: time, level, target, a constant message and `key=value` pairs. Never Secret data, never whole objects.
 //!
-//! Pairs are given as such (`info!(key:%, run:% = 1; "job created")`), so that text and JSON are two ways to write the same parts.
+//! Pairs are passed as such (`info!(key:%, run:% = 1; "job created")`), so text and JSON are two ways to write the same parts.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -103,7 +103,7 @@ impl<'kvs> VisitSource<'kvs> for Pairs<'_> {
     }
 }
 
-/// Can be told from what follows without quotes.
+/// Can be separated from what follows without quotes.
 fn is_plain(value: &str) -> bool {
     !value.is_empty() && !value.contains(|letter: char| letter.is_whitespace() || letter.is_control() || letter == '"')
 }

@@ -1,7 +1,7 @@
-//! A point in time on a clock that goes on while the machine sleeps (`CLOCK_BOOTTIME`) and that nobody sets.
+//! A point in time on a clock that keeps running while the machine sleeps and that cannot be set (`CLOCK_BOOTTIME`).
 //!
-//! For what ends at some time whether this machine is awake or not: a Lease that others count down, the life of a token. Everything else
-//! measures with `std::time::Instant`, whose clock stands still in suspend.
+//! For what expires whether this machine is awake or not: a Lease that others count down, the lifetime of a token. Everything else
+//! uses `std::time::Instant`, whose clock stops during suspend.
 
 use std::ops::{Add, Sub};
 use std::time::Duration;

@@ -13,7 +13,7 @@ pub(crate) enum Defect {
     StatusOfAnotherUid,
     /// What a restored marker names as served runs again.
     RestoredRequest,
-    /// A Job without its annotation is nobody's.
+    /// A Job without its annotation has no owner.
     RunAnnotationLost,
     /// An annotation that names another run is believed.
     RecordOfAnotherRun,
@@ -29,13 +29,13 @@ pub(crate) enum Defect {
     ActiveNotAsked,
     /// Both controllers have a key in hand at once.
     TwoHands,
-    /// A controller that is through with a key does not tell the other.
+    /// A controller that is done with a key does not tell the other.
     HandOverLost,
     /// Token: the runs that need it do not count.
     UsesIgnored,
     /// Token: a run counts as abandoned at once.
     AbandonedAtOnce,
-    /// Token: what has changed is looked at again without a pause.
+    /// Token: what has changed is checked again without a pause.
     ChangedNeverBacksOff,
     /// Token: an old list of Jobs allows a deletion.
     ListsAreGoodForLong,

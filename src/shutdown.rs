@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 #[derive(Debug)]
 pub struct ShutdownGuard(#[expect(dead_code, reason = "closing the channel is the signal")] Sender<()>);
 
-/// Says whether, and lets wait until, the process shall end. Cheap to clone.
+/// Says whether, and lets wait until, the process must end. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Shutdown(Receiver<()>);
 

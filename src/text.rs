@@ -1,4 +1,4 @@
-//! Text that comes from elsewhere, made fit to be repeated: one line, bounded, and no values in it. Pure.
+//! Text from elsewhere, made safe to repeat: one line, bounded, and without values. Pure.
 
 /// Text made fit for one line of a log: no control characters, at most `max` bytes.
 pub(crate) fn one_line(text: &str, max: usize) -> String {

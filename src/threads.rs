@@ -1,4 +1,4 @@
-//! The only place that starts threads: named, joined, and never dead unnoticed.
+//! The only place that starts threads: named, joined, and never dead without notice.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};

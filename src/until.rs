@@ -1,4 +1,4 @@
-//! A moment that moves ahead, shared between threads: something holds until then, and no longer if nobody moves it.
+//! A deadline that moves ahead, shared between threads: something is valid until then, and not longer unless the deadline is moved.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::moment::Moment;
 
-/// Cheap to clone; clones share the moment. The clock goes on while the process is stopped (SIGSTOP) and while the machine sleeps, so what
-/// it guards is over when the process continues too late.
+/// Cheap to clone; clones share the moment. The clock keeps running while the process is stopped (SIGSTOP) and while the machine
+/// sleeps, so what it guards is over when the process continues too late.
 #[derive(Clone, Debug, Default)]
 pub struct Until {
     /// Nanoseconds since the machine was started; 0 is past.

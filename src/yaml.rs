@@ -1,7 +1,6 @@
 //! YAML in and out: kubeconfig files, and manifests on the command line.
 //!
-//! What is read is not trusted: size, depth and growth by aliases are limited, a key that is there twice is an error,
-//! and no error quotes a value.
+//! Input is not trusted: size, depth and growth by aliases are limited, a duplicate key is an error, and no error quotes a value.
 
 use std::cell::Cell;
 use std::fmt::{self, Write as _};

@@ -1,4 +1,4 @@
-//! `batch/v1` Job, as far as a run's progress goes. The Job that we create is built as a JSON value.
+//! `batch/v1` Job, only the fields that show a run's progress. The Job that the operator creates is built as a JSON value.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ANNOTATION_RUN, Condition, ObjectMeta, OwnerReference, ResourceVersion, StringMap, Uid, null_as_default};
 
-/// Longest annotation `run` that is kept, in bytes. A longer one is no record of ours.
+/// Longest annotation `run` that is kept, in bytes. A longer one is not one of ours.
 const RECORD_MAX: usize = 16 * 1024;
 /// Longest reason and message of a `Failed` condition that are kept, in bytes.
 const REASON_MAX: usize = 256;
@@ -87,7 +87,7 @@ impl JobEnd {
 }
 
 impl JobStatus {
-    /// The end, or `None` while the Job goes on. `SuccessCriteriaMet` and `FailureTarget` are no ends: pods still run.
+    /// The end, or `None` while the Job is active. `SuccessCriteriaMet` and `FailureTarget` are not an end: pods still run.
     pub fn end(&self) -> Option<JobEnd> {
         self.conditions.iter().filter(|condition| condition.is_true()).find_map(|condition| match condition.kind.as_str() {
             "Complete" => Some(JobEnd::Complete { time: self.completion_time.clone().or_else(|| condition.last_transition_time.clone()) }),

@@ -43,7 +43,7 @@ macro_rules! opaque_string {
 }
 
 opaque_string! {
-    /// `metadata.uid`: tells an object from a later one of the same name.
+    /// `metadata.uid`: distinguishes an object from a later one of the same name.
     Uid
 }
 opaque_string! {
@@ -121,7 +121,7 @@ impl ObjectMeta {
         self.owner_references.iter().find(|owner| owner.controller)
     }
 
-    /// True once someone asked for the object's deletion.
+    /// True once the object's deletion was requested.
     pub fn is_being_deleted(&self) -> bool {
         self.deletion_timestamp.is_some()
     }
@@ -137,7 +137,7 @@ pub struct OwnerReference {
     pub kind: String,
     /// Name of the owner, in the same namespace.
     pub name: String,
-    /// UID of the owner: an owner of the same name made anew is another one.
+    /// UID of the owner: a re-created owner of the same name is another one.
     pub uid: Uid,
     /// True for the one owner that manages the object.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -165,7 +165,7 @@ pub struct Condition {
     pub kind: String,
     /// `True`, `False` or `Unknown`.
     pub status: String,
-    /// CamelCase word for programs.
+    /// CamelCase, for programs.
     #[serde(default)]
     pub reason: String,
     /// Sentence for people.

@@ -33,7 +33,7 @@ pub const LABEL_DELETE: &str = "delete";
 
 /// Annotation on a QuarksJob: the settled marker, one JSON value.
 pub const ANNOTATION_SETTLED: &str = "quarks.cloudfoundry.org/settled";
-/// Annotation on a QuarksJob, the user's: a new value asks for one run.
+/// Annotation on a QuarksJob, the user's: a new value requests one run.
 pub const ANNOTATION_RUN_REQUESTED: &str = "quarks.cloudfoundry.org/run-requested";
 /// Annotation on a Job: which run it is and which triggers it consumes, one JSON value.
 pub const ANNOTATION_RUN: &str = "quarks.cloudfoundry.org/run";
@@ -78,8 +78,8 @@ pub fn is_subdomain(name: &str) -> bool {
         })
 }
 
-/// What follows the name of a versioned Secret at most, as far as names leave room for it: nobody has more versions. Where a number does not
-/// fit, that is told when it comes.
+/// The longest suffix of a versioned Secret that names must leave room for: more versions are not realistic. A number that does not fit
+/// is an error when it is reached.
 pub const LONGEST_VERSION: &str = "-v999999999";
 
 /// Name and number of what is called like a version.

@@ -1,4 +1,4 @@
-//! `v1` Pod, as far as its containers' states go.
+//! `v1` Pod, only the fields that show the states of its containers.
 
 use std::fmt;
 
@@ -53,7 +53,7 @@ pub struct Container {
     pub restart_policy_rules: Vec<RestartRule>,
 }
 
-/// One entry of `restartPolicyRules`: the container is started anew if its exit code matches.
+/// One entry of `restartPolicyRules`: the container is restarted if its exit code matches.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RestartRule {
@@ -77,7 +77,7 @@ pub struct RestartExitCodes {
 }
 
 impl RestartRule {
-    /// True if the rule can start the pod's other containers anew, too.
+    /// True if the rule can also restart the pod's other containers.
     pub fn is_for_all(&self) -> bool {
         self.action == "RestartAllContainers"
     }
@@ -127,7 +127,7 @@ impl Pod {
 pub struct ContainerStatus {
     /// Name of the container.
     pub name: String,
-    /// How often it was started anew in place.
+    /// How often it was restarted in place.
     #[serde(default)]
     pub restart_count: u32,
     /// What it does now.
@@ -172,7 +172,7 @@ pub struct ContainerTerminated {
     pub message: String,
 }
 
-/// What is kept of a pod of a run: whose it is, how it ended, and what its sidecar reported. Everything else is passed over while
+/// What is kept of a pod of a run: whose it is, how it ended, and what its sidecar reported. Everything else is skipped while
 /// it is decoded: a run may have thousands of pods, each with large annotations.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct PodReport {

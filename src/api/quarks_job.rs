@@ -36,7 +36,7 @@ pub struct QuarksJobHead {
 }
 
 impl QuarksJob {
-    /// `spec.trigger.strategy`; `None` if it is no strategy that we know.
+    /// `spec.trigger.strategy`; `None` if it is not a known strategy.
     pub fn strategy(&self) -> Option<Strategy> {
         self.spec.pointer("/trigger/strategy").and_then(|word| Strategy::parse(word.as_str()?))
     }
@@ -46,7 +46,7 @@ impl QuarksJob {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Strategy {
-    /// Waits; never runs by itself.
+    /// Waits; never runs on its own.
     Manual,
     /// Runs once per template.
     Once,
@@ -67,7 +67,7 @@ impl Strategy {
         }
     }
 
-    /// The strategy with this word; words are lower case.
+    /// The strategy with this word; words are lowercase.
     pub fn parse(word: &str) -> Option<Self> {
         [Self::Manual, Self::Once, Self::Now, Self::Done].into_iter().find(|strategy| strategy.as_str() == word)
     }
@@ -134,13 +134,13 @@ impl Outcome {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct QuarksJobStatus {
-    /// Newest generation whose triggers are served or answered for.
+    /// Newest generation whose triggers are served or reported on.
     pub observed_generation: i64,
     /// True after the first success.
     pub completed: bool,
     /// Settled runs.
     pub runs: u64,
-    /// The run that is going on.
+    /// The active run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub active: Option<ActiveRun>,
     /// The newest run that has ended.
@@ -174,7 +174,7 @@ pub struct ActiveRun {
     pub job_name: String,
     /// What made it start.
     pub trigger: Trigger,
-    /// The QuarksJob that it is a run of: a restored object is another one. Older versions did not write it.
+    /// UID of the QuarksJob that it belongs to: a restored object has another one. Older versions did not write it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<Uid>,
     /// What it consumes: if the Job or its annotation is lost, the run is settled from it.
@@ -234,7 +234,7 @@ pub struct LastRun {
     pub completion_time: Option<String>,
     /// How it ended.
     pub outcome: Outcome,
-    /// CamelCase word for programs.
+    /// CamelCase, for programs.
     #[serde(default)]
     pub reason: String,
     /// Sentence for people; never Secret data.

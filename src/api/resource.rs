@@ -1,4 +1,4 @@
-//! The API resources we talk to.
+//! The API resources that the program uses.
 
 /// An API resource: where its URLs are and what its objects are called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,7 +39,7 @@ impl Resource {
     /// Events.
     pub const EVENTS: Self = Self::new("events.k8s.io", "v1", "events");
 
-    /// True if what the server says about one may quote what nobody else may read.
+    /// True if the server's messages about one may quote confidential content.
     pub fn is_secret(self) -> bool {
         self == Self::SECRETS || self == Self::POD_LOGS
     }

@@ -1,5 +1,5 @@
-//! The checked form of a QuarksJob's spec. The CRD says the same rules where it can; objects stored before a rule,
-//! or under another CRD, are caught here before a run.
+//! The validated form of a QuarksJob's spec. The CRD has the same rules where it can express them; objects stored before a rule
+//! existed, or under another CRD, are rejected here before a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,7 +12,7 @@ use super::{
     null_as_default,
 };
 
-/// Longest `spec.output` as JSON, in bytes. The sidecar is told of it in its environment: Linux starts no program with more than 2 MiB there,
+/// Longest `spec.output` as JSON, in bytes. The sidecar gets it in its environment: Linux starts no program with more than 2 MiB there,
 /// and the API server stores no Job above 1.5 MiB.
 const OUTPUT_MAX: usize = 1024 * 1024;
 
@@ -61,11 +61,11 @@ pub struct Spec {
 /// `spec.output`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Output {
-    /// Container, then file, to what is done with it.
+    /// By container and file: what is done with the file.
     pub files: BTreeMap<String, BTreeMap<String, FileOutput>>,
     /// Files are stored even if their container failed.
     pub write_on_failure: bool,
-    /// Container to what is done with its log: with `namePrefix`, all ordinary containers that are not in `files`.
+    /// By container: what is done with its log: with `namePrefix`, all ordinary containers that are not in `files`.
     pub logs: BTreeMap<String, FileOutput>,
     /// Versions kept per name; `None` keeps all.
     pub keep_versions: Option<u32>,
@@ -198,7 +198,7 @@ pub fn has_delete_pod_label(template: &Value) -> bool {
     template.pointer("/spec/template/metadata/labels").is_some_and(|labels| labels[LABEL_DELETE] == "pod")
 }
 
-/// A path as the kubelet takes it: one that is not absolute begins at the root, too.
+/// A path as the kubelet takes it: a relative one starts at the root too.
 fn parts_of(path: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     for part in path.split('/') {
@@ -236,7 +236,7 @@ impl<'a> PodTemplate<'a> {
             .iter()
             .map(|container| (container.get("name").and_then(Value::as_str).unwrap_or_default(), container))
             .collect();
-        // Metadata that is no object would make the Job lose our labels.
+        // With metadata that is not an object, the Job would lose our labels.
         for pointer in ["/metadata", "/spec/template/metadata"] {
             for part in ["", "/labels", "/annotations"] {
                 let path = format!("{pointer}{part}");

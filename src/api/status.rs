@@ -1,4 +1,4 @@
-//! `meta/v1` Status: how the API server says no.
+//! `meta/v1` Status: how the API server reports an error.
 
 use serde::{Deserialize, Serialize};
 
@@ -62,7 +62,7 @@ pub struct StatusDetails {
 /// One entry of `details.causes`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusCause {
-    /// CamelCase word for programs.
+    /// CamelCase, for programs.
     #[serde(default)]
     pub reason: String,
     /// Sentence for people.

@@ -1,7 +1,8 @@
-//! `quarks-job convert`: ExtendedJobs of cf-operator, the ancestor, as QuarksJobs.
+//! `quarks-job convert`: converts ExtendedJobs of cf-operator, the predecessor, to QuarksJobs.
 //!
-//! What an ExtendedJob said changed over the years. Two generations have an equivalent and differ in the template (a pod
-//! template, then a Job template), and the earlier one's output came from logs, the later one's from `/mnt/quarks/output.json`.
+//! The meaning of an ExtendedJob changed over the years. Two generations have an equivalent. They differ in the template (a pod
+//! template, then a Job template) and in the output: the earlier one took it from logs, the later one from
+//! `/mnt/quarks/output.json`.
 
 use std::ffi::OsString;
 
@@ -80,7 +81,7 @@ pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
     print(&text)
 }
 
-/// The QuarksJob that does what the ExtendedJob did. Pure: what has to be told goes to `remarks`.
+/// The QuarksJob that does what the ExtendedJob did. Pure: what must be reported goes to `remarks`.
 fn convert(object: &Value, source: Option<&str>, remarks: &mut Vec<String>) -> Result<Value, String> {
     if !object.get("metadata").and_then(|metadata| metadata.get("name")?.as_str()).is_some_and(is_subdomain) {
         return Err("metadata.name is missing or not a valid name".to_owned());

@@ -11,7 +11,7 @@ use super::output::CliError;
 /// The manifest as it is in the repository.
 pub const MANIFEST: &str = include_str!("../../manifests/crd.yaml");
 
-/// Creates the definition, or brings the one that is there up to date.
+/// Creates the definition, or updates the existing one.
 pub fn apply(client: &Client) -> Result<(), CliError> {
     let definition: Value =
         yaml::parse(1, MANIFEST).map_err(|error| CliError::Failed(format!("manifests/crd.yaml, compiled in: {error}")))?;

@@ -1,4 +1,4 @@
-//! A flag, said once: how it is read from the command line and the environment, and what `--help` and `docs/operator.md` say of it.
+//! A flag, defined once: how it is read from the command line and the environment, and what `--help` and `docs/operator.md` say about it.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use lexopt::Arg;
 
 use super::output::CliError;
 
-/// Column where the help on a flag begins; a flag that is longer has a line of its own.
+/// Column where the help of a flag starts; a longer flag has its own line.
 const COLUMN: usize = 38;
 
 /// A flag of a command.
@@ -21,7 +21,7 @@ pub(super) struct Flag {
     pub value: &'static str,
     /// Counts where the flag is not given; an empty variable is none.
     pub variable: &'static str,
-    /// What counts where neither is given, in a word or two.
+    /// What applies if neither is given, in a word or two.
     pub default: &'static str,
     /// One line, or several. Without any it is in no help.
     pub about: &'static str,
@@ -79,13 +79,13 @@ impl Help {
     }
 }
 
-/// Where a value comes from, as it is called in messages, and the value.
+/// Where a value comes from, as named in messages, and the value.
 pub(super) type Sourced = (String, String);
 
 /// What was given.
 pub(super) struct Given {
     flags: Vec<(Flag, Option<Sourced>)>,
-    /// Arguments that are no flags.
+    /// Arguments that are not flags.
     pub words: Vec<String>,
 }
 

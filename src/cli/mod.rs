@@ -1,6 +1,6 @@
-//! The command line: one file a sub-command; flags and environment become a typed configuration.
+//! The command line: one file per subcommand; flags and environment become a typed configuration.
 //!
-//! Exit codes: 0 done, 1 failed, 2 used wrongly, 3 a wait that took too long. Errors are one line on standard error.
+//! Exit codes: 0 done, 1 failed, 2 usage error, 3 a wait that timed out. Errors are one line on standard error.
 
 mod convert;
 mod crd;

@@ -66,7 +66,7 @@ const GIVE_BACK: Duration = Duration::from_millis(500);
 /// Settings of glibc's heap: variable, and one heap for all threads, and no cache in each.
 const HEAP: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.arena_max=1:glibc.malloc.tcache_count=0");
 
-/// Starts this program anew, as the same process, with one heap for all its threads, unless the environment has settings already.
+/// Restarts this program, as the same process, with one heap for all its threads, unless the environment has settings already.
 ///
 /// glibc gives threads heaps of their own, up to eight a core, and caches: each keeps what a large list or object has needed once, which is
 /// 6 MB after 300 Jobs with large annotations, and 4 KB for each of hundreds of watches. It takes its settings from the environment at the
@@ -166,7 +166,7 @@ fn tell_start(flags: &Flags, config: &Config, listener: Option<&TcpListener>) {
     );
 }
 
-/// Stops what was begun, and says how the process ends.
+/// Stops what was started, and says how the process ends.
 fn finish(end: End, client: &Client, operator: Option<(Operator, ShutdownGuard)>, election: Option<Election>) -> Result<(), CliError> {
     if let End::Lost(why) = end {
         // No waiting: no write can leave any more, and the next process starts from scratch.

@@ -1,4 +1,4 @@
-//! What a command writes, and how it ends. Standard output has what was asked for; all else goes to standard error, a line each.
+//! What a command writes, and how it ends. Standard output has the result; everything else goes to standard error, one line each.
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, Write as _};
@@ -46,7 +46,7 @@ pub fn remark(text: &str) {
     eprintln!("{}", one_line(text, LINE_MAX));
 }
 
-/// Writes what was asked for.
+/// Writes the requested output.
 pub fn print(text: &str) -> Result<(), CliError> {
     match io::stdout().write_all(text.as_bytes()) {
         // The reader has seen enough (`quarks-job crd | head`).

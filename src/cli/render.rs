@@ -1,4 +1,4 @@
-//! `quarks-job render`: the Job that would be made, without a cluster.
+//! `quarks-job render`: prints the Job that would be created, without a cluster.
 
 use std::ffi::OsString;
 

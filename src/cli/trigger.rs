@@ -1,4 +1,4 @@
-//! `quarks-job trigger`: asks for one run by the annotation `run-requested`, and may wait for its outcome.
+//! `quarks-job trigger`: requests one run with the annotation `run-requested`, and can wait for its outcome.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -59,7 +59,7 @@ const TRIES: u32 = 3;
 const RETRY: Duration = Duration::from_secs(1);
 /// Longest wait that the API server is granted between them.
 const RETRY_MAX: Duration = Duration::from_secs(10);
-/// Without any sign of an operator for so long, the likely reason is told.
+/// Without any sign of an operator for this long, the likely reason is reported.
 const QUIET: Duration = Duration::from_secs(10);
 
 pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
@@ -204,14 +204,14 @@ struct Followed {
     is_seen: bool,
     /// The run that served it, once it is settled.
     run: Option<u64>,
-    /// What was told last.
+    /// What was reported last.
     told: String,
 }
 
 /// What a look at the QuarksJob says.
 #[derive(Debug, PartialEq)]
 enum Look {
-    /// It goes on; news to tell, one line each.
+    /// Still waiting; news to report, one line each.
     Waiting(Vec<String>),
     /// The run that served the request has ended.
     Over(Box<LastRun>),
@@ -253,7 +253,7 @@ impl Followed {
                 _ => Look::Waiting(news),
             };
         }
-        // One that has ended and cannot be settled does not go on: condition `Ready` says why.
+        // One that has ended and cannot be settled is not active: condition `Ready` says why.
         let has_ended = |run: u64| status.last_run.as_ref().is_some_and(|last| last.run >= run);
         let active = status.active.as_ref().filter(|active| !has_ended(active.run));
         let request = active.and_then(|active| RunRecord::of_active(active)?.request);
@@ -285,12 +285,12 @@ enum Event {
     Restarted(&'static str),
 }
 
-/// Waits with a watch of the one QuarksJob, which begins before the request is made: so no change in between is missed.
+/// Waits with a watch of the one QuarksJob, which starts before the request is made: so no change in between is missed.
 struct Waiter<'a> {
     key: &'a ObjectKey,
     start: Instant,
     timeout: Option<Duration>,
-    /// What the watch has said and was not looked at yet.
+    /// What the watch has said and was not handled yet.
     events: Arc<Mutex<VecDeque<Event>>>,
     /// Says that there is something.
     news: Receiver<()>,
@@ -304,7 +304,7 @@ impl<'a> Waiter<'a> {
         // As process 1 of a container it would not hear signals otherwise.
         let signals = super::operator::signals()?;
         let selector = format!("metadata.name={}", key.name);
-        // A watch tries for ever; what will never work is told at once.
+        // A watch retries forever; what can never work is reported at once.
         let list = Request::list(Resource::QUARKS_JOBS, &key.namespace).field_selector(&selector);
         client.call_unit(&list).map_err(|error| explain(&error, key))?;
         let events = Arc::new(Mutex::new(VecDeque::new()));

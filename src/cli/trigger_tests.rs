@@ -70,7 +70,7 @@ fn looks(before: &str, is_list: bool, objects: &[QuarksJob]) -> Vec<String> {
 
 const OVER: &str = "another request replaced this one; its run serves both";
 
-/// The request before ours, what is looked at, and what each look says.
+/// The request before ours, what is checked, and what each look says.
 type Case = (&'static str, Vec<QuarksJob>, &'static [&'static str]);
 
 fn followed(cases: &[Case]) {

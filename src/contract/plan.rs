@@ -1,7 +1,7 @@
-//! The mapping of a run's start: which file, or log, of which container becomes which Secret.
+//! The output mapping at the start of a run: which file or log of which container becomes which Secret.
 //!
-//! The operator builds it and passes it to the sidecar as JSON in the environment variable [`PLAN_VARIABLE`], and in more of them
-//! if it is long, so an edit of the QuarksJob during the run changes nothing. Not for decisions.
+//! The operator builds it and passes it to the sidecar as JSON in the environment variable [`PLAN_VARIABLE`], split over several
+//! variables if it is long. So an edit of the QuarksJob during the run changes nothing. Not for decisions.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{StringMap, Uid};
 
-/// Environment variable of the sidecar that holds the [`Plan`] as JSON; what does not fit goes on in `<name>_1`, `<name>_2`, ...
+/// Environment variable of the sidecar that holds the [`Plan`] as JSON; what does not fit continues in `<name>_1`, `<name>_2`, ...
 pub const PLAN_VARIABLE: &str = "QUARKS_JOB_PLAN";
 /// Longest piece of a plan in one variable, in bytes: Linux starts no program with a longer string than 128 KiB, name included.
 const PIECE: usize = 100 * 1024;
@@ -26,11 +26,11 @@ pub const POD_UID_VARIABLE: &str = "POD_UID";
 pub struct Plan {
     /// Name of the QuarksJob, in the pod's namespace.
     pub quarks_job: String,
-    /// UID of the QuarksJob: one made anew under the same name is another one.
+    /// UID of the QuarksJob: one re-created under the same name is another one.
     pub uid: Uid,
     /// Number of the run, from 1.
     pub run: u64,
-    /// Store what is there and valid also when the container failed.
+    /// Store existing and valid output even when the container failed.
     #[serde(default, skip_serializing_if = "is_false")]
     pub write_on_failure: bool,
     /// The Job is Indexed: `-<completion index>` follows each name.

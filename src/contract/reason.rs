@@ -1,7 +1,7 @@
-//! The words for programs in conditions, in `lastRun` and on Events: one list of all that are ours. Kubernetes' own (`BackoffLimitExceeded`)
-//! come beside them as the reason of a run that failed.
+//! The reasons in conditions, in `lastRun` and on Events: one list of all that quarks-job defines. The reason of a failed run can
+//! also be one of Kubernetes' own (`BackoffLimitExceeded`).
 //!
-//! The tables of the docs are compared with it, both ways (`tests/architecture`).
+//! `tests/architecture` compares the tables of the docs with it, both ways.
 
 use std::fmt;
 
@@ -67,7 +67,7 @@ reasons! {
     InvalidTemplate [Ready(false), Warning]
     /// A quota, an admission policy or a webhook refuses the Job.
     JobRefused [Ready(false), Warning]
-    /// A ConfigMap or Secret that the template refers to is not there.
+    /// A ConfigMap or Secret that the template references does not exist.
     MissingReference [Ready(false), Warning]
     /// The Job's name is taken.
     NameConflict [Ready(false), Warning]
@@ -87,7 +87,7 @@ reasons! {
     JobFailed [Succeeded(Some(false))]
     /// Somebody deleted the Job during its run.
     JobDeleted [Succeeded(Some(false))]
-    /// A file is missing, unreadable or not what it has to be.
+    /// A file is missing, unreadable or invalid.
     OutputInvalid [Succeeded(Some(false)), Warning]
     /// A Secret of that name is not this QuarksJob's.
     OutputConflict [Succeeded(Some(false)), Warning]

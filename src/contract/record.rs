@@ -1,8 +1,8 @@
-//! The two records that make a run exactly-once: the marker on the QuarksJob (what is settled) and the run annotation
-//! on the Job (which run it is and which triggers it consumes).
+//! The two records that make a run exactly-once: the marker on the QuarksJob (what is settled) and the run annotation on the Job
+//! (which run it is and which triggers it consumes).
 //!
-//! Both are one JSON value in an annotation, so that one write changes all of it or nothing. Others can write
-//! annotations too: whatever does not parse counts as absent.
+//! Each is one JSON value in an annotation, so that one write changes all of it or nothing. Others can write annotations too: a
+//! value that does not parse counts as absent.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use crate::planted::{Defect, is_planted};
 
 /// Run numbers are exact in every JSON reader.
 const RUN_MAX: u64 = 1 << 53;
-/// A marker with more runs is none: somebody wrote it, and it would leave no numbers for the runs to come.
+/// A marker with more runs is ignored: it is forged, and it would leave no numbers for future runs.
 const SETTLED_MAX: u64 = RUN_MAX / 2;
 /// Longest text of a record in bytes: what we write is far shorter, whatever a request says. Others can write annotations of 256 KiB.
 const TEXT_MAX: usize = 16 * 1024;
@@ -35,7 +35,7 @@ pub struct Marker {
     /// How the last run ended; absent before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
-    /// Its reason, so that status can be written after a crash even if the Job is gone.
+    /// Its reason, so that status can be written after a crash even if the Job no longer exists.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// What made it start.
@@ -49,7 +49,7 @@ pub struct Marker {
     pub completion_time: Option<String>,
 }
 
-/// The stored form has the UID of its QuarksJob too: a marker in a copied manifest speaks of another object.
+/// The stored form has the UID of its QuarksJob too: a marker in a copied manifest belongs to another object.
 #[derive(Deserialize)]
 struct StoredUid {
     uid: Uid,
@@ -59,8 +59,8 @@ impl Marker {
     /// The marker in force: the one with more runs of annotation and status (`kubectl replace` drops annotations).
     /// A tie goes to the annotation.
     ///
-    /// A restored object has the marker of another UID. All that it says to this one is which request had been served: while the strategy
-    /// asks for nothing, that value is no new request.
+    /// A restored object has the marker of another UID. It only shows which request had been served: while the strategy
+    /// requests nothing, that value is not a new request.
     pub fn in_force(metadata: &ObjectMeta, status: &QuarksJobStatus, strategy: Option<Strategy>) -> Self {
         let copy = || status.settled.as_ref().filter(|_| !is_planted(Defect::MarkerCopyIgnored));
         let texts = || [metadata.annotations.get(ANNOTATION_SETTLED), copy()].into_iter().flatten();
@@ -153,7 +153,7 @@ pub struct RunRecord {
     /// True if the pods have the sidecar, whose reports decide the outcome.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub output: bool,
-    /// True if the pods go with the Job after a success (pod label `delete: pod`).
+    /// True if the pods are deleted with the Job after a success (pod label `delete: pod`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub delete_pods: bool,
 }
@@ -164,7 +164,7 @@ fn is_request(request: Option<&String>) -> bool {
 }
 
 impl RunRecord {
-    /// What `status.active` says of this run until it is settled: it counts if the Job goes before that.
+    /// What `status.active` says of this run until it is settled: it counts if the Job is deleted before that.
     pub fn active(&self, owner: &Uid, job_name: &str, start_time: Option<String>) -> ActiveRun {
         let Self { run, trigger, strategy, template, config, request, ttl, output, delete_pods } = self.clone();
         let details = RunDetails { strategy, request, template, config, ttl_seconds_after_finished: ttl, output, delete_pods };

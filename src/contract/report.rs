@@ -1,7 +1,7 @@
 //! The sidecar's report: its termination message, which the operator turns into the run's outcome.
 //!
 //! Promises: never longer than the limit, always valid JSON, never a value of an output. Secrets come first, then errors; when
-//! there is no room, messages are shortened, then entries are left out and counted. Parsing is safe for hostile input.
+//! space runs out, messages are shortened, then entries are left out and counted. Parsing is safe for hostile input.
 
 use std::fmt;
 
@@ -75,7 +75,7 @@ pub struct OutputError {
 /// The kinds of [`OutputError`]; also reasons of Events and conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OutputErrorReason {
-    /// The file is missing, unreadable or not what it has to be; running the container again may help.
+    /// The file is missing, unreadable or invalid; running the container again may help.
     OutputInvalid,
     /// A Secret of that name is not this QuarksJob's, or cannot change.
     OutputConflict,
@@ -106,7 +106,7 @@ impl fmt::Display for OutputErrorReason {
     }
 }
 
-/// Why a termination message is no report.
+/// Why a termination message is not a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReportError {
     /// There is none: the sidecar never ran or did not get to write it.
@@ -188,7 +188,7 @@ impl Report {
         }
     }
 
-    /// Keeps one error at least if any fits, since its reason decides what is told; errors get a quarter of the room before
+    /// Keeps one error at least if any fits, since its reason decides what is reported; errors get a quarter of the room before
     /// Secrets, and whatever Secrets leave.
     fn leave_out(&mut self, limit: usize) {
         let mut room = limit.saturating_sub(FRAME);

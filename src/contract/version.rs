@@ -1,4 +1,4 @@
-//! Versions of a Secret: how they are named and marked. The sidecar makes them, the operator finds them. Pure.
+//! Versions of a Secret: how they are named and marked. The sidecar creates them, the operator finds them. Pure.
 
 use crate::api::{LABEL_SECRET_KIND, LABEL_SECRET_VERSION, StringMap, split_version};
 

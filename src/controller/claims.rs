@@ -1,8 +1,8 @@
-//! Who may write a QuarksJob. Of the two controllers one at a time: while a run of it is unsettled or unrecorded it is `job`'s, else
-//! `errand`'s. Pure: by what a snapshot shows.
+//! Which of the two controllers may write a QuarksJob, one at a time: `job` while a run is unsettled or unrecorded, otherwise
+//! `errand`. Pure: decided by what a snapshot shows.
 //!
-//! The order of the questions is the order of safety: undo strays, finish what runs, record what ended. Clean-up is no question here: it
-//! touches Jobs and pods only, so it holds up no start.
+//! The order of the checks is the order of safety: undo strays, finish what runs, record what ended. Clean-up is not part of it: it
+//! touches only Jobs and pods, so it delays no start.
 
 use std::time::Instant;
 

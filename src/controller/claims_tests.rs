@@ -126,7 +126,7 @@ impl Decision {
     }
 }
 
-/// The controller that the QuarksJob belongs to decides first; `job` tidies up in either case.
+/// The controller that the QuarksJob belongs to decides first; `job` cleans up in either case.
 fn decide(all: &Snapshot<'_>, now: Instant) -> Decision {
     let Snapshot { view, jobs, namespace, started, hold, references, pauses } = *all;
     let Pauses { settle, burst, clean_up, refused, prune, config_paused_until, kept, is_clean_up_denied } = pauses;

@@ -1,6 +1,7 @@
-//! The threads of one controller: one owns the queue and gives keys to idle workers. Used twice; it knows nothing of QuarksJobs.
+//! The threads of one controller: one owns the queue and gives keys to idle workers. Used twice; it knows nothing about QuarksJobs.
 //!
-//! Bounded channels point one way. Keys go only to idle workers and there is room for every worker's answer, so nobody waits in a circle.
+//! Bounded channels point one way. Keys go only to idle workers and there is room for every worker's answer, so there is no
+//! circular wait.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use super::shared::decision::Outcome;
 const CHANNEL: usize = 256;
 /// Keys that failed: first and longest delay.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(60) };
-/// What the API server refuses as invalid is tried again no sooner: only an edit or a new CRD helps.
+/// What the API server refuses as invalid is retried no sooner: only an edit or a new CRD helps.
 const INVALID_RETRY: Duration = Duration::from_secs(60);
 /// The owner of the queue shows at least this often that it moves.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -34,31 +35,31 @@ pub const DRAIN: Duration = Duration::from_secs(4);
 /// A worker that is busy with one key for this long is worth a line.
 const SLOW: Duration = Duration::from_secs(60);
 
-/// What the owner of a queue is told of keys.
+/// What the owner of a queue learns about keys.
 #[derive(Debug)]
 enum Told {
-    /// They have to be looked at.
+    /// They must be checked.
     Changed(Vec<ObjectKey>),
-    /// The same, after those that somebody has changed.
+    /// The same, after those that users have changed.
     Due(Vec<ObjectKey>),
     /// They stand for another object now, or for none: nothing that the old one waited for counts.
     Renewed(Vec<ObjectKey>),
 }
 
-/// Names keys to one controller.
+/// Sends keys to one controller.
 #[derive(Clone, Debug)]
 pub struct KeySender(Sender<Told>);
 
-/// Nobody listens: the program ends.
+/// The receiver is gone: the program ends.
 pub type Closed = SendError<()>;
 
 impl KeySender {
-    /// They have to be looked at. Without any it wakes the controller, which looks whether it may work.
+    /// They must be checked. Without any it wakes the controller, which looks whether it may work.
     pub fn changed(&self, keys: Vec<ObjectKey>) -> Result<(), Closed> {
         self.0.send(Told::Changed(keys)).map_err(|_| SendError(()))
     }
 
-    /// They have to be looked at, after those that somebody has changed: there may be hundreds.
+    /// They must be checked, after those that users have changed: there may be hundreds.
     pub fn due(&self, keys: Vec<ObjectKey>) -> Result<(), Closed> {
         if keys.is_empty() { Ok(()) } else { self.0.send(Told::Due(keys)).map_err(|_| SendError(())) }
     }
@@ -69,7 +70,7 @@ impl KeySender {
     }
 }
 
-/// Where the owner of a queue hears of keys.
+/// Where the owner of a queue receives keys.
 #[derive(Debug)]
 pub struct Keys(Receiver<Told>);
 
@@ -100,7 +101,7 @@ pub struct Dispatch {
     pub workers: usize,
     /// Where keys come from.
     pub keys: Keys,
-    /// What is done with a key.
+    /// What a worker does with a key.
     pub work: Work,
     /// Where it is counted.
     pub metrics: ControllerMetrics,
@@ -110,7 +111,7 @@ type Taken = (ObjectKey, Instant);
 type Through = (ObjectKey, Option<Outcome>);
 
 impl Dispatch {
-    /// Starts the threads. They end after `shutdown`, when the workers are through with what they are at.
+    /// Starts the threads. They end after `shutdown`, when the workers are done with their current keys.
     pub(super) fn start(
         self,
         beside: Box<dyn Beside>,
@@ -137,7 +138,7 @@ impl Dispatch {
     }
 }
 
-/// One worker: a key in, what becomes of it out. A panic is this key's failure and nobody else's.
+/// One worker: a key in, what becomes of it out. A panic is a failure of this key only.
 fn serve(work: &Work, taken: &Receiver<Taken>, through: &Sender<Through>, metrics: &ControllerMetrics, pulse: &Pulse) {
     pulse.rest();
     for (key, since) in taken {
@@ -247,7 +248,7 @@ impl Owner {
         }
     }
 
-    /// No new keys; the workers end when the channel closes, after what they are at.
+    /// No new keys; the workers end when the channel closes, after their current keys.
     fn drain(self) {
         let Self { queue, idle: _, to_work, done, keys, beside, metrics: _ } = self;
         // A worker of the other controller that hands a key over must not wait for room.

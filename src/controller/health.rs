@@ -1,4 +1,4 @@
-//! What health checks ask. An answer is a list of what fails, one line each; empty is good.
+//! What health checks report: a list of what fails, one line each; empty means healthy.
 
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
@@ -71,7 +71,7 @@ impl Health {
     }
 }
 
-/// A watch as it is called in answers: with fixed namespaces each has its own.
+/// A watch as named in answers: with fixed namespaces each has its own.
 struct Called<'a>(&'a WatchHandle);
 
 impl fmt::Display for Called<'_> {

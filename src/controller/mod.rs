@@ -1,7 +1,8 @@
-//! The operator's own logic: from what the API server says to what we write. Two controllers: `errand` starts runs, `job` ends them; `claims`
-//! says whose a QuarksJob is, so that one at a time writes it.
+//! The operator's own logic: from what the API server shows to what the operator writes. Two controllers: `errand` starts runs,
+//! `job` ends them; `claims` decides which of them owns a QuarksJob, so that only one at a time writes it.
 //!
-//! Pure: `claims`. `run` puts the threads together, `dispatch` gives keys to workers, `shared/events` and `credential` have threads of their own.
+//! Pure: `claims`. `run` wires the threads, `dispatch` gives keys to workers, `shared/events` and `credential` have their own
+//! threads.
 
 pub(crate) mod claims;
 mod credential;

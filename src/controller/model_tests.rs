@@ -33,7 +33,7 @@ use super::claims::Controller;
 const SEQUENCES: u64 = 100_000;
 /// The first seed.
 const SEED: u64 = 20_261_125;
-/// In one of so many the bodies of requests are looked at too.
+/// In one of so many the bodies of requests are checked too.
 const THOROUGH_EVERY: u64 = 64;
 /// Rounds until all is quiet, at most. Pauses are over in each.
 const ROUNDS_MAX: u32 = 40;
@@ -84,7 +84,7 @@ fn quieten(world: &mut World, operators: &mut [Operator]) {
     world.check_the_end();
 }
 
-/// Gives what was broken first.
+/// Returns what was broken first.
 fn run(acts: &[Act], base: Instant, is_thorough: bool) -> Result<Seen, String> {
     let mut world = World::new(base);
     world.is_thorough = is_thorough;

@@ -1,5 +1,5 @@
-//! The operator's threads, put together: watches write their kinds into the index and name dirty keys to both controllers, each of which
-//! has a thread with a queue and workers; each names keys to the other when it goes on there.
+//! The operator's threads and their wiring: watches write their kinds into the index and send dirty keys to both controllers, each
+//! of which has a thread with a queue and workers; each sends a key to the other when it is the other's turn.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub struct OperatorConfig {
     pub monitored_id: String,
     /// These namespaces and no others, whatever their labels; found by their labels if empty.
     pub fixed_namespaces: Vec<String>,
-    /// The account that the sidecar acts as in fixed namespaces.
+    /// The service account of the sidecar in fixed namespaces.
     pub sidecar_service_account: String,
     /// Keys that each controller works on at once.
     pub max_workers: usize,
@@ -58,7 +58,7 @@ pub struct Operator {
     health: Health,
 }
 
-/// Names keys to both controllers.
+/// Sends keys to both controllers.
 #[derive(Clone, Debug)]
 pub(super) struct DirtySender {
     errand: KeySender,
@@ -66,7 +66,7 @@ pub(super) struct DirtySender {
 }
 
 impl DirtySender {
-    /// They have to be looked at.
+    /// They must be checked.
     pub(super) fn send(&self, keys: Vec<ObjectKey>) -> Result<(), Closed> {
         self.errand.changed(keys.clone())?;
         self.job.changed(keys)
@@ -78,13 +78,13 @@ impl DirtySender {
         self.job.renewed(keys)
     }
 
-    /// One controller is through with the key, and the other goes on.
+    /// One controller is done with the key, and the other continues.
     fn hand_over(&self, controller: Controller, key: &ObjectKey) {
         let sender = match controller {
             Controller::Errand => &self.errand,
             Controller::Job => &self.job,
         };
-        // Nobody listens any more: the program ends.
+        // The receiver is gone: the program ends.
         _ = sender.changed(vec![key.clone()]);
     }
 }
@@ -140,7 +140,7 @@ pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics:
         threads.push(Thread::spawn("credentials", panics, move || credentials.run(&client, &index, &shutdown))?);
     }
 
-    // Watches last: what they feed is there.
+    // Watches last: what they feed exists by now.
     let feed = Feed { client, index: &index, dirty: &dirty, metrics: &metrics };
     let watches = if is_fixed { fixed_namespaces.iter().flat_map(|scope| feed.fixed(scope)).collect() } else { feed.all() };
     let health = Health { controllers: [errand, job], watches: Arc::new(watches), index, call_timeout: client.call_timeout() };
@@ -160,7 +160,7 @@ impl Beside for BesideErrand {
 
     fn came(&mut self, key: &ObjectKey) {
         let FirstLists { tools, .. } = &self.first_lists;
-        // Drops what is in the index meanwhile.
+        // Drops what is in the index in the meantime.
         let indexed = tools.index.read().quarks_job(key);
         if let Some(indexed) = indexed {
             tools.memories.tidy(key, &indexed);
@@ -258,8 +258,8 @@ impl Feed<'_> {
         pair
     }
 
-    /// The watches of Jobs and QuarksJobs, in one namespace or, with an empty `scope`, in all. Each waits until its list is asked for;
-    /// after each list of QuarksJobs that was asked for, the Jobs are asked for.
+    /// The watches of Jobs and QuarksJobs, in one namespace or, with an empty `scope`, in all. Each waits until its list is requested;
+    /// after each requested list of QuarksJobs, the Jobs are requested.
     fn pair(&self, scope: &str) -> [WatchHandle; 2] {
         let spec = |name, resource| WatchSpec { namespace: scope.to_owned(), is_held: true, ..WatchSpec::new(name, resource) };
         let (index, dirty) = (self.index.clone(), self.dirty.clone());
@@ -287,12 +287,12 @@ impl Feed<'_> {
     }
 }
 
-/// A watch ends when nobody listens.
+/// A watch ends when the receiver is gone.
 fn flow(sent: Result<(), Closed>) -> ControlFlow<()> {
     if sent.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
 }
 
-/// Takes a change into the index and tells the controllers whom it may matter to. Each kind has one watch, so changes of
+/// Takes a change into the index and notifies the controllers that it may matter to. Each kind has one watch, so changes of
 /// one kind and scope come in order.
 fn take_in(index: &SharedIndex, dirty: &DirtySender, lists: &Lists, scope: &str, change: Change) -> Result<(), Closed> {
     let (changed, is_newly_in) = {

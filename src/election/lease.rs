@@ -1,7 +1,7 @@
-//! When to read, take and renew a Lease, and when it is lost. Pure: the time is an argument, and nothing is sent from here.
+//! When to read, acquire and renew a Lease, and when it is lost. Pure: the time is an argument, and nothing is sent from here.
 //!
-//! Times as in Kubernetes' own components: another's Lease is over when it has not changed for its duration on our own
-//! clock, which goes on while the machine sleeps. Clocks of different machines are never compared.
+//! Times as in Kubernetes' own components: another holder's Lease is over when it has not changed for its duration on our own
+//! clock, which keeps running while the machine sleeps. Clocks of different machines are never compared.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use crate::moment::Moment;
 /// Limits of an election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// A Lease that has not changed for so long may be taken by another.
+    /// A Lease that has not changed for this long may be taken by another.
     pub lease: Duration,
-    /// The leader stops working when so long after the start of the last good renewal. Shorter than `lease`: the difference
-    /// is for requests that are on their way.
+    /// The leader stops working this long after the start of the last successful renewal. Shorter than `lease`: the difference
+    /// is for requests in flight.
     pub renew: Duration,
     /// Between two renewals; those that wait look twice as often.
     pub retry: Duration,
@@ -29,14 +29,14 @@ impl Timing {
     }
 }
 
-/// What a Lease object says.
+/// The content of a Lease object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Record {
-    /// Empty if it was given back.
+    /// Empty if it was released.
     pub(super) holder: String,
     /// The holder's own wall clock: only compared for equality.
     renewed: String,
-    /// What the holder promises; `None` if it says nothing that makes sense.
+    /// What the holder promises; `None` if it is not a valid duration.
     duration: Option<Duration>,
 }
 
@@ -49,8 +49,8 @@ impl Record {
     }
 }
 
-/// Writes into the Lease object that `identity` holds it, for at most so many seconds from the wall-clock time `now`. All else in
-/// it stays. An empty identity gives it back.
+/// Writes `identity` as the holder into the Lease object, for at most this many seconds from the wall-clock time `now`. Everything else in
+/// it is kept. An empty identity releases it.
 pub(super) fn claim(object: &mut Value, identity: &str, seconds: u64, now: &str) {
     let is_taken = object["spec"]["holderIdentity"].as_str() != Some(identity);
     let spec = &mut object["spec"];
@@ -59,7 +59,7 @@ pub(super) fn claim(object: &mut Value, identity: &str, seconds: u64, now: &str)
         *spec = Value::Null;
     }
     if is_taken {
-        // Counts how often it went from one to another, so giving it back is no transition.
+        // Counts how often it went from one to another, so releasing it is not a transition.
         let before = spec["leaseTransitions"].as_u64();
         spec["leaseTransitions"] = before.map_or(0, |count| count + u64::from(!identity.is_empty())).into();
         spec["acquireTime"] = now.into();
@@ -74,13 +74,13 @@ pub(super) fn claim(object: &mut Value, identity: &str, seconds: u64, now: &str)
 pub(super) enum Step {
     /// Read the Lease.
     Read,
-    /// Make it, with us as the holder.
+    /// Create it, with us as the holder.
     Create,
-    /// Write us as the holder over what was read or written last: take it, or renew it.
+    /// Replace what was read or written last, with us as the holder: acquire it, or renew it.
     Write,
     /// Nothing for this long.
     Wait(Duration),
-    /// We lead no more. There is no way back: whoever has led starts afresh.
+    /// We no longer lead. There is no way back: a former leader starts from scratch.
     Lost(Lost),
 }
 
@@ -89,7 +89,7 @@ pub(super) enum Step {
 pub(super) enum Lost {
     /// It could not be renewed in time.
     Deadline(Duration),
-    /// Another has it.
+    /// Another candidate holds it.
     Taken(String),
 }
 
@@ -102,25 +102,25 @@ impl fmt::Display for Lost {
     }
 }
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// There is no such Lease.
+    /// The Lease does not exist.
     Absent,
     /// It was read.
     Found(Record),
     /// Our write was done.
     Written(Record),
-    /// Somebody else's write came first.
+    /// Another write came first.
     Conflict,
-    /// It did not work, or nobody knows.
+    /// It failed, or the result is unknown.
     Failed,
 }
 
-/// What is known of the Lease as it is now.
+/// What is known about the current Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Known {
-    /// It has to be read.
+    /// It must be read.
     Nothing,
     /// There is none.
     Absent,
@@ -133,7 +133,7 @@ enum Known {
 pub(super) struct Elector {
     identity: String,
     timing: Timing,
-    /// Between two looks at another's Lease.
+    /// Between two reads of another's Lease.
     poll: Duration,
     known: Known,
     /// The last record and when we first saw it so.
@@ -145,7 +145,7 @@ pub(super) struct Elector {
 }
 
 impl Elector {
-    /// `jitter` keeps several candidates from asking at the same moments.
+    /// `jitter` keeps several candidates from sending at the same moments.
     pub(super) fn new(identity: String, timing: Timing, jitter: Duration, now: Moment) -> Self {
         let poll = timing.retry / 2 + jitter;
         Self { identity, timing, poll, known: Known::Nothing, seen: None, due: now, until: None }
@@ -156,7 +156,7 @@ impl Elector {
         self.until
     }
 
-    /// Whom the Lease was last seen with.
+    /// The last seen holder of the Lease.
     pub(super) fn holder(&self) -> &str {
         self.seen.as_ref().map_or("", |(record, _)| &record.holder)
     }
@@ -195,7 +195,7 @@ impl Elector {
         }
     }
 
-    /// Takes in what came of a request sent at `sent`.
+    /// Takes in the result of a request sent at `sent`.
     pub(super) fn take_in(&mut self, answer: Answer, sent: Moment, now: Moment) {
         match answer {
             Answer::Absent => self.known = Known::Absent,

@@ -1,9 +1,9 @@
-//! Leader election: of several operators with the same monitored id one works, the others wait.
+//! Leader election: of several operators with the same monitored id one is active, the others wait.
 //!
-//! Promises: nothing is written before the Lease is held; no write starts later than the renew deadline after the last
-//! renewal that the API server acknowledged, also in a process that was stopped and goes on; a Lease that is not in use
-//! any more is given back. Not promised: an end of requests that are on their way already. Names and preconditions make
-//! those harmless, here as without election.
+//! Promises: nothing is written before the Lease is held; no write starts later than the renew deadline after the last renewal that
+//! the API server acknowledged, even in a process that was stopped and resumed; a Lease that is no longer used is released. Not
+//! promised: an end of requests that are already in flight. Names and preconditions make those harmless, as they do without
+//! election.
 
 mod lease;
 mod run;
@@ -23,7 +23,7 @@ pub fn lease_name(monitored_id: &str) -> String {
     if safe == monitored_id && safe.ends_with(is_allowed) {
         return format!("quarks-job-{safe}");
     }
-    // The hash tells apart what is the same after the change, and is a good end of a name.
+    // The hash distinguishes what is the same after the change, and is a valid end of a name.
     format!("quarks-job-{safe}-{}", short_hex(monitored_id.as_bytes(), 8))
 }
 

@@ -1,4 +1,4 @@
-//! The thread that holds the Lease: does what [`Elector`] decides, and says until when writes may leave the process.
+//! The thread that holds the Lease: does what [`Elector`] decides, and sets until when writes may leave the process.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -124,7 +124,7 @@ impl Election {
         &self.turns
     }
 
-    /// Gives the Lease back, if it is held, and waits for that no longer than `limit`. All work must be over.
+    /// Releases the Lease, if it is held, and waits for that no longer than `limit`. All work must be over.
     pub fn stop(self, limit: Duration) {
         let Self { leadership: _, stop, turns: _, thread } = self;
         drop(stop);

@@ -1,7 +1,7 @@
-//! What of the cluster is ours to keep. Asked of each object before more of it is decoded than says whose it is.
+//! Which objects of the cluster are kept. Checked for each object before more of it is decoded than this check needs.
 //!
-//! Promise: of what is not admitted nothing stays, but for a number of Jobs whose owner was not known, and these as a hash. What was
-//! admitted once and is still in the index stays admitted: a run under way ends well although its namespace's label is gone.
+//! Promise: nothing is kept of an object that is not admitted, except hashes of some Jobs whose owner was not known. What was
+//! admitted once and is still in the index stays admitted: an active run ends normally although its namespace lost its label.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use crate::views::{JobView, NamespaceView, QuarksJobView};
 
 use super::store::{Index, SharedIndex};
 
-/// What every object says of itself first. All else is not even looked at.
+/// What every object says of itself first. Nothing else is even decoded.
 #[derive(Debug, Default, Deserialize)]
 struct Head<'a> {
     #[serde(borrow, default)]
@@ -66,7 +66,7 @@ impl Index {
     }
 
     /// Jobs whose controller is a QuarksJob that we know in the same namespace. A Job of one that is not known, though it might be ours,
-    /// is noted: the two watches do not wait for each other. The index is not written meanwhile, so nobody misses the note.
+    /// is noted: the two watches do not wait for each other. The index is not written in the meantime, so the note is not missed.
     fn admits_job(&self, head: &HeadMeta<'_>) -> bool {
         let Some(owner) = head.owner() else { return false };
         let is_served = self.is_served(&head.namespace);
@@ -74,7 +74,7 @@ impl Index {
         if !is_served && !is_kept() {
             return false;
         }
-        // The cluster's garbage collector asks for name and UID, too.
+        // The cluster's garbage collector checks name and UID too.
         let known = self.quarks_job(&ObjectKey::new(&*head.namespace, &*owner.name));
         let is_known = known.is_some_and(|known| known.uid.as_str() == owner.uid);
         if !is_known && is_served {
@@ -85,7 +85,7 @@ impl Index {
 }
 
 impl SharedIndex {
-    /// The QuarksJob, if it is ours to serve.
+    /// The QuarksJob, if this operator serves it.
     pub fn decode_quarks_job(&self, json: &[u8]) -> serde_json::Result<Option<QuarksJobView>> {
         let Head { metadata } = crate::json::from_slice(json)?;
         if !self.read().admits_quarks_job(&metadata) {

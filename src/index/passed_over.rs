@@ -1,4 +1,4 @@
-//! Owners whose Jobs were not kept because nobody knew them: if one comes after all, Jobs have to be listed again.
+//! Owners whose Jobs were not kept because the owner was not known: if the owner appears later, Jobs must be listed again.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 /// Owners of Jobs that are remembered as not known. More than appear in the moment between an owner and its Job.
 pub(super) const PASSED_OVER: usize = 1_024;
 
-/// Hashes of what was passed over, the newest of them.
+/// Hashes of what was skipped, the newest of them.
 #[derive(Debug, Default)]
 pub(super) struct PassedOver {
     hashes: Mutex<VecDeque<u64>>,

@@ -1,4 +1,4 @@
-//! The store. Each change says which QuarksJobs must be looked at, and which lists must be made again.
+//! The store. Each change says which QuarksJobs must be checked, and which lists must be repeated.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -31,13 +31,13 @@ pub struct Changed {
     pub dirty: Vec<ObjectKey>,
     /// Keys of QuarksJobs that now stand for another object, or for none.
     pub renewed: Vec<ObjectKey>,
-    /// QuarksJobs, and then Jobs, have to be listed for this number: a namespace is served from now on, whose objects were passed over.
+    /// QuarksJobs, and then Jobs, must be listed for this number: a namespace is served from now on, whose objects were skipped.
     pub list_all_for: Option<u64>,
-    /// Jobs have to be listed again: a QuarksJob has come whose Jobs were passed over.
+    /// Jobs must be listed again: a QuarksJob has come whose Jobs were skipped.
     pub list_jobs: bool,
 }
 
-/// Where ConfigMaps or Secrets have to be watched.
+/// Where ConfigMaps or Secrets must be watched.
 pub type ConfigNeed = (Arc<str>, ReferenceKind);
 
 /// The kinds that nothing can be decided without.
@@ -65,7 +65,7 @@ pub struct Index {
     missing: Vec<(Kind, Arc<str>)>,
     /// Namespaces that are served since the first lists, until their own objects are listed: the number that this takes.
     awaited: Vec<(Arc<str>, u64)>,
-    /// The highest number that lists were asked for.
+    /// The highest number that lists were requested for.
     number: u64,
     pub(super) passed_over: PassedOver,
     is_fixed: bool,
@@ -113,7 +113,7 @@ impl Index {
         self.missing.is_empty()
     }
 
-    /// True once all is in that decisions in this scope rest on. Nothing may be written there before.
+    /// True once everything that decisions in this scope depend on has been listed. Nothing may be written there before.
     pub fn is_in(&self, scope: &str) -> bool {
         !self.missing.iter().any(|(_, missing)| missing.is_empty() || **missing == *scope)
             && !self.awaited.iter().any(|(awaited, _)| **awaited == *scope)
@@ -149,7 +149,7 @@ impl Index {
         &self.passed_over
     }
 
-    /// True if this operator serves the namespace, as far as its label says. [`Self::monitored`] tells whether it may work there.
+    /// True if this operator serves the namespace, as far as its label says. [`Self::monitored`] says whether it may work there.
     pub(super) fn is_served(&self, namespace: &str) -> bool {
         self.namespaces.get(namespace).is_some_and(|found| self.is_ours(found))
     }
@@ -158,18 +158,18 @@ impl Index {
         namespace.monitored.as_ref() == Some(&self.monitored_id)
     }
 
-    /// Namespaces that we serve, and those that we know already: what is left in one that has lost its label is still looked after.
+    /// Namespaces that we serve, and those that we know already: what is left in one that has lost its label is still handled.
     pub(super) fn admits_namespace(&self, view: &NamespaceView) -> bool {
         self.is_ours(view) || self.namespaces.contains_key(view.name.as_str())
     }
 
-    /// The namespace, if this operator serves it and all is in that decisions there rest on.
+    /// The namespace, if this operator serves it and everything that decisions there depend on has been listed.
     pub fn monitored(&self, namespace: &str) -> Option<&NamespaceView> {
         let found = self.namespaces.get(namespace).filter(|_| self.is_in(namespace))?;
         (self.is_ours(found) && !found.is_being_deleted).then_some(found)
     }
 
-    /// True if the namespace is gone or going, or another operator serves it: what is left there is not for us.
+    /// True if the namespace is deleted or being deleted, or served by another operator: what is left there is not ours.
     pub fn is_out_of_reach(&self, namespace: &str) -> bool {
         let is_anothers = |found: &Arc<NamespaceView>| found.monitored.as_ref().is_some_and(|id| *id != self.monitored_id);
         let found = self.namespaces.get(namespace);
@@ -187,7 +187,7 @@ impl Index {
         (self.quarks_jobs.len(), self.jobs.len())
     }
 
-    /// Takes a change in and says what follows. `scope` is what the watch looks at: a namespace, or empty for all. A fresh list
+    /// Takes a change in and says what follows. `scope` is what the watch covers: a namespace, or empty for all. A fresh list
     /// replaces what is in its scope and nothing else.
     pub fn apply(&mut self, scope: &str, change: Change) -> Changed {
         let was_in = self.is_in(scope);
@@ -197,7 +197,7 @@ impl Index {
             Change::Namespace(event) => self.apply_namespace(event),
         };
         if !was_in && self.is_in(scope) {
-            // What was looked at before, while other namespaces were in already, was left alone.
+            // What was checked before, while other namespaces were in already, was left alone.
             if !scope.is_empty() {
                 changed.dirty.extend(self.keys_in(scope));
             }
@@ -206,7 +206,7 @@ impl Index {
         changed
     }
 
-    /// Lists of QuarksJobs and then of Jobs that were begun for `number` are in. Names the QuarksJobs of namespaces that waited for this.
+    /// Lists of QuarksJobs and then of Jobs that were started for `number` are in. Names the QuarksJobs of namespaces that waited for this.
     pub fn has_listed(&mut self, number: u64) -> Vec<ObjectKey> {
         let (waiting, listed): (Vec<_>, Vec<_>) = std::mem::take(&mut self.awaited).into_iter().partition(|(_, awaited)| *awaited > number);
         self.awaited = waiting;
@@ -240,7 +240,7 @@ impl Index {
                     .filter(|(key, view)| known(key) != Some(&view.uid))
                     .map(|(key, view)| (key.clone(), view.uid.clone()))
                     .collect();
-                // Each asks, so that none is asked for a second time by what comes later.
+                // Each requests, so that none is requested a second time by what comes later.
                 changed.list_jobs = fresh.iter().filter(|(key, uid)| self.passed_over.take(&key.namespace, uid.as_str())).count() > 0;
                 changed.dirty = old.into_iter().map(|(key, _)| key).collect();
                 changed.dirty.extend(self.keys_in(scope));
@@ -255,7 +255,7 @@ impl Index {
                 }
                 changed.dirty.push(key);
             }
-            // One that is not there is not ours: it cost its decoding and costs no more.
+            // One that is not in the index is not ours: it cost its decoding and costs no more.
             WatchEvent::Deleted(key) => {
                 if self.remove_quarks_job(&key) {
                     changed.renewed.push(key.clone());
@@ -283,7 +283,7 @@ impl Index {
         key
     }
 
-    /// False if it is not there.
+    /// False if it does not exist.
     fn remove_quarks_job(&mut self, key: &ObjectKey) -> bool {
         let removed = self.quarks_jobs.remove(key);
         if let Some(old) = &removed {
@@ -323,7 +323,7 @@ impl Index {
         !self.needs_changed.is_empty()
     }
 
-    /// Where it may have changed since this was last asked whether ConfigMaps or Secrets have to be watched, and whether they have to be.
+    /// Where it may have changed since this was last asked whether ConfigMaps or Secrets must be watched, and whether they must be.
     pub fn take_changed_needs(&mut self) -> Vec<(ConfigNeed, bool)> {
         let changed = std::mem::take(&mut self.needs_changed);
         let is_needed = |need: &ConfigNeed| self.config_needs.contains_key(need) && self.monitored(&need.0).is_some();

@@ -1,7 +1,7 @@
 //! What an answer of the API server means: one table for operator and sidecar. Pure.
 //!
-//! Promises: only a genuine `Status` says that an object is gone, exists or has changed; what a webhook or a policy denies is a
-//! refusal, whatever code and words it chooses; of answers about Secrets only [`refusal_words`] are repeated.
+//! Promises: only a genuine `Status` can report that an object does not exist, exists already or has changed; a denial by a webhook or a
+//! policy is a refusal, whatever code and words it chooses; of answers about Secrets only [`refusal_words`] are repeated.
 //! Not for what follows from an answer: that depends on the call, so callers match on [`Answer`] and leave out no case.
 
 use crate::api::{NAME_MAX, Status};
@@ -10,47 +10,49 @@ use crate::text::one_line;
 /// Longest text that [`refusal_words`] gives.
 const WORDS_MAX: usize = 512;
 
-/// What an answer, or its absence, means. Rows are those of the specification, §12 "What an answer means".
+/// What an answer, or its absence, means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Row "404 with a `Status`, reason `NotFound`": the object, its namespace or its kind is not there.
+    /// 404 with a `Status` of reason `NotFound`: the object, its namespace or its kind does not exist.
     Gone,
-    /// 409 `AlreadyExists`: the name of a create is taken. An ordinary branch (§4, step 1).
+    /// 409 `AlreadyExists`: the name of a create is taken. An ordinary branch: names are deterministic, so a repeated create finds its own
+    /// earlier work.
     Exists,
-    /// 409: the object was changed since it was read, or a quota is being counted. Read and decide again (§4).
+    /// 409: the object was changed since it was read, or a quota is being counted. Read and decide again.
     Conflict,
-    /// Row "422 on a PATCH or DELETE": under this name is an object with another UID. It is said with 422 and cause `metadata.uid`,
-    /// or with 409 and a precondition.
+    /// The name belongs to an object with another UID now. The API server reports it as 422 with cause `metadata.uid`, or as 409 with a
+    /// failed precondition.
     OtherObject,
-    /// 410: the resourceVersion or page token is too old. List anew.
+    /// 410: the resourceVersion or page token is too old. List again.
     Expired,
-    /// Row "422 with field causes": the object that was sent is wrong. Also the 400 of an object that cannot be decoded (§4).
+    /// 422 with causes that name fields, or a 400 for an object that cannot be decoded: the object that was sent is invalid, so sending it
+    /// again does not help.
     FieldError,
-    /// Row "403 by RBAC": a right is missing, by whatever authorizes. Also the right to update `quarksjobs/finalizers`, which the
-    /// admission plugin OwnerReferencesPermissionEnforcement asks for.
+    /// 403 by the authorizer, whichever it is: a right is missing. Also the right to update `quarksjobs/finalizers`, which the admission
+    /// plugin OwnerReferencesPermissionEnforcement requires.
     MissingRight,
-    /// 403 with cause `NamespaceTerminating`: the namespace is being deleted. Nothing new can be made there, and nothing is amiss.
+    /// 403 with cause `NamespaceTerminating`: the namespace is being deleted. Nothing new can be created there, and nothing is wrong.
     Terminating,
-    /// Row "other 403; 400 or 422 without a cause that names a field": quota, policy or webhook says no. Somebody has to change
+    /// Any other 403, or a 400 or 422 without a cause that names a field: a quota, policy or webhook rejects the write. Someone must change
     /// something, but not the object that was sent.
     Refused,
-    /// Part of the row above, "500 failed calling webhook": a webhook cannot be reached. Counts as refused after some tries.
+    /// 500 "failed calling webhook": a webhook cannot be reached. It may pass, so it counts as refused only after some tries.
     WebhookFailed,
-    /// Part of the row above, "time-outs": no answer in time, or 504. An admission webhook that hangs looks like this, and so does
-    /// a network that drops packets. Counts as refused after some tries.
+    /// No answer in time, or 504. A hanging admission webhook looks like this, and so does a network that drops packets. Counts as refused
+    /// after some tries.
     TimedOut,
-    /// Row "429, 503 with Retry-After": the server has too much to do. Nobody's fault; the whole client waits.
+    /// 429, or 503 with Retry-After: the server is overloaded. That is not the fault of one request, so the whole client waits.
     Busy,
-    /// Row "any other 404, HTML, text": something between us and the API server answered, or the answer came as garbage. It says
-    /// nothing about objects.
+    /// Any other 404, HTML or plain text: something between us and the API server answered, or the answer is garbled. It says nothing about
+    /// objects.
     OnTheWay,
     /// The server cannot be reached, or fails with 5xx. Like [`Answer::OnTheWay`] it says nothing about objects.
     Unavailable,
-    /// A good answer in proper JSON, but too large or of another shape than we know. Trying again helps only if the object changes.
+    /// A success in valid JSON, but too large or of an unknown shape. A retry helps only if the object changes.
     Unreadable,
     /// 401: the credential is not accepted. A rotated one may be on its way.
     Unauthorized,
-    /// Not sent, or cut off: this process is about to end.
+    /// Not sent, or interrupted: this process is about to end.
     Shutdown,
 }
 
@@ -110,7 +112,7 @@ fn genuine_answer(code: u16, status: &Status, has_retry_after: bool) -> Answer {
         // No other try will have a better answer to something of this size.
         (500.., _) if TOO_LARGE.iter().any(|words| status.message.contains(words)) => Answer::Refused,
         (500.., _) => Answer::Unavailable,
-        // A 404 for another reason, and whatever is no error code at all.
+        // A 404 for another reason, and anything that is not an error code.
         (404, _) | (..400, _) => Answer::OnTheWay,
         (400..500, _) => Answer::Refused,
     }
@@ -158,7 +160,7 @@ enum Sentence<'a> {
 }
 
 impl<'a> Sentence<'a> {
-    /// A form counts only where the API server puts it: at the beginning, or after `RESOURCE "NAME" is forbidden: `. Free text of
+    /// A form counts only where the API server puts it: at the start, or after `RESOURCE "NAME" is forbidden: `. Free text of
     /// webhooks and policies follows later.
     fn parse(message: &'a str) -> Option<Self> {
         if let Some(rest) = message.strip_prefix("admission webhook \"") {

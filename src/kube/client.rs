@@ -1,8 +1,7 @@
 //! Calls: a request with our credential, the answer decoded.
 //!
-//! Promises: no call waits longer than its limit; a write is never silently sent twice; a credential
-//! that rotated is picked up; no write starts once the fence is down; while the API server asks for a pause (429) nobody sends;
-//! `shutdown` ends all calls.
+//! Promises: no call takes longer than its limit; a write is never silently sent twice; a rotated credential is picked up; no write
+//! starts once the fence is down; while the API server asks for a pause (429) nothing is sent; `shutdown` ends all calls.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -28,7 +27,7 @@ use super::transport::{HttpRequest, HttpResponse, HttpTransport, Limit, Transpor
 /// Told about each exchange: the request, and the status code (0 if no answer came).
 pub type Observer = Arc<dyn Fn(&Request, u16) + Send + Sync>;
 
-/// Largest error body that is looked at; a `Status` is far smaller.
+/// Largest error body that is read; a `Status` is far smaller.
 const ERROR_BODY_MAX: usize = 256 * 1024;
 
 /// How a [`Client`] behaves.
@@ -168,7 +167,7 @@ impl Client {
         Ok(())
     }
 
-    /// Sends the request and gives the body as it is, at most `max` bytes.
+    /// Sends the request and returns the raw body, at most `max` bytes.
     pub fn call_text(&self, request: &Request, max: usize) -> Result<Vec<u8>> {
         let response = self.exchange(request, Limit::Call)?;
         self.read_body(request, response, max)
@@ -226,7 +225,7 @@ impl Client {
         }
     }
 
-    /// The same, whatever others were told. A refused token is read again and the request repeated once: 401 means that nothing was done.
+    /// The same, even during a pause. A refused token is read again and the request repeated once: 401 means that nothing was done.
     fn exchange_now(&self, request: &Request, limit: Limit) -> Result<HttpResponse> {
         let inner = &*self.inner;
         let unsent =
@@ -320,7 +319,7 @@ impl Client {
     fn read_body(&self, request: &Request, response: HttpResponse, limit: usize) -> Result<Vec<u8>> {
         let Request { verb, resource, .. } = *request;
         let mut body = Vec::new();
-        // One byte more than allowed tells "too large" from "just fits".
+        // One byte more than allowed distinguishes "too large" from "just fits".
         let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
         response.body.take(most).read_to_end(&mut body).map_err(|error| self.read_error(verb, resource, &error))?;
         if body.len() > limit {
@@ -373,7 +372,7 @@ fn read_status(code: u16, body: &[u8]) -> Status {
             }
             status
         }
-        // A load balancer answers in plain text, HTML or JSON of its own. The wait that it asks for is asked for all the same.
+        // A load balancer answers in plain text, HTML or JSON of its own. The wait that it requests counts all the same.
         read => {
             let text = std::str::from_utf8(body).unwrap_or_default().trim();
             let message = if text.starts_with(['<', '{', '[']) { String::new() } else { one_line(text, 200) };

@@ -1,7 +1,7 @@
-//! The cryptography under TLS, from ring: what an API server and we have to have in common, and no more.
+//! The cryptography under TLS, from ring: what an API server and this program need in common, and no more.
 //!
-//! The library's own provider links every suite that it knows. Of the suites of TLS 1.3 only AES-128-GCM has to be spoken by everyone
-//! (RFC 8446, section 9.1), and Go's server takes both that are here. Without ChaCha20 the program is 52 KB smaller.
+//! The library's own provider links every suite that it knows. Of the suites of TLS 1.3 only AES-128-GCM is mandatory (RFC 8446,
+//! section 9.1), and Go's server accepts both that are here. Without ChaCha20 the program is 52 KB smaller.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! How a call can fail, and what callers may ask about it. Callers use the predicates, not the text.
+//! How a call can fail, and what callers can ask about it. Callers use the predicates, not the text.
 
 use std::fmt;
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub enum Error {
         /// When the server wants to be asked again.
         retry_after: Option<Duration>,
     },
-    /// The answer could not be read as what was asked for.
+    /// The answer could not be decoded as what was requested.
     Decode {
         /// Verb of the request.
         verb: &'static str,
@@ -51,7 +51,7 @@ pub enum Error {
         resource: Resource,
         /// Where and why; holds no value of the answer.
         message: String,
-        /// True if it is no valid JSON at all, as when a connection was cut: trying again may help.
+        /// True if it is not valid JSON at all, as when a connection was cut: a retry may help.
         garbled: bool,
     },
     /// The answer is larger than the limit.
@@ -65,7 +65,7 @@ pub enum Error {
     },
     /// The client was shut down.
     Shutdown,
-    /// A write that was not sent: this process does not hold the Lease, or holds it no more.
+    /// A write that was not sent: this process does not hold the Lease, or no longer holds it.
     Fenced,
 }
 
@@ -143,7 +143,7 @@ impl Error {
         self.code() == Some(code)
     }
 
-    /// The object, its namespace or its kind is not there: the API server itself says so.
+    /// The object, its namespace or its kind does not exist, according to the API server itself.
     pub fn is_not_found(&self) -> bool {
         self.is(Answer::Gone)
     }
@@ -198,12 +198,12 @@ impl Error {
         self.status().is_some_and(answer::is_too_large_resource_version)
     }
 
-    /// The client was shut down, or may not write any more: the process is about to end.
+    /// The client was shut down, or may no longer write: the process is about to end.
     pub fn is_shutdown(&self) -> bool {
         self.is(Answer::Shutdown)
     }
 
-    /// The same request may succeed later without anybody changing anything.
+    /// The same request may succeed later without any change.
     pub fn is_transient(&self) -> bool {
         match self.answer() {
             Answer::WebhookFailed | Answer::TimedOut | Answer::Busy | Answer::OnTheWay | Answer::Unavailable => true,

@@ -1,4 +1,4 @@
-//! The frames of a watch, as its body comes in: one reader for the operator's watches and for the sidecar's.
+//! The frames of a watch, as its body arrives: one reader for the operator's watches and for the sidecar's.
 
 use std::io::{self, Read};
 
@@ -35,7 +35,7 @@ impl Frames {
         }
     }
 
-    /// The next frame that is whole; `None`: more has to be read. After an error the watch is of no use; it quotes nothing of an object.
+    /// The next frame that is whole; `None`: more must be read. After an error the watch is of no use; it quotes nothing of an object.
     pub(crate) fn next<T>(&mut self, resource: Resource, decode: &Decode<T>) -> Result<Option<Frame<T>>, String> {
         match self.lines.next_line() {
             Ok(None) => Ok(None),

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-/// A server that asks for more is not believed: the next try would be too far away to notice a recovery.
+/// Larger values are capped: the next try would be too late to notice a recovery.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
-/// A server that asks for less is not believed either: a zero, or a date that is over, would mean to ask again at once, for ever.
+/// Smaller values are raised: a zero, or a date in the past, would mean an immediate retry, forever.
 pub(crate) const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 
 /// `Retry-After`: seconds, or an HTTP date seen from `now`.
@@ -52,7 +52,7 @@ pub(crate) fn parse_warnings(value: &str) -> Vec<String> {
         if is_299 {
             warnings.push(text);
         }
-        // An optional quoted date may follow; it has no code before it and is passed over.
+        // An optional quoted date may follow; it has no code before it and is skipped.
         rest = &rest[end..];
     }
     warnings

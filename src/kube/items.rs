@@ -1,7 +1,7 @@
-//! The items of a list, framed one at a time as the bytes of its page come in. Pure: no I/O.
+//! The items of a list, framed one at a time as the bytes of its page arrive. Pure: no I/O.
 //!
-//! Promises: no more than one item is held, and nothing of one that is longer than the limit; bytes may be split anywhere; a page
-//! that is cut is never taken for a whole one. What is inside an item is looked at by whoever decodes it.
+//! Promises: no more than one item is held, and nothing of one that is longer than the limit; bytes may be split anywhere; a
+//! truncated page is never taken for a whole one. The caller decodes the items.
 
 use serde::Deserialize;
 
@@ -31,7 +31,7 @@ pub(crate) enum Item<'a> {
     TooLong,
 }
 
-/// What came is no page of a list, or not all of one.
+/// The answer is not a page of a list, or not all of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NoList(pub(crate) String);
 
@@ -124,7 +124,7 @@ impl Items {
         Ok(())
     }
 
-    /// What the page says of itself, if it came whole. A load balancer's `{"status":"ok"}` is no empty list: without items or a version
+    /// What the page says of itself, if it came whole. A load balancer's `{"status":"ok"}` is not an empty list: without items or a version
     /// it is none.
     pub(crate) fn finish(self) -> Result<PageMeta, NoList> {
         if self.place != Place::End {
@@ -311,7 +311,7 @@ mod tests {
             (r#"{"metadata": {"resourceVersion": "1"}, "items": null}"#, "1 "),
             (r#"{"items": null, "metadata": {"resourceVersion": "1"}}"#, "1 "),
             (r#"{"items": [ ], "metadata": {"resourceVersion": "1"}}"#, "1 "),
-            // What others answer with success is no empty list.
+            // What others answer with success is not an empty list.
             ("{ }", "an error"),
             (r#"{"status": "ok"}"#, "an error"),
             (r#"{"items": [ ]}"#, "an error"),

@@ -14,7 +14,7 @@ pub struct Lines {
     buffer: Vec<u8>,
     /// Start of the first line not yet handed out.
     start: usize,
-    /// Bytes before this offset hold no newline at or after `start`, so no byte is looked at twice.
+    /// Bytes before this offset hold no newline at or after `start`, so no byte is checked twice.
     searched: usize,
     limit: usize,
 }
@@ -35,7 +35,7 @@ impl Lines {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole line without its newline, if there is one. Blank lines are passed over.
+    /// The next whole line without its newline, if there is one. Blank lines are skipped.
     pub fn next_line(&mut self) -> Result<Option<&[u8]>, LineTooLong> {
         loop {
             let Some(offset) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') else {

@@ -1,6 +1,7 @@
-//! Talking to the API server: where it is, who we are, one request and its answer.
+//! Talking to the API server: its address, our credential, one request and its answer.
 //!
-//! And lists for once (`pages`). Not for lists that stay fresh (`watch`) and not for decisions. Only `transport.rs` names ureq, only it, `tls.rs` and `crypto.rs` name rustls.
+//! Also one-time lists (`pages`). Not for lists that are kept up to date (`watch`) and not for decisions. Only `transport.rs` names
+//! ureq; only it, `tls.rs` and `crypto.rs` name rustls.
 
 pub(crate) mod answer;
 pub mod client;

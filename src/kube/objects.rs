@@ -1,7 +1,7 @@
 //! What the server sends: objects and frames of a watch, decoded. Pure.
 //!
-//! One object that cannot be decoded is passed over and named, it does not break the rest. One that is not ours goes at once; in a
-//! watch it means that it is to be removed, if it was ours before.
+//! An object that cannot be decoded is skipped and named; it does not break the rest. An object that is not ours is dropped at
+//! once; in a watch it means that the object must be removed if it was ours before.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -75,7 +75,7 @@ struct AnyMeta {
 /// An object of the kind that is watched. The machinery of a watch is compiled once for all kinds, and an object stays
 /// where it was decoded.
 pub(crate) type Object = Arc<dyn Any + Send + Sync>;
-/// Decodes an object of one kind from its JSON; `None` if it is not ours to keep.
+/// Decodes an object of one kind from its JSON; `None` if it is not ours.
 pub(crate) type Decode<T> = Box<dyn Fn(&[u8]) -> serde_json::Result<Option<T>> + Send>;
 
 /// What became of an object.
@@ -91,13 +91,13 @@ pub(crate) fn parse_item<T>(json: &[u8], resource: Resource, decode: &Decode<T>)
     match decode(json) {
         Ok(Some(object)) => Ok(Decoded::Ours(object)),
         Ok(None) => Ok(Decoded::NotOurs),
-        // Its brackets match, and yet it is no JSON: who wrote the rest of the page?
+        // Its brackets match, and yet it is not JSON: the rest of the page cannot be trusted.
         Err(error) if !error.is_data() => Err(error),
         Err(error) => Ok(Decoded::Skipped(skipped(json, resource, &error))),
     }
 }
 
-/// Decodes a frame. An error means that the line is no frame.
+/// Decodes a frame. An error means that the line is not a frame.
 pub(crate) fn parse_frame<T>(line: &[u8], resource: Resource, decode: &Decode<T>) -> Result<Frame<T>, String> {
     let describe = |error: serde_json::Error| one_line(&describe_decode(&error), 300);
     let RawFrame { kind, object } = crate::json::from_slice(line).map_err(describe)?;

@@ -1,6 +1,6 @@
 //! Lists: one page, read item by item; or a whole list, once, page by page, when nothing is watched afterwards.
 //!
-//! One pager for all: which page comes next is said by [`Cursor`], in a watch, too. What becomes of an object is the caller's.
+//! One pager for all: [`Cursor`] says which page comes next, also in a watch. What happens to an object is up to the caller.
 
 use std::io::{self, Read};
 
@@ -59,7 +59,7 @@ impl Cursor {
 /// Why a page did not come whole. What was handed out of it counts for nothing.
 #[derive(Debug)]
 pub(crate) enum PageError {
-    /// The call failed, or the answer is no list.
+    /// The call failed, or the answer is not a list.
     Call(Error),
     /// The answer did not come in time, or not all of it: a smaller page may.
     Slow(Error),
@@ -73,10 +73,10 @@ impl PageError {
     }
 }
 
-/// What items are told with; `?` makes a [`PageError`] of it once the request is known.
+/// The error while items are read; `?` turns it into a [`PageError`] once the request is known.
 #[derive(Debug)]
 pub(crate) enum Refused {
-    /// The page is no list.
+    /// The page is not a list.
     NoList(String),
     /// The receiver of items has had enough.
     ByReceiver(Error),
@@ -88,7 +88,7 @@ impl From<NoList> for Refused {
     }
 }
 
-/// Reads a page of the list that `request` asks for, at no time more than one item of at most `limit` bytes of it. Gives the list's version
+/// Reads a page of the list that `request` names, at no time more than one item of at most `limit` bytes of it. Returns the list's version
 /// and the token of the next page.
 pub(crate) fn read_page(
     client: &Client,
@@ -128,21 +128,21 @@ pub(crate) fn read_page(
     Ok((resource_version, token.filter(|token| !token.is_empty())))
 }
 
-/// The answer is no list, or not all of one.
+/// The answer is not a list, or not all of one.
 pub(crate) fn no_list(verb: &'static str, resource: Resource, reason: &str) -> Error {
     Error::Decode { verb, resource, message: one_line(reason, 300), garbled: true }
 }
 
-/// What `list_all` tells.
+/// What `list_all` reports.
 #[derive(Clone, Copy, Debug)]
 pub enum Listed<'a> {
-    /// A list begins. What came before does not count: a page of it has expired.
+    /// A list starts. What came before does not count: a page of it has expired.
     Begin,
     /// The JSON of an object.
     Object(&'a [u8]),
 }
 
-/// Tells every object of the list that `request` asks for, one after the other as they come in. An object that `tell` cannot decode
+/// Reports every object of the list that `request` names, one after the other as they arrive. An object that `tell` cannot decode
 /// ends it.
 pub fn list_all(client: &Client, request: Request, tell: &mut dyn FnMut(Listed<'_>) -> serde_json::Result<()>) -> Result<()> {
     let Request { verb, resource, .. } = request;

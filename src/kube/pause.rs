@@ -1,10 +1,10 @@
-//! The pause of a whole client while the API server has too much to do: its load is not the fault of any one request, so nobody sends
+//! The pause of a whole client while the API server is overloaded: its load is not the fault of any one request, so nothing is sent
 //! before the pause is over.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A server that asks for a longer pause is not believed: it may be one thing on the way to it that has too much to do, and all work stops.
+/// Longer pauses are capped: a single overloaded proxy in between could stop all work.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Shared by the clones of a client.
@@ -15,7 +15,7 @@ pub(crate) struct Pause {
 }
 
 impl Pause {
-    /// The server has asked for a pause. Gives its end; one that goes on longer is not cut short.
+    /// The server has requested a pause. Returns its end; a longer pause that is already active is not cut short.
     pub(crate) fn begin(&self, asked: Duration, now: Instant) -> Instant {
         let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
         let end = longer(*until, asked, now);
@@ -23,7 +23,7 @@ impl Pause {
         end
     }
 
-    /// Returns when no pause goes on, or at `deadline`, or when [`Pause::close`] is called.
+    /// Returns when no pause is active, or at `deadline`, or when [`Pause::close`] is called.
     pub(crate) fn wait(&self, deadline: Instant) {
         let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(left) =
@@ -33,7 +33,7 @@ impl Pause {
         }
     }
 
-    /// Nobody waits any more.
+    /// Ends all waits, now and later.
     pub(crate) fn close(&self) {
         *self.until.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.closed.notify_all();

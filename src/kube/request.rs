@@ -118,7 +118,7 @@ impl Request {
         Self::new(Method::Get, "get", resource, object_path(resource, key))
     }
 
-    /// GET of a path that is no resource, for example `/version`.
+    /// GET of a path that is not a resource, for example `/version`.
     pub fn get_path(path: &'static str) -> Self {
         let resource = Resource { group: "", version: "", plural: path.trim_start_matches('/') };
         Self::new(Method::Get, "get", resource, path.to_owned())

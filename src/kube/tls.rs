@@ -1,6 +1,7 @@
-//! TLS 1.3, with ring, over the HTTP client's TCP connection; certificates and keys from PEM, checked before anything is built on them.
+//! TLS 1.3, with ring, over the HTTP client's TCP connection; certificates and keys from PEM, checked before anything is built on
+//! them.
 //!
-//! The HTTP client's own connector is not used: it brings TLS 1.2, and log lines of everything that rustls does.
+//! The HTTP client's own connector is not used: it brings TLS 1.2, and logs everything that rustls does.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -19,7 +20,7 @@ use super::crypto;
 
 /// Most that is held of an answer before it is taken, and of a request before it is sent; also the longest head of both.
 const BUFFER: usize = 16 * 1024;
-/// Bytes of what comes in that are taken to begin with. The room for them is there while nothing comes.
+/// Bytes that are read at first. The room for them is allocated even while nothing comes.
 const PIECE: usize = 512;
 /// What the HTTP client wants as room for the next piece of a body that it sends.
 const BODY_PIECE: usize = 10 * 1024;
@@ -78,7 +79,7 @@ impl<In: Transport> Connector<In> for TlsConnector {
     }
 }
 
-/// What connecting has left of its time: TLS does not begin anew.
+/// What connecting has left of its time: TLS does not start again from zero.
 fn left(details: &ConnectionDetails<'_>) -> NextTimeout {
     let mut timeout = details.timeout;
     if let (Instant::Exact(start), Instant::Exact(now)) = (details.now, (details.current_time)())
@@ -136,7 +137,7 @@ impl Transport for TlsTransport {
     }
 }
 
-/// Buffers that are there only while something is in them. Most connections of an operator wait for hours.
+/// Buffers that are allocated only while they hold something. Most connections of an operator wait for hours.
 #[derive(Debug, Default)]
 struct Passing {
     /// From `start` to `end` is what has come in and was not taken.
@@ -249,7 +250,7 @@ pub(crate) fn read_roots(pem: &[u8]) -> Result<RootCertStore, String> {
     if usable == 0 { Err("contains no usable certificate".to_owned()) } else { Ok(roots) }
 }
 
-/// The client's certificates and key. Whether they belong together [`TlsConnector::new`] tells.
+/// The client's certificates and key. Whether they match is checked by [`TlsConnector::new`].
 pub(crate) fn read_identity(certificate: &[u8], key: &[u8]) -> Result<Identity, String> {
     let chain = read_certificates(certificate)?;
     // The error could quote the key's bytes, so it is not passed on.

@@ -1,7 +1,7 @@
-//! One HTTP exchange. The only file that names ureq, beside `tls`, which gives it TLS.
+//! One HTTP exchange. The only file that names ureq, besides `tls`, which gives it TLS.
 //!
-//! Promises: an answer's status is never turned into an error; no redirect is followed, no proxy used;
-//! nothing waits without a limit; `shutdown` frees whoever is blocked in a read.
+//! Promises: an answer's status is never turned into an error; no redirect is followed, no proxy used; nothing waits without a
+//! limit; `shutdown` unblocks every blocked read.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -23,11 +23,11 @@ use super::tls::{self, TlsConnector, Trust};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Buffers of a connection, each way, and the longest head of an answer. ureq's 128 KiB would be most of the memory of an idle operator.
 const BUFFER: usize = 16 * 1024;
-/// What comes in and goes out under TLS at once. `tls` holds what it means, but only while there is something.
+/// Buffers of a connection under TLS, in and out. `tls` holds the decrypted data, but only while there is any.
 const UNDER_TLS: (usize, usize) = (2 * 1024, 1024);
 /// Idle connections older than this are not used again; the API server drops them after 90 s.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(60);
-/// Time for which a name's addresses are kept: every request would ask for them.
+/// Time for which a name's addresses are kept: every request would look them up.
 const RESOLVED_FOR: Duration = Duration::from_secs(10);
 
 /// Time limits of an exchange.
@@ -46,7 +46,7 @@ pub enum Limit {
     },
 }
 
-/// A request as it goes on the wire.
+/// A request as it is sent on the wire.
 #[derive(Debug)]
 pub struct HttpRequest<'a> {
     /// HTTP method.
@@ -101,7 +101,7 @@ pub enum TransportErrorKind {
 pub struct TransportError {
     /// What kind of failure.
     pub kind: TransportErrorKind,
-    /// For people; holds nothing of the request.
+    /// Explanation; contains nothing of the request.
     pub message: String,
 }
 
@@ -162,7 +162,7 @@ impl HttpTransport {
         self.agent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// After a refused certificate: builds the agent anew if the CA file has changed.
+    /// After a refused certificate: rebuilds the agent if the CA file has changed.
     fn reload_ca(&self) -> bool {
         let Ok(ca) = read_ca(&self.settings.config) else { return false };
         let mut current = self.lock();
@@ -178,7 +178,7 @@ impl HttpTransport {
         true
     }
 
-    /// Builds the agent anew if a plugin has printed another client certificate since. An unusable one is not taken.
+    /// Rebuilds the agent if a plugin has printed another client certificate since. An unusable one is ignored.
     fn renew_identity(&self) {
         if !matches!(self.settings.config.auth, Auth::Exec(_)) {
             return;
@@ -216,7 +216,7 @@ impl HttpTransport {
                 let request =
                     builder.header(header::CONTENT_TYPE, content_type.as_str()).body(bytes).map_err(|_| refused("bad request"))?;
                 match request_limit {
-                    // A write is no stream.
+                    // A write is not a stream.
                     Limit::Call | Limit::Stream { .. } => agent.run(request),
                     Limit::Within(limit) => agent.run(agent.configure_request(request).timeout_global(Some(limit)).build()),
                 }

@@ -1,8 +1,8 @@
-//! Numbers for `/metrics`: counters and histograms of this process, and their text form.
+//! The numbers of `/metrics`: counters and histograms of this process, and their text form.
 //!
-//! Promises: recording costs an atomic or a short lock, blocks on nothing else and cannot fail; counters only grow; label
-//! values come from fixed sets (words of our own, kinds, status codes), so no object's or namespace's name gets in.
-//! Names and labels are those of client-go and controller-runtime where these have the number: dashboards know them.
+//! Promises: recording costs an atomic or a short lock, blocks on nothing else and cannot fail; counters only grow; label values
+//! come from fixed sets (our own words, kinds, status codes), so no object or namespace names get in. Names and labels are those of
+//! client-go and controller-runtime where they have the same number: dashboards know them.
 
 mod process;
 mod registry;
@@ -29,7 +29,7 @@ pub enum Reconciled {
     Success,
     /// It failed and comes back after a backoff.
     Error,
-    /// It goes on at once, after others had their turn.
+    /// It continues at once, after others had their turn.
     Requeue,
     /// It comes back after a set time.
     RequeueAfter,
@@ -65,7 +65,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All zero. Series whose labels are a small fixed set are there from the start, so that the first increase is one.
+    /// All zero. Series whose labels are a small fixed set exist from the start, so that the first increase is one.
     pub fn new() -> Self {
         let (runs, reconciles) = (Counters::default(), Counters::default());
         for trigger in TRIGGERS {
@@ -113,7 +113,7 @@ impl Metrics {
         self.0.trigger_to_job.record(after);
     }
 
-    /// What a watch tells its restarts to.
+    /// What a watch reports its restarts to.
     pub fn on_restart(&self) -> OnRestart {
         let metrics = self.clone();
         Arc::new(move |resource, reason| metrics.0.restarts.add(0, [resource, reason], 1))

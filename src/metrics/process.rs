@@ -1,4 +1,4 @@
-//! What Linux says about this process, under the names of Prometheus' own clients. What it does not say is left out.
+//! What Linux reports about this process, under the names of Prometheus' own clients. What it does not report is left out.
 
 use std::fs;
 
@@ -54,7 +54,7 @@ fn number(stat: &str, field: usize) -> Option<u64> {
     rest.split_ascii_whitespace().nth(field - 3)?.parse().ok()
 }
 
-/// The first word after `start` on the line that begins with it.
+/// The first word after `start` on the line that starts with it.
 fn word_after<'a>(text: &'a str, start: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(start))?.split_ascii_whitespace().next()
 }

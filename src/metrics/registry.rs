@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Buckets of all histograms: upper bound in microseconds, and in seconds as it is written. From an idle operator's
+/// Buckets of all histograms: upper bound in microseconds, and in seconds as they are written. From an idle operator's
 /// milliseconds to minutes behind a busy API server.
 pub const BUCKETS: [(u64, &str); 16] = [
     (1_000, "0.001"),
@@ -80,7 +80,7 @@ pub struct Row {
 }
 
 impl Counters {
-    /// Counts; one that is new begins with `count`.
+    /// Counts; a new one starts with `count`.
     pub fn add(&self, code: u16, words: [&'static str; 2], count: u64) {
         let mut rows = self.lock();
         match rows.iter_mut().find(|row| row.code == code && row.words == words) {

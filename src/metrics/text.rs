@@ -111,7 +111,7 @@ impl Page {
         times("workqueue_work_duration_seconds", "How long one reconciliation of a QuarksJob took.", |queue| &queue.work_time);
     }
 
-    /// The series of a histogram. The count is the sum of the buckets, so that they agree although others record meanwhile.
+    /// The series of a histogram. The count is the sum of the buckets, so that they agree although others record in the meantime.
     fn histogram(&mut self, name: &str, labels: &str, histogram: &Histogram) {
         let Histogram { counts, sum } = histogram;
         let inner = labels.trim_matches(['{', '}']);

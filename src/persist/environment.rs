@@ -1,4 +1,4 @@
-//! What the sidecar is told when it starts.
+//! What the sidecar reads from its environment at startup.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -222,7 +222,7 @@ fn broken_documents_are_errors_that_say_nothing_or_read_alike_elsewhere() {
                 assert!(values.len() <= documents, "{}", shown());
                 assert_eq!(values.last().and_then(data_of), Some(data), "{}", shown());
             }
-            // What is skipped is not looked at closely; a single document is.
+            // What is skipped is not checked closely; a single document is.
             (Ok(_), None) => assert!(documents > 1, "{}", shown()),
             (Err(error), _) => check_silent(&error),
         }

@@ -1,4 +1,4 @@
-//! The sidecar's command: its surroundings come in; the report and the exit code go out.
+//! The sidecar's command: environment in, report and exit code out.
 
 use std::fs;
 use std::io::{self, Write};
@@ -45,7 +45,7 @@ fn log_level(variable: &dyn Fn(&str) -> Option<String>) -> LevelFilter {
     variable("LOG_LEVEL").and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::Info)
 }
 
-/// This too; a word that is neither is no reason to fail a run.
+/// This too; an unknown word is not a reason to fail a run.
 fn log_format(variable: &dyn Fn(&str) -> Option<String>) -> Format {
     variable("LOG_FORMAT").and_then(|word| Format::parse(&word)).unwrap_or_default()
 }

@@ -24,7 +24,7 @@ pub enum ExitReason {
     Done,
     /// The pod is being stopped.
     Stopped,
-    /// A thread panicked: Kubernetes shall start us anew.
+    /// A thread panicked: Kubernetes should restart the container.
     Crashed,
 }
 
@@ -128,7 +128,7 @@ fn finish(progress: Progress, state: State) -> Finish {
 
 enum State {
     Watching,
-    /// The pod's state is unknown for good.
+    /// The pod's state is unknown permanently.
     Blind(String),
     /// SIGTERM came.
     Stopping(Instant),

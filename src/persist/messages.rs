@@ -1,4 +1,4 @@
-//! What the sidecar's threads say to each other: everything to the loop is an event, and the storer gets commands.
+//! What the sidecar's threads send each other: everything to the loop is an event, and the storer gets commands.
 
 use crate::api::Pod;
 use crate::contract::report::{OutputError, StoredSecret};
@@ -6,9 +6,9 @@ use crate::contract::report::{OutputError, StoredSecret};
 /// Everything that the loop hears of.
 #[derive(Debug)]
 pub enum LoopEvent {
-    /// The pod's state, as it is now.
+    /// The pod's current state.
     Pod(Box<Pod>),
-    /// The pod cannot be watched and this will not pass by itself; the text says why.
+    /// The pod cannot be watched, and this is not temporary; the text says why.
     Blind(String),
     /// New files, perhaps.
     Look,
@@ -29,7 +29,7 @@ pub enum StoreEvent {
     Finished(String),
 }
 
-/// What the loop tells the store's thread. Its end of the channel closed means: stop.
+/// Commands from the loop to the store's thread. A closed channel means: stop.
 #[derive(Debug)]
 pub enum StoreCommand {
     /// Store the output of this container.
@@ -38,12 +38,12 @@ pub enum StoreCommand {
     Hurry,
 }
 
-/// Output of a container that has ended for good.
+/// Output of a container that has ended permanently.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndedContainer {
     /// Name of the container.
     pub container: String,
-    /// It failed: what is not there or not valid is no error.
+    /// It failed: missing or invalid output is not an error.
     pub lenient: bool,
     /// Documents that a file may hold.
     pub documents: usize,

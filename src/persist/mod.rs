@@ -1,6 +1,6 @@
 //! The sidecar `quarks-job persist-output`: stores what the containers of a pod wrote as Secrets.
 //!
-//! `contract::plan` and `contract::report` are its two ends towards the operator. Not for the run's outcome: the operator decides it.
+//! `contract::plan` and `contract::report` are its interface to the operator. Not for the run's outcome: the operator decides it.
 
 mod environment;
 #[cfg(test)]

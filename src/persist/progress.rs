@@ -1,6 +1,6 @@
-//! How far the run's output is (pure): which mapped containers still go on, are being stored, or are done.
+//! The progress of the run's output (pure): which mapped containers are still running, are being stored, or are done.
 //!
-//! Each container is handed to the store once, as soon as it has ended for good, so one that never ends holds up no other.
+//! Each container is handed to the store once, as soon as it has ended permanently, so a container that never ends delays no other.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +39,7 @@ impl Progress {
         Self { pod_uid, write_on_failure: plan.write_on_failure, containers, report: Report::default(), in_pod }
     }
 
-    /// Looks at the pod; gives what has to be stored now. A pod of the same name with another UID says nothing, and one that Kubernetes has
+    /// Looks at the pod; returns what must be stored now. A pod of the same name with another UID says nothing, and one that Kubernetes has
     /// replaced says it too late.
     pub fn on_pod(&mut self, pod: &Pod) -> Vec<EndedContainer> {
         if pod.metadata.uid != self.pod_uid || pod.is_disrupted() {

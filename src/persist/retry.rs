@@ -1,4 +1,4 @@
-//! When to try again, and when to stop trying (pure).
+//! When to retry, and when to give up (pure).
 
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,7 @@ impl Backoff {
         Self { jitter: Jitter::new(seed) }
     }
 
-    /// The wait after `tries` earlier failures; at least what the server asked for.
+    /// The wait after `tries` earlier failures; at least what the server requested.
     pub fn delay(&mut self, tries: u32, asked: Option<Duration>) -> Duration {
         let own = queue::Backoff { first: FIRST_WAIT, max: LONGEST_WAIT }.delay(tries.saturating_add(1), self.jitter.next_factor());
         asked.map_or(own, |asked| asked.min(LONGEST_ASKED).max(own))
@@ -57,7 +57,7 @@ impl Patience {
         Self { limit, refused_since: None }
     }
 
-    /// Notes the failure; true if retrying it has gone on for long enough. Trouble that may pass by itself is never enough.
+    /// Notes the failure; true if it has been retried for long enough. Trouble that may be temporary is never enough.
     pub fn is_over(&mut self, failure: &AttemptError, now: Instant) -> bool {
         let limit = match failure {
             AttemptError::InTheWay(_) => self.limit,

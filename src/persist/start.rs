@@ -1,4 +1,4 @@
-//! Starts the sidecar's threads, lets the loop run, and ends them.
+//! Starts the sidecar's threads, runs the loop, and stops the threads.
 
 use std::io;
 use std::thread;
@@ -83,7 +83,7 @@ pub(super) fn run_with(environment: &Environment, client: &Client, writes: Until
     let pod_watch = PodWatch::start(client, environment, seed, event_sender.clone(), &panic_sender)?;
     let storer = Thread::spawn("storer", &panic_sender, move || run_storer(store, &commands, &event_sender))?;
     let finish = run_loop(environment, &events, &panics, &command_sender, files);
-    // Nobody listens from here on, so a full channel holds up no thread; the client ends calls that are under way.
+    // The receivers are gone from here on, so a full channel blocks no thread; the client ends calls in flight.
     drop((events, command_sender));
     client.shutdown();
     join_within(THREADS_LIMIT, pod_watch.stop().into_iter().chain([storer]).collect());

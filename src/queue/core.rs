@@ -1,9 +1,9 @@
-//! The queue: each key waits once, is in the hands of one worker at a time, and comes back when it is due.
+//! The queue: each key is queued once, is processed by one worker at a time, and returns when it is due.
 //!
-//! Promises: a key that becomes dirty while a worker has it is handed out again afterwards; failures back off; namespaces take turns, and
-//! one of them has at most its share of the workers, so where calls hang others go on. In a namespace what has changed goes before what is due
-//! by time, so hundreds that come due at once do not hold up the one that somebody has just asked for; and what is due has its turn now and
-//! then, so it never starves.
+//! Promises: a key that becomes dirty while a worker has it is handed out again afterwards; failures back off; namespaces take
+//! turns, and one of them has at most its share of the workers, so that hanging calls in one do not stop the others. Within a
+//! namespace, changed keys go before keys that are due by time, so hundreds that become due at once do not delay one that was just
+//! requested; due keys get a turn now and then, so they never starve.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use super::Backoff;
 use crate::api::ObjectKey;
 
-/// Room for so many keys is kept when nobody waits; a burst of thousands gives the rest back.
+/// Room for this many keys is kept when none is waiting; a burst of thousands gives the rest back.
 const KEEP: usize = 256;
-/// So many keys that have changed go before one that is due. Most of them are there because of our own writes, and have nothing to do.
+/// This many changed keys go before one that is due. Most of them result from our own writes, and have nothing to do.
 const CHANGED_FIRST: u32 = 8;
 
 /// The queue of one controller. Time is an argument.
@@ -50,7 +50,7 @@ struct Waits {
 #[derive(Debug, Default)]
 struct Line {
     changed: VecDeque<ObjectKey>,
-    /// A key that has changed meanwhile stands among those, too, and is passed over here.
+    /// A key that has changed in the meantime stands among those, too, and is skipped here.
     due: VecDeque<ObjectKey>,
     /// Keys that have changed and went before one that is due.
     went_first: u32,
@@ -82,7 +82,7 @@ impl Line {
 /// A key that a worker has.
 #[derive(Debug, Default)]
 struct InWork {
-    /// Became dirty meanwhile.
+    /// Became dirty in the meantime.
     is_dirty: bool,
     /// Stands for another object since: how this turn ends says nothing.
     is_forgotten: bool,
@@ -159,7 +159,7 @@ impl Queue {
         None
     }
 
-    /// The worker is through with `key`; it went well.
+    /// The worker is done with `key`; it went well.
     pub fn done(&mut self, key: &ObjectKey, now: Instant) {
         self.failures.remove(key);
         self.release(key, now);
@@ -173,14 +173,14 @@ impl Queue {
     /// `key` stands for another object from now on, or for none: nothing of what the old one has failed at or waited for is left.
     pub fn forget(&mut self, key: &ObjectKey) {
         self.failures.remove(key);
-        // Its entry among those that are due is passed over.
+        // Its entry among those that are due is skipped.
         self.due_of.remove(key);
         if let Some(work) = self.processing.get_mut(key) {
             work.is_forgotten = true;
         }
     }
 
-    /// The worker is through with `key` for now and wants to see it again at `at`, or earlier if it becomes dirty.
+    /// The worker is done with `key` for now and wants to see it again at `at`, or earlier if it becomes dirty.
     pub fn done_until(&mut self, key: &ObjectKey, at: Instant, now: Instant) {
         let is_forgotten = self.is_forgotten(key);
         if !is_forgotten {
@@ -193,7 +193,7 @@ impl Queue {
     }
 
     /// The worker failed: `key` comes back after its backoff, or after `at_least` if that is longer.
-    /// Changes meanwhile do not make it come back sooner than the backoff; they are seen then.
+    /// Changes in the meantime do not make it come back sooner than the backoff; they are seen then.
     pub fn failed(&mut self, key: &ObjectKey, at_least: Option<Duration>, jitter: f64, now: Instant) {
         if self.is_forgotten(key) {
             return self.release(key, now);
@@ -225,7 +225,7 @@ impl Queue {
         self.processing.len()
     }
 
-    /// The time has come that `key` waited for, or something that nobody waits for has happened to it.
+    /// `key` has become due, or something that is not urgent has happened to it.
     pub fn come_due(&mut self, key: ObjectKey, now: Instant) {
         if let Some(work) = self.processing.get_mut(&key) {
             work.is_dirty = true;
@@ -244,7 +244,7 @@ impl Queue {
         }
     }
 
-    /// A worker has no hand on `key` any more.
+    /// A worker is done with `key`.
     fn come_back(&mut self, key: &ObjectKey) -> Option<InWork> {
         let work = self.processing.remove(key)?;
         if let Some(line) = self.lines.get_mut(&key.namespace) {
@@ -505,7 +505,7 @@ mod tests {
         assert_eq!(take(&mut queue, now).as_deref(), Some("a"));
         queue.failed(&key("a"), None, 0.0, now);
         assert_eq!(queue.next_due(), Some(now + Duration::from_secs(1)), "the first delay");
-        // In work meanwhile: how that ends is not the new one's.
+        // In work in the meantime: how that ends is not the new one's.
         for end in
             [|queue: &mut Queue, at| queue.failed(&key("b"), None, 0.0, at), |queue: &mut Queue, at| queue.done_until(&key("b"), at, at)]
         {

@@ -1,4 +1,4 @@
-//! Pure rules: from the spec and what was seen to names, Jobs, references, versions and outcomes. No clock, no I/O.
+//! Pure rules: from the spec and what was observed to names, Jobs, references, versions and outcomes. No clock, no I/O.
 
 pub mod names;
 mod objects;

@@ -1,4 +1,4 @@
-//! Names of what we create: pure functions of the QuarksJob, so that a repeated create finds what the first one made.
+//! Names of created objects: pure functions of the QuarksJob, so that a repeated create finds what the first one created.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Editing JSON objects. What has another form than is wanted is replaced: the spec was checked before. Pure.
+//! Editing JSON objects. A value of an unexpected type is replaced: the spec was validated before. Pure.
 
 use serde_json::{Map, Value, json};
 
@@ -10,12 +10,12 @@ pub fn as_object(value: &mut Value) -> &mut Map<String, Value> {
     value.as_object_mut().expect("made an object just above")
 }
 
-/// The object in a field, made if it is not there.
+/// The object in a field, created if missing.
 pub fn object_at<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
     as_object(parent.entry(key).or_insert_with(|| json!({})))
 }
 
-/// The list in a field, made if it is not there.
+/// The list in a field, created if missing.
 pub fn list_at<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Vec<Value> {
     let value = parent.entry(key).or_insert_with(|| json!([]));
     if !value.is_array() {

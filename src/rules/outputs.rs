@@ -1,4 +1,4 @@
-//! Which Secrets an output makes, by their names. Pure.
+//! Which Secrets an output writes, by name. Pure.
 
 use crate::api::Output;
 
@@ -17,7 +17,7 @@ pub fn is_of_output(output: &Output, is_indexed: bool, base: &str) -> bool {
 }
 
 /// True if a Secret with this name is surely written by this output. Names that merely begin like one are not: whose they are
-/// only the Secret itself tells.
+/// only the Secret itself shows.
 pub fn is_output_name(output: &Output, is_indexed: bool, name: &str) -> bool {
     let mut exact = output.all().filter(|file| !file.fan_out && !is_indexed);
     exact.any(|file| if file.versioned { base_of(name) == Some(&file.name) } else { file.name == name })

@@ -1,4 +1,4 @@
-//! Which part of a status was written for this object: a restored or forged one is not believed. Pure.
+//! Which part of a status was written for this object: a restored or forged one is ignored. Pure.
 
 use std::borrow::Cow;
 

@@ -1,7 +1,7 @@
-//! The ConfigMaps and Secrets that a Job template names. Pure.
+//! The ConfigMaps and Secrets that a Job template references. Pure.
 //!
-//! One table of places serves reading and rewriting. Both take the `spec` of a Job or of a Job template.
-//! Not references: `imagePullSecrets` and the credentials of volume drivers, which are no content that containers see.
+//! One table of places serves reading and rewriting. Both take the `spec` of a Job or of a Job template. Not counted:
+//! `imagePullSecrets` and the credentials of volume drivers, whose content containers do not see.
 
 use std::fmt;
 
@@ -133,7 +133,7 @@ fn uses(job_spec: &Value) -> Vec<Use> {
     found
 }
 
-/// Follows `path` from `value`, which is at `pointer`; gives each object that ends it, the last part, and where that object is.
+/// Follows `path` from `value`, which is at `pointer`; returns each object that ends it, the last part, and where that object is.
 fn walk(value: &Value, path: &str, pointer: &str, visit: &mut dyn FnMut(&Value, &str, &str)) {
     let Some((part, rest)) = path.split_once('/') else { return visit(value, path, pointer) };
     if part == "*" {

@@ -1,4 +1,4 @@
-//! As whom the sidecar runs, what it asks for, and what its volumes are: what the operator was told, and what the pod says. Pure.
+//! The sidecar's user, resources and volumes, from the operator's flags and the pod's spec. Pure.
 
 use serde_json::{Map, Value, json};
 
@@ -6,9 +6,9 @@ use crate::canonical::{amount, thousandths};
 
 use super::objects::object_at;
 
-/// User and group of the sidecar where nobody names others.
+/// User and group of the sidecar where no others are set.
 const UID: i32 = 65532;
-/// What the sidecar asks for, and its limits. It waits most of the time; its peak is a few times the size of the largest output file.
+/// Requests and limits of the sidecar. It waits most of the time; its peak is a few times the size of the largest output file.
 const RESOURCES: &str = "cpu=5m:100m,memory=8Mi:32Mi";
 
 /// What the sidecar may do, besides its user.

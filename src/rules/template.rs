@@ -1,7 +1,7 @@
 //! From a QuarksJob to the Job of one run. Pure: the same input gives the same Job.
 //!
-//! The user's template passes through untouched, unknown fields included. What is added: our labels and the run
-//! annotation, the name, the owner, and, with `spec.output`, the sidecar with its volumes.
+//! The user's template passes through unchanged, unknown fields included. Added are the operator's labels and the run annotation,
+//! the name, the owner, and, with `spec.output`, the sidecar with its volumes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -112,7 +112,7 @@ pub fn build_job(
     json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": job_spec})
 }
 
-/// Labels or annotations of the template for the Job; keys of our group are ours to set.
+/// Labels or annotations of the template for the Job; keys of our group are set by the operator.
 fn users_own(template: &Value, part: &str) -> Value {
     let mut own = template.pointer(&format!("/metadata/{part}")).and_then(Value::as_object).cloned().unwrap_or_default();
     own.retain(|key, _| key.split('/').next() != Some(GROUP));
@@ -219,7 +219,7 @@ fn sidecar_container(
     pod_spec: &Map<String, Value>,
     assigns_users: bool,
 ) -> Value {
-    // User and group that the first mapped container asks for itself.
+    // User and group that the first mapped container sets itself.
     let own = |name: &str| {
         let mut containers = pod_spec.get("containers")?.as_array()?.iter();
         containers.find_map(|container| {

@@ -19,7 +19,7 @@ const ERRORS_MAX: usize = 3;
 pub struct Verdict {
     /// The word in status.
     pub outcome: Outcome,
-    /// CamelCase word for programs.
+    /// CamelCase, for programs.
     pub reason: String,
     /// Sentence for people; never Secret data.
     pub message: String,
@@ -34,7 +34,7 @@ impl Verdict {
         Self { outcome, reason, message, outputs }
     }
 
-    /// A Job of that name is there, and not the QuarksJob's (any more).
+    /// A Job of that name exists, but is not, or no longer, the QuarksJob's.
     pub fn taken(job_name: &str) -> Self {
         let message = format!("Job {job_name} is no longer owned by this QuarksJob; the run is not repeated");
         Self { message, ..Self::cancelled(job_name) }
@@ -138,7 +138,7 @@ impl Tally {
                 self.is_cut |= secrets_omitted > 0;
                 secrets.into_iter().for_each(|secret| self.add_output(secret));
                 self.all_errors.add(&errors, errors_omitted);
-                // A pod that failed was tried again, or made the Job fail: its errors explain a failure, they do not cause one.
+                // A pod that failed was retried, or made the Job fail: its errors explain a failure, they do not cause one.
                 if is_well {
                     self.well = self.well.saturating_add(1);
                     self.is_unstored |= !stored || errors_omitted > 0;

@@ -1,7 +1,7 @@
-//! Versioned Secrets as the operator sees them: which one a reference means, and which ones are too many. Pure.
+//! Versioned Secrets as the operator sees them: which one a reference means, and which ones are surplus. Pure.
 //!
-//! Promises: exact names, numbers compared as numbers; a malformed label on one object blocks nobody; given up is only what this
-//! QuarksJob wrote, never its newest version, never one that is referenced.
+//! Promises: exact names, numbers compared as numbers; a malformed label on one object blocks nothing else; only versions that this
+//! QuarksJob wrote are surplus, never the newest one, never one that is referenced.
 
 use serde_json::Value;
 

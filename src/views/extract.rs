@@ -1,4 +1,4 @@
-//! The extracts: what decisions need to know of an object, and no more. 10,000 QuarksJobs must fit in a few MB.
+//! The extracts: what decisions need to know about an object, and no more. 10,000 QuarksJobs must fit into a few MB.
 
 use serde::{Deserialize, Deserializer};
 
@@ -17,15 +17,15 @@ use crate::rules::references::{self, Reference, ReferenceKind};
 pub struct QuarksJobView {
     /// Namespace and name.
     pub key: ObjectKey,
-    /// Tells it from a later object of the same name.
+    /// Distinguishes it from a later object of the same name.
     pub uid: Uid,
-    /// The version that all other fields speak of.
+    /// The version that all other fields reflect.
     pub resource_version: ResourceVersion,
     /// `metadata.generation`.
     pub generation: i64,
     /// It has a deletionTimestamp.
     pub is_being_deleted: bool,
-    /// `None` for a word that is no strategy; then `spec_error` says so.
+    /// `None` for a word that is not a strategy; then `spec_error` says so.
     pub strategy: Option<Strategy>,
     /// `spec.suspend`.
     pub is_suspended: bool,
@@ -39,7 +39,7 @@ pub struct QuarksJobView {
     pub prunes_versions: bool,
     /// `spec.updateOnConfigChange`.
     pub updates_on_config_change: bool,
-    /// What the template refers to; empty unless somebody has to know when it changes.
+    /// What the template references; empty unless changes of it matter.
     pub references: Box<[Reference]>,
     /// The first rule that the spec breaks.
     pub spec_error: Option<Box<SpecError>>,
@@ -134,7 +134,7 @@ impl QuarksJobView {
         self.updates_on_config_change && is_one_off && !self.references.is_empty()
     }
 
-    /// True if it has to be told when objects of this kind change, come or go.
+    /// True if it must be notified when objects of this kind are created, changed or deleted.
     pub fn needs_watch_of(&self, kind: ReferenceKind) -> bool {
         let is_waiting = self.ready.as_ref().is_some_and(|ready| ready.reason == Some(Reason::MissingReference));
         (is_waiting || self.acts_on_config()) && self.references.iter().any(|reference| reference.kind == kind)
@@ -152,13 +152,13 @@ impl<'de> Deserialize<'de> for QuarksJobView {
 pub struct JobView {
     /// Namespace and name.
     pub key: ObjectKey,
-    /// Tells it from a later object of the same name.
+    /// Distinguishes it from a later object of the same name.
     pub uid: Uid,
-    /// The version that all other fields speak of.
+    /// The version that all other fields reflect.
     pub resource_version: ResourceVersion,
     /// Its controller, if that is a QuarksJob: name and UID.
     pub owner: Option<(String, Uid)>,
-    /// Our annotation. What it means, and what if it is not there, `views::identity` says.
+    /// Our annotation. What it means, and what applies if it is missing, is in `views::identity`.
     pub record: Option<Box<RunRecord>>,
     /// How it ended.
     pub end: Option<JobEnd>,
@@ -210,7 +210,7 @@ pub struct NamespaceView {
     pub name: String,
     /// Value of the label `monitored`.
     pub monitored: Option<String>,
-    /// The account that the sidecar acts as.
+    /// The service account of the sidecar.
     pub service_account: Option<String>,
     /// It has a deletionTimestamp.
     pub is_being_deleted: bool,

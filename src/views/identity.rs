@@ -1,7 +1,7 @@
-//! Whose is it? A name is not an identity: everything that is believed of a QuarksJob was written for its UID. Pure.
+//! Ownership. A name is not an identity: what is believed about a QuarksJob was written for its UID. Pure.
 //!
-//! Promises: a status that was restored with another UID counts as empty; a Job is a QuarksJob's only with its owner UID and its namespace;
-//! a Job of ours that lost its annotation is still its run.
+//! Promises: a status that was restored with another UID counts as empty; a Job belongs to a QuarksJob only with its owner UID and
+//! its namespace; an owned Job that lost its annotation is still its run.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -35,7 +35,7 @@ pub struct OwnJob {
     pub record: RunRecord,
 }
 
-/// The run that the Job is of `owner`; `None` for a Job of somebody else. `started` is what this process remembers of its own create.
+/// The run that the Job is of `owner`; `None` for a Job of another owner. `started` is what this process remembers of its own create.
 pub fn run_of(job: &JobView, owner: &QuarksJobView, started: Option<&StartedRun>) -> Option<RunRecord> {
     let is_there = job.key.namespace == owner.key.namespace || is_planted(Defect::NamespaceNotAsked);
     let is_owned = job.owner.as_ref().is_some_and(|(_, uid)| *uid == owner.uid) && is_there;
@@ -53,7 +53,7 @@ pub fn run_of(job: &JobView, owner: &QuarksJobView, started: Option<&StartedRun>
             .unwrap_or_else(|| remembered_record(owner, started, run)),
         (None, None) => return None,
     };
-    // Everyone who may create Jobs can forge a number. A huge one would leave no valid number for the next run.
+    // Anyone who can create Jobs can forge a number. A huge one would leave no valid number for the next run.
     (record.run <= owner.marker.runs.saturating_add(RUNS_AHEAD)).then_some(record)
 }
 
@@ -76,7 +76,7 @@ fn written_record(owner: &QuarksJobView, started: Option<&StartedRun>, run: u64)
     started.map(|started| &started.record).filter(|record| record.run == run).cloned().or_else(in_status)
 }
 
-/// What run `run` consumes, if its Job does not say so (any more).
+/// What run `run` consumes, if its Job does not say so, or no longer does.
 pub fn remembered_record(owner: &QuarksJobView, started: Option<&StartedRun>, run: u64) -> RunRecord {
     let named = || owner.active.as_ref().filter(|active| active.run == run).map(|active| named_record(owner, active));
     written_record(owner, started, run).or_else(named).unwrap_or_else(|| guessed_record(owner, run))
@@ -95,7 +95,7 @@ fn named_record(owner: &QuarksJobView, active: &ActiveRun) -> RunRecord {
     RunRecord { strategy, request, template, output: owner.has_output, ..RunRecord::of_run(*run, *trigger) }
 }
 
-/// A run that nobody has written down consumes what waits now: its Job is there because of it.
+/// A run without a record consumes what is pending now: that is why its Job exists.
 fn guessed_record(owner: &QuarksJobView, run: u64) -> RunRecord {
     let mut record = RunRecord::of_run(run, Trigger::Now);
     record.template = Some(owner.template_digest.to_string());

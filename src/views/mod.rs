@@ -1,4 +1,4 @@
-//! What is kept of objects, and what follows from that alone: whose a Job is, what waits. Pure.
+//! What is kept of objects, and what follows from that alone: who owns a Job, which triggers are pending. Pure.
 
 mod extract;
 pub mod identity;

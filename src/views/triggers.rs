@@ -1,4 +1,4 @@
-//! What makes a run start, as the QuarksJob says it. Pure.
+//! The triggers of a run, as the QuarksJob has them. Pure.
 
 use crate::api::{Strategy, Trigger};
 use crate::digest;

@@ -25,13 +25,13 @@ pub struct WatchHandle {
 pub struct Relister(Arc<Shared>);
 
 impl Relister {
-    /// A list that begins after this, whatever the watch is at: a blocked read ends at once, and so does a list that has begun.
-    /// Asked for several times before that list begins it is the same one. A wait after a failure goes on.
+    /// Requests a list that starts after this call, whatever the watch is doing: a blocked read ends at once, and so does a started list.
+    /// Several requests before that list starts lead to the same list. A wait after a failure continues.
     pub fn list_again(&self) {
         self.0.ask(|control| !std::mem::replace(&mut control.is_asked, true));
     }
 
-    /// The same, unless a list that counts for this number or a higher one has begun or was asked for.
+    /// The same, unless a list that counts for this number or a higher one has started or was requested.
     pub fn list_for(&self, number: u64) {
         self.0.ask(|control| {
             let is_news = control.number < number;
@@ -110,7 +110,7 @@ struct Control {
     client: Client,
     /// A list has to begin.
     is_asked: bool,
-    /// The highest number that lists were asked for.
+    /// The highest number that lists were requested for.
     number: u64,
 }
 
@@ -169,13 +169,13 @@ impl Shared {
         self.lock().client.clone()
     }
 
-    /// The client to watch with, unless a list is asked for: then nothing would end that watch. Who asks after this ends what uses it.
+    /// The client to watch with, unless a list is requested: then nothing would end that watch. A later request ends what uses the client.
     pub(super) fn client_unless_asked(&self) -> Option<Client> {
         let control = self.lock();
         (!control.is_asked).then(|| control.client.clone())
     }
 
-    /// A list begins: what it was asked for. Whoever asks from now on gets another one.
+    /// A list starts: the number it was requested for. Requests from now on get another list.
     pub(super) fn begin_list(&self) -> u64 {
         let mut control = self.lock();
         control.is_asked = false;
@@ -187,7 +187,7 @@ impl Shared {
         self.lock().is_asked
     }
 
-    /// Until a list is asked for. Break if stopped.
+    /// Waits until a list is requested. Break if stopped.
     pub(super) fn wait_asked(&self) -> ControlFlow<()> {
         let control =
             self.wake.wait_while(self.lock(), |control| !control.stopped && !control.is_asked).unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! A little randomness, so that waits do not fall together. Not for secrets, hence no crate for it.
+//! A little randomness, so that waits do not coincide. Not for secrets, hence no crate for it.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};

@@ -1,9 +1,9 @@
-//! Lists that stay fresh: one thread a watch lists, watches, resumes and lists again.
+//! Lists that stay up to date: one thread per watch lists, watches, resumes and lists again.
 //!
-//! Promises: a list is delivered whole or not at all; a relist is never older than what was delivered
-//! before, because lists ask for the most recent state; within one watch the server's order is kept;
-//! a silent connection is replaced; stopping takes no longer than a TCP connect in progress; of what is not ours nothing is kept,
-//! and of a list no more than one object at a time beside what is.
+//! Promises: a list is delivered whole or not at all; a relist is never older than what was delivered before, because lists request
+//! the most recent state; within one watch the server's order is kept; a silent connection is replaced; stopping takes no longer
+//! than a TCP connect in progress; nothing is kept of objects that are not ours, and of a list no more than one object at a time
+//! besides what is kept.
 
 mod handle;
 mod jitter;
@@ -20,13 +20,13 @@ pub use watcher::{spawn, spawn_filtered, spawn_with};
 
 use crate::api::{ObjectKey, Resource};
 
-/// Told about each restart of a watch: the resource's plural, and why.
+/// Called for each restart of a watch: the resource's plural, and why.
 pub type OnRestart = Arc<dyn Fn(&'static str, &'static str) + Send + Sync>;
 
-/// Told after each list that was delivered whole: for which number it was begun ([`Relister::list_for`]). Break ends the watch.
+/// Called after each list that was delivered whole, with the number that it was started for ([`Relister::list_for`]). Break ends the watch.
 pub type OnListed = Arc<dyn Fn(u64) -> ControlFlow<()> + Send + Sync>;
 
-/// Told when the thread has ended, also by a panic.
+/// Called when the thread has ended, also by a panic.
 pub type OnEnd = Arc<dyn Fn() + Send + Sync>;
 
 /// What to watch.
@@ -34,7 +34,7 @@ pub type OnEnd = Arc<dyn Fn() + Send + Sync>;
 pub struct WatchSpec {
     /// Name of the thread, and of the watch in logs, for example `watch-qjobs`.
     pub name: &'static str,
-    /// What kind of objects.
+    /// The kind of objects.
     pub resource: Resource,
     /// Their namespace; empty for all, and for cluster-scoped kinds.
     pub namespace: String,
@@ -44,25 +44,25 @@ pub struct WatchSpec {
     pub label_selector: Option<String>,
     /// Objects in one page of a list.
     pub page_limit: u32,
-    /// Asks for metadata only: content is then not even sent.
+    /// Requests metadata only: content is then not even sent.
     pub metadata_only: bool,
-    /// Only what changes matters: objects of lists are not even asked for, and each list is delivered empty.
+    /// Only what changes matters: objects of lists are not even requested, and each list is delivered empty.
     pub changes_only: bool,
-    /// The first list waits until it is asked for.
+    /// The first list waits until it is requested.
     pub is_held: bool,
-    /// Told about each restart.
+    /// Called for each restart.
     pub on_restart: Option<OnRestart>,
-    /// Told about each list.
+    /// Called for each list.
     pub on_listed: Option<OnListed>,
-    /// Told about the thread's end.
+    /// Called at the thread's end.
     pub on_end: Option<OnEnd>,
-    /// What to run where the right is missing, for the log.
+    /// The command to run if the right is missing, for the log.
     pub remedy: String,
 }
 
 impl WatchSpec {
-    /// All objects of a kind, in pages of 500, as client-go asks for them: a page is read object by object, so its size costs the
-    /// server a little memory, us none, and 100,000 objects take 200 requests. A page that takes too long is asked for in smaller ones.
+    /// All objects of a kind, in pages of 500, as client-go does: a page is read object by object, so its size costs the
+    /// server a little memory, us none, and 100,000 objects take 200 requests. A page that takes too long is requested in smaller ones.
     pub fn new(name: &'static str, resource: Resource) -> Self {
         Self {
             name,
@@ -88,11 +88,11 @@ pub struct WatchTimings {
     /// The server is asked to end a watch after a time in this range, in seconds; jittered so that watches
     /// do not end together. Below 240 s, after which idle flows are dropped silently by load balancers.
     pub timeout_seconds: (u32, u32),
-    /// Silence after which the connection is taken for dead: just above the range's end.
+    /// Silence after which the connection counts as dead: just above the range's end.
     pub idle: Duration,
     /// First wait after a failure.
     pub backoff_min: Duration,
-    /// Longest wait after failures, unless the server asks for more.
+    /// Longest wait after failures, unless the server requests more.
     pub backoff_max: Duration,
     /// A watch that ends sooner than this was no watch: a server that closes each at once must not be
     /// asked again at once.
@@ -121,7 +121,7 @@ pub enum WatchEvent<T> {
     Replaced(Vec<T>),
     /// Added or changed. May repeat what is known.
     Applied(T),
-    /// Gone, or not ours any more, or never was.
+    /// Deleted, or no longer ours, or never ours.
     Deleted(ObjectKey),
 }
 

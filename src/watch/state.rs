@@ -9,7 +9,7 @@ use super::WatchTimings;
 
 /// Pages get no smaller than this when one takes too long: it may be the server that does not answer, and not the page.
 const PAGE_MIN: u32 = 20;
-/// From the tenth failure on, only every tenth is told.
+/// From the tenth failure on, only every tenth is logged.
 const TELL_EVERY: u32 = 10;
 
 /// What the watch is about to do.
@@ -17,9 +17,9 @@ const TELL_EVERY: u32 = 10;
 pub(crate) enum WatchState {
     /// Fetch a page of a list.
     Listing(Listing),
-    /// Open a watch, or go on reading it.
+    /// Open a watch, or continue reading it.
     Watching(Watching),
-    /// Wait, then go on.
+    /// Wait, then continue.
     Waiting(Waiting),
 }
 
@@ -53,27 +53,27 @@ enum Next {
     Watch(ResourceVersion),
 }
 
-/// Why a list or watch ended other than well.
+/// Why a list or watch did not end normally.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// Version or page token too old, or a version that the server has not seen: only a fresh list helps.
     Gone,
     /// 401 or 403.
     Denied,
-    /// 404: the kind is not there, and so are its objects.
+    /// 404: the kind does not exist, and so there are no objects.
     Missing,
-    /// The server asks to come back later; the position stays good.
+    /// The server requests a retry later; the position stays valid.
     Busy {
-        /// When, if it says so.
+        /// When, if the answer says so.
         retry_after: Option<Duration>,
     },
-    /// The connection or the server failed; the position stays good.
+    /// The connection or the server failed; the position stays valid.
     Interrupted,
     /// Silence for longer than the idle limit.
     Idle,
     /// The page is larger than what comes in the time for it.
     TooLarge,
-    /// What came cannot be understood, or the server refuses the position.
+    /// The answer cannot be decoded, or the server rejects the position.
     Garbled,
 }
 
@@ -100,12 +100,12 @@ impl Failure {
     }
 }
 
-/// Something that people should be told.
+/// Something worth logging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
-    /// The n-th failure in a row.
+    /// The n-th consecutive failure.
     Failing(u32),
-    /// All is well after n failures.
+    /// Recovered after n failures.
     Recovered(u32),
 }
 
@@ -140,7 +140,7 @@ impl Rules<'_> {
         Cursor::first(self.page_limit)
     }
 
-    /// Half to all of an exponential wait; never less than the server asks for.
+    /// Half to all of an exponential wait; never less than the server requests.
     fn delay(&self, failures: u32, retry_after: Option<Duration>) -> Duration {
         let doublings = failures.saturating_sub(1).min(16);
         let full = self.timings.backoff_min.saturating_mul(1 << doublings).min(self.timings.backoff_max);
@@ -174,7 +174,7 @@ impl WatchState {
         Self::Listing(Listing { cursor: Cursor::first(page_limit), failures: 0 })
     }
 
-    /// A fresh list is asked for. A wait goes on, and what was collected of a list is void.
+    /// A fresh list is requested. A wait continues, and what was collected of a list is void.
     pub(crate) fn list_again(self, page_limit: u32) -> Self {
         let failures = self.failures();
         let fresh = Cursor::first(page_limit);
@@ -185,7 +185,7 @@ impl WatchState {
         }
     }
 
-    /// Failures in a row.
+    /// Consecutive failures.
     pub(crate) fn failures(&self) -> u32 {
         match self {
             Self::Listing(state) => state.failures,
@@ -196,7 +196,7 @@ impl WatchState {
 }
 
 impl Listing {
-    /// A page is in. Failures are not forgotten yet: a watch that fails after each list must back off.
+    /// A page has arrived. Failures are not forgotten yet: a watch that fails after each list must back off.
     pub(crate) fn page(self, version: ResourceVersion, token: Option<String>, rules: Rules<'_>) -> Step {
         let Self { cursor, failures } = self;
         if let Some(token) = token.filter(|token| !token.is_empty()) {
@@ -209,7 +209,7 @@ impl Listing {
         Step { publish: true, ..Step::quietly(WatchState::Watching(Watching { version, progressed: false, failures })) }
     }
 
-    /// No page came.
+    /// No page arrived.
     pub(crate) fn failed(self, failure: Failure, rules: Rules<'_>) -> Step {
         let Self { cursor, failures } = self;
         let cursor = match failure {
@@ -226,7 +226,7 @@ impl Listing {
 }
 
 impl Watching {
-    /// An event or a bookmark came in a watch that has lived so long.
+    /// An event or a bookmark arrived in a watch that has lived this long.
     pub(crate) fn progress(self, version: Option<ResourceVersion>, lived: Duration, rules: Rules<'_>) -> (Self, Option<Notice>) {
         let Self { version: old, progressed: _, failures } = self;
         let version = version.filter(|version| !version.is_empty()).unwrap_or(old);

@@ -24,7 +24,7 @@ use super::jitter::Jitter;
 use super::state::{Failure, Notice, Rules, Step, WatchState, Watching};
 use super::{WatchEvent, WatchSpec, WatchTimings};
 
-/// Bytes read at once from a watch. The connection has a buffer of its own; this one is there while nothing happens.
+/// Bytes read at once from a watch. The connection has a buffer of its own; this one exists even while nothing happens.
 const READ_BUFFER: usize = 1024;
 /// Stack in bytes. Only what is touched costs memory; decoding JSON is the deepest that we go.
 const STACK: usize = 512 * 1024;
@@ -110,7 +110,7 @@ struct Watcher {
     deliver: Deliver,
     shared: Arc<Shared>,
     jitter: Jitter,
-    /// The number that the newest list was begun for.
+    /// The number that the newest list was started for.
     begun_for: u64,
     /// Objects of the pages that are in; void when a list starts again.
     items: Vec<Object>,
@@ -134,10 +134,10 @@ enum End {
 }
 
 impl Watcher {
-    /// Never comes back but with Break: stopped, or nobody listens.
+    /// Returns only Break: stopped, or the receiver is gone.
     fn run(&mut self) -> ControlFlow<(), Infallible> {
         if self.spec.changes_only {
-            // The version is all that is wanted of a list, and the first page tells it.
+            // Only the list's version is needed, and the first page has it.
             self.spec.page_limit = 1;
         }
         if self.spec.is_held {
@@ -190,7 +190,7 @@ impl Watcher {
         Rules { jitter: self.jitter.next_factor(), timings: &self.timings, page_limit: self.spec.page_limit }
     }
 
-    /// Does what a transition asks for besides the next state.
+    /// Does what a transition requires besides the next state.
     fn report(&mut self, step: Step) -> ControlFlow<(), WatchState> {
         let Step { state, publish, restart, notice } = step;
         self.shared.failures.store(state.failures(), Ordering::Relaxed);
@@ -247,7 +247,7 @@ impl Watcher {
         })
     }
 
-    /// Fetches a page into `items`; gives the list's version and the token of the next page.
+    /// Fetches a page into `items`; returns the list's version and the token of the next page.
     fn list_page(&mut self, cursor: &Cursor) -> Result<(ResourceVersion, Option<String>), Failure> {
         if cursor.token.is_none() {
             self.items = Vec::new();
@@ -294,7 +294,7 @@ impl Watcher {
         Ok(())
     }
 
-    /// Opens a watch and reads it to its end. Break: nobody listens.
+    /// Opens a watch and reads it to its end. Break: the receiver is gone.
     fn watch(&mut self, mut state: Watching) -> ControlFlow<(), (Watching, End)> {
         let (low, high) = self.timings.timeout_seconds;
         let span = f64::from(high.saturating_sub(low)) * self.jitter.next_factor();
@@ -361,7 +361,7 @@ impl Watcher {
         }
     }
 
-    /// Delivers one frame; gives the position after it.
+    /// Delivers one frame; returns the position after it.
     fn frame(&mut self, frame: Frame<Object>) -> ControlFlow<(), Result<Option<ResourceVersion>, Failure>> {
         let version = match frame {
             Frame::Applied(item, version) => {

@@ -1,4 +1,4 @@
-//! The calls that a step takes, and what their answers mean for the token.
+//! The calls that a step makes, and what their answers mean for the token.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -129,7 +129,7 @@ fn create(client: &Client, namespace: &str, account: &str) -> Result<Answer, Err
     Ok(Answer::Created { secret: metadata.uid, account: account.to_owned() })
 }
 
-/// Jobs of QuarksJobs, as the API server knows them now. By their owners: somebody may have taken our label off.
+/// Jobs of QuarksJobs, as the API server knows them now. By their owners: our label may have been removed.
 fn list_jobs(client: &Client, namespace: &str) -> Result<Answer, Error> {
     let mut jobs = Vec::new();
     list_all(client, Request::list(Resource::JOBS, namespace), &mut |listed| {

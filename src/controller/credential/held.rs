@@ -5,11 +5,11 @@ use std::time::Duration;
 use crate::api::{ResourceVersion, Uid};
 use crate::moment::Moment;
 
-/// Life of a token in seconds: the spec's limit. The API server may give less, or more.
+/// Requested lifetime of a token in seconds, at most an hour. The API server may grant less, or more.
 pub const TOKEN_SECONDS: u32 = 3_600;
-/// A life that is shorter is taken for this: renewals never come more often than twice in it.
+/// A shorter lifetime counts as this: renewals never come more often than twice in it.
 pub const LIFE_MIN: u64 = 60;
-/// A Secret is believed to be there for this long: it is enough for a start, and the next look follows it at once.
+/// A Secret is assumed to exist for this long: enough for a start, after which it is checked at once.
 const TRUST: Duration = Duration::from_secs(60);
 
 /// When a token is to be renewed, and until when a run may start with it.
@@ -25,7 +25,7 @@ pub struct Life {
 pub struct Held {
     /// Its UID.
     pub secret: Uid,
-    /// As it was stored. With another one somebody has written to it, and nobody knows whether the token is still there.
+    /// As it was stored. With another one something else has written to it, and it is unknown whether the token is still there.
     pub version: ResourceVersion,
     /// The account that the token is for.
     pub account: String,
@@ -33,7 +33,7 @@ pub struct Held {
     pub stored: Moment,
     /// Of the token.
     pub life: Life,
-    /// Somebody has written to it: it is renewed then, if that is earlier.
+    /// Something else has written to it: it is renewed then, if that is earlier.
     pub rewrite_at: Option<Moment>,
     /// When the Secret was last seen as it is.
     pub seen: Moment,

@@ -1,10 +1,11 @@
-//! The sidecars' credential: in each namespace with runs that have output, one Secret with a token of the account that
-//! the namespace names. The token is bound to that Secret and dies with it, lives an hour at most and is renewed at
-//! half its life; the kubelet brings the new one into running pods.
+//! The sidecars' credential: in each namespace with runs that have output, one Secret with a token of the service account that the
+//! namespace sets. The token is bound to that Secret and becomes invalid with it, is valid for at most an hour and is renewed at
+//! half its lifetime; the kubelet updates it in running pods.
 //!
-//! `state` decides; here it is carried out, by the worker whose start needs a token, and by a few threads for all else. One of them
-//! at a time works on a namespace, without a lock during its calls. So the first start makes the token and the others wait for it, and a
-//! namespace where a webhook hangs holds up nobody but itself: of the threads only one at a time is given to those that were slow.
+//! `state` decides. Its decisions are carried out here: by the worker whose start needs a token, and otherwise by a few threads.
+//! One of them at a time works on a namespace, without a lock during its calls. So the first start creates the token while the
+//! others wait for it, and a namespace with a hanging webhook delays only itself: only one thread at a time is given to namespaces
+//! that were slow.
 
 mod calls;
 mod error;
@@ -119,7 +120,7 @@ impl Credentials {
                     }
                     all = self.changed.wait_timeout(all, left).unwrap_or_else(PoisonError::into_inner).0;
                 }
-                // Another start has just failed: what it was told holds for this one.
+                // Another start has just failed: its error holds for this one too.
                 Step::Wait(_) | Step::Over => return Err(failed.unwrap_or_else(|| CredentialError::Api(timed_out()))),
                 step => {
                     drop(all);
@@ -130,7 +131,7 @@ impl Credentials {
         }
     }
 
-    /// Renews, makes anew and removes; runs on threads of its own until the shutdown.
+    /// Renews, re-creates and deletes tokens; runs on its own threads until shutdown.
     pub fn run(&self, client: &Client, index: &SharedIndex, shutdown: &Shutdown) {
         while !shutdown.wait(TICK) {
             for namespace in self.observe(index, client.call_timeout()) {
@@ -143,7 +144,7 @@ impl Credentials {
         }
     }
 
-    /// Asks the index who needs a token. Gives all namespaces that have something to do with one.
+    /// Asks the index who needs a token. Returns all namespaces that have something to do with one.
     fn observe(&self, index: &SharedIndex, call: Duration) -> Vec<String> {
         let now = Moment::now();
         let mut all = self.lock();
@@ -155,7 +156,7 @@ impl Credentials {
         all.entries.keys().cloned().collect()
     }
 
-    /// The next step for a namespace, if there is one and nobody else is at it.
+    /// The next step for a namespace, if there is one and no other thread works on it.
     fn claim(&self, namespace: &str) -> Option<Claimed> {
         let mut all = self.lock();
         let has_place = all.slow_in_work < SLOW_AT_ONCE;
@@ -185,7 +186,7 @@ impl Credentials {
         let now = Moment::now();
         let (answer, error, panic) = match outcome {
             Ok((answer, error)) => (answer, error, None),
-            // Or the namespace would wait for this answer for ever.
+            // Otherwise the namespace would wait for this answer forever.
             Err(panic) => (Answer::Failed, None, Some(panic)),
         };
         tell(namespace, &step, &answer);
@@ -243,8 +244,8 @@ impl All {
         });
     }
 
-    /// One namespace more to look at for what an earlier process left there, each time it becomes ours. Where a run goes on it is
-    /// looked at once; elsewhere there is time.
+    /// One more namespace to check for what an earlier process left there, each time it becomes ours. Where a run is active it is
+    /// checked once; elsewhere there is time.
     fn sweep(&mut self, index: &Index, call: Duration) {
         let namespaces = index.monitored_with_account();
         self.swept.retain(|swept| namespaces.binary_search_by(|(namespace, _)| namespace.cmp(swept)).is_ok());

@@ -101,7 +101,7 @@ struct World {
     started: u64,
     requests: u64,
     reasons: u64,
-    /// Tokens that somebody has written to since one was left alone.
+    /// Tokens that something else has written to since one was left alone.
     rewrites: u32,
 }
 
@@ -343,7 +343,7 @@ impl World {
             self.is_confused = !self.is_confused;
         }
         if random.one_in(700) {
-            // The machine sleeps; nobody does anything meanwhile.
+            // The machine sleeps; nobody does anything in the meantime.
             self.now += random.below(10_000);
             self.started = self.now;
             // No connection lives that long.

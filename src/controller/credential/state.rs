@@ -1,9 +1,10 @@
 //! What to do next about the sidecars' token of one namespace. Pure: the time is an argument, and nothing is sent from here.
 //!
-//! Promises: the Secret is never deleted while a run that this process started, a Job that the index shows or a Job that the API server has
-//! just listed may need it. Only a fresh list allows the deletion: a silent watch does not. While the Secret is in use it is read every few
-//! seconds, created again if it is gone, and renewed if somebody wrote to it. A token is renewed at half of its life, counted from before the request; no start
-//! waits for that before three quarters. A failed call is retried, never faster than its backoff.
+//! Promises: the Secret is never deleted while it may be needed by a run that this process started, a Job that the index shows, or
+//! a Job that the API server has just listed. Only a fresh list allows the deletion; a silent watch does not. While the Secret is
+//! in use it is read every few seconds, re-created if it is missing, and renewed if something else wrote to it. A token is renewed
+//! at half of its lifetime, counted from before the request; no start waits for that before three quarters. A failed call is
+//! retried, never faster than its backoff.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,24 +16,24 @@ use crate::queue::Backoff;
 
 use super::held::{Held, Life};
 
-/// A Secret in use is looked at this often. With the tick of the threads and the calls that make it anew: within 10 s.
+/// A Secret in use is checked this often. With the tick of the threads and the calls, it is re-created within 10 s.
 pub const LOOK: Duration = Duration::from_secs(6);
 /// A namespace without runs with output loses its token after this long.
 pub const IDLE: Duration = Duration::from_secs(30);
-/// So long after a start that the index does not show, and that was not tried again, a list may say that its Job is not there; the limit on
-/// a call comes on top. Longer than the longest pause between two tries, and than the API server works on a create that nobody waits for.
+/// This long after a start that the index does not show, and that was not retried, a list may say that its Job does not exist; the limit on
+/// a call comes on top. Longer than the longest pause between two tries, and than the API server works on an abandoned create.
 pub const ABANDONED: Duration = Duration::from_secs(90);
-/// A list that allows a deletion is worth nothing after this long.
+/// A list allows a deletion only for this long.
 const CLEAR: Duration = Duration::from_secs(10);
-/// Starts that come so soon after a failure share it instead of asking again.
+/// Starts this soon after a failure share it instead of calling again.
 const SHARED_FAILURE: Duration = Duration::from_secs(2);
 /// Failures: first and longest delay.
 pub const RETRY: Backoff = Backoff { first: Duration::from_secs(2), max: Duration::from_secs(60) };
-/// The same for what an earlier process left and nobody uses.
+/// The same for what an earlier process left and nothing uses.
 pub const RETRY_LEFTOVER: Backoff = Backoff { first: Duration::from_secs(2), max: Duration::from_secs(600) };
 /// Between two lists of Jobs, if one does not allow the deletion.
 pub const RELIST: Backoff = Backoff { first: Duration::from_secs(30), max: Duration::from_secs(300) };
-/// A Secret that somebody else writes to gets a new token so long after the last one at the earliest. Longer where they write again and again,
+/// A Secret that something else writes to gets a new token this long after the last one at the earliest. Longer if that happens repeatedly,
 /// as a second operator would that does the same; sidecars try a wrong credential for 15 min.
 const REWRITE: Backoff = Backoff { first: Duration::from_secs(60), max: Duration::from_secs(600) };
 /// Time until the next read of a Secret that has our name and is not ours.
@@ -51,29 +52,29 @@ pub struct Run {
     pub job: String,
 }
 
-/// What the index says of a run.
+/// What the index shows about a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// Its QuarksJob says that it has ended and was judged.
     Judged,
-    /// Its QuarksJob is there and says no such thing.
+    /// Its QuarksJob exists and does not say so.
     Waiting,
-    /// Its QuarksJob is gone, or another one.
+    /// Its QuarksJob no longer exists, or was re-created.
     Ownerless,
 }
 
-/// What the index says of a namespace.
+/// What the index shows about a namespace.
 #[derive(Clone, Debug, Default)]
 pub struct Shown {
-    /// All that decisions rest on is in.
+    /// Everything that decisions depend on has been listed.
     pub is_in: bool,
     /// Some Job with output has not ended, or was not judged.
     pub is_running: bool,
-    /// The account that the namespace names.
+    /// The service account that the namespace sets.
     pub account: Option<String>,
 }
 
-/// A Job of a QuarksJob in a list that the API server has just made.
+/// A Job of a QuarksJob in a fresh list of the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedJob {
     /// Its name.
@@ -99,21 +100,21 @@ impl fmt::Debug for Token {
 /// What to do now. Unless it is one of the last three, its answer goes to [`State::take_in`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Look whether the Secret is there and whose it is; its content does not matter.
+    /// Check whether the Secret exists and who owns it; its content does not matter.
     Look,
     /// Create it, without a token.
     Create(String),
-    /// Ask for a token of this account that is bound to the Secret.
+    /// Request a token of this service account that is bound to the Secret.
     Request { account: String, secret: Uid },
-    /// Put the token into the Secret; people are told when it ends.
+    /// Put the token into the Secret; the log says when it expires.
     Store { secret: Uid, account: String, token: Token, expires: String },
-    /// Ask the API server for the namespace's Jobs.
+    /// List the namespace's Jobs.
     ListJobs,
     /// Delete the Secret.
     Delete(Uid),
     /// Nothing before this moment.
     Wait(Moment),
-    /// Nothing before the answer to a step that was given out.
+    /// Nothing before the answer to a step that was handed out.
     Busy,
     /// Nothing ever: this state can be forgotten.
     Over,
@@ -136,26 +137,26 @@ impl Step {
     }
 }
 
-/// What came of a step.
+/// The result of a step.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// The Secret is not there.
+    /// The Secret does not exist.
     Absent,
-    /// It is; the account in its annotation says that it is ours.
+    /// It exists; the service account in its annotation shows that it is ours.
     Found { secret: Uid, version: ResourceVersion, account: Option<String> },
     /// It was created.
     Created { secret: Uid, account: String },
-    /// A token, its life in seconds as far as the answer says, and its end for people.
+    /// A token, its lifetime in seconds if the answer has it, and its expiration as text.
     Issued { token: Token, seconds: Option<i64>, expires: String },
     /// The token is in the Secret, which has this version now.
     Stored(ResourceVersion),
     /// The Jobs that QuarksJobs own.
     Jobs(Vec<ListedJob>),
-    /// The Secret was deleted, or was gone.
+    /// The Secret was deleted, or did not exist.
     Deleted,
-    /// It is not as it was believed to be: somebody was faster.
+    /// It is not as expected: something else was faster.
     Changed,
-    /// It did not work, or nobody knows.
+    /// It failed, or the result is unknown.
     Failed,
     /// It did not work: there is no such account.
     NoAccount,
@@ -164,11 +165,11 @@ pub enum Answer {
 /// Whether a run may start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// The Secret holds a token that lives for a good while.
+    /// The Secret holds a token that is valid for long enough.
     Ready,
     /// Not yet.
     NotYet,
-    /// Somebody else's Secret has the name.
+    /// A Secret that is not ours has the name.
     Foreign,
 }
 
@@ -176,9 +177,9 @@ pub enum Readiness {
 enum Known {
     Unknown,
     Absent,
-    /// Somebody else's, when it was last looked at.
+    /// Owned by something else, when it was last checked.
     Foreign(Moment),
-    /// Ours, with no token that is known to be good.
+    /// Ours, without a token that is known to be valid.
     Empty(Uid),
     /// A token that is not in the Secret yet, and the one that is.
     Issued {
@@ -201,7 +202,7 @@ struct Use {
     is_ownerless: bool,
 }
 
-/// What is known of one namespace's token, and who needs it.
+/// What is known about the token of one namespace, and who needs it.
 #[derive(Clone, Debug)]
 pub struct State {
     known: Known,
@@ -209,23 +210,23 @@ pub struct State {
     uses: Vec<Use>,
     /// The index shows a Job that needs the token.
     is_running: bool,
-    /// The last list had one.
+    /// The last list had such a Job.
     is_listed: bool,
     is_in: bool,
     /// When the token was last in use.
     used: Moment,
     /// Until when the last list allows a deletion.
     clear_until: Option<Moment>,
-    /// No list before.
+    /// No list before this moment.
     list_at: Moment,
     lists: u32,
-    /// Nothing before, but a look.
+    /// Nothing but a check before this moment.
     retry_at: Moment,
-    /// The last answer: in a backoff a look follows it soon.
+    /// The last answer: during a backoff a check follows it soon.
     answered: Moment,
-    /// The Secret that was there when it was last known to be.
+    /// The Secret that existed when it was last seen.
     there: Option<Uid>,
-    /// Tokens that somebody has written to since one was left alone.
+    /// Tokens that something else has written to since one was left alone.
     rewrites: u32,
     failed: Option<Moment>,
     failures: u32,
@@ -236,7 +237,7 @@ pub struct State {
 }
 
 impl State {
-    /// Nothing is known. `jitter`, from 0 to 1, keeps namespaces that fail together from coming back together; `call` is the limit on a
+    /// Nothing is known. `jitter`, from 0 to 1, keeps namespaces that fail together from retrying together; `call` is the limit on a
     /// call to the API server.
     pub fn new(jitter: f64, call: Duration, now: Moment) -> Self {
         Self {
@@ -281,7 +282,7 @@ impl State {
         }
     }
 
-    /// Whether a run with this account may start.
+    /// Whether a run with this service account may start.
     pub fn readiness(&self, wanted: &str, now: Moment) -> Readiness {
         match &self.known {
             Known::Held(held) | Known::Issued { former: Some(held), .. } if held.is_good(wanted, now) => Readiness::Ready,
@@ -290,13 +291,13 @@ impl State {
         }
     }
 
-    /// Takes in what the index shows. `fate` asks it about a run.
+    /// Takes in what the index shows. `fate` looks up a run in it.
     pub fn observe(&mut self, shown: Shown, fate: &dyn Fn(&Run) -> Fate, now: Moment) {
         let was_in_use = self.is_in_use();
         let Shown { is_in, is_running, account } = shown;
         self.is_in = is_in;
         self.is_running = is_running;
-        // A run that has begun keeps its credential to its end, whatever becomes of the labels.
+        // An active run keeps its credential to its end, whatever happens to the labels.
         self.account = account.or(self.account.take());
         self.uses.retain_mut(|known| {
             let fate = fate(&known.run);
@@ -311,7 +312,7 @@ impl State {
         }
     }
 
-    /// What to do at `now`. A step that has an answer is given out once; until the answer is in there is no other.
+    /// What to do at `now`. A step that has an answer is handed out once; until the answer arrives there is no other.
     pub fn step(&mut self, now: Moment) -> Step {
         if self.in_flight.is_some() {
             return Step::Busy;
@@ -319,7 +320,7 @@ impl State {
         let step = self.decide(now);
         match &step {
             Step::Wait(_) | Step::Busy | Step::Over => return step,
-            // Whatever becomes of it, what was known is not so any more.
+            // Whatever the result, what was known is no longer valid.
             Step::Delete(_) => self.known = Known::Unknown,
             Step::Look | Step::Create(_) | Step::Request { .. } | Step::Store { .. } | Step::ListJobs => {}
         }
@@ -373,7 +374,7 @@ impl State {
         }
     }
 
-    /// Whatever failed, a Secret in use that is gone is to be seen soon.
+    /// Whatever failed, the loss of a Secret in use must be noticed soon.
     fn decide_in_backoff(&self, now: Moment) -> Step {
         let look_at = self.answered + LOOK;
         if !self.is_in_use() || matches!(self.known, Known::Foreign(_)) || look_at >= self.retry_at {
@@ -385,7 +386,7 @@ impl State {
         }
     }
 
-    /// When to ask for the Jobs: once nothing that is known says that the token is in use.
+    /// When to list the Jobs: once nothing known needs the token.
     fn list_due(&self, now: Moment) -> Option<Moment> {
         if !self.is_in || self.is_running || self.clear_until.is_some_and(|until| now < until) {
             return None;
@@ -400,7 +401,7 @@ impl State {
         Some(due.max(self.list_at))
     }
 
-    /// Takes in what came of the step that was given out, and was sent at `sent`.
+    /// Takes in the result of the step that was handed out, and was sent at `sent`.
     pub fn take_in(&mut self, answer: Answer, sent: Moment, now: Moment) {
         let Some(step) = self.in_flight.take() else { return };
         self.answered = now;
@@ -445,7 +446,7 @@ impl State {
             Answer::Changed => {
                 self.known = Known::Unknown;
                 self.failures += 1;
-                // The first time is bad luck.
+                // Once may be a coincidence.
                 if self.failures > 1 && !is_planted(Defect::ChangedNeverBacksOff) {
                     self.retry_at = now + RETRY.delay(self.failures, self.jitter);
                 }
@@ -460,7 +461,7 @@ impl State {
         }
     }
 
-    /// What a look saw. A Secret that somebody deleted is made anew at once: what failed before says nothing of that. Once for each, so
+    /// The result of a look. A deleted Secret is re-created at once: earlier failures do not matter for that. Once for each, so
     /// what fails again backs off again.
     fn is_there(&mut self, there: Option<Uid>, now: Moment) {
         if self.there.is_some() && self.there != there {
@@ -478,7 +479,7 @@ impl State {
             Known::Held(held) if held.secret == found && held.account == owner => {
                 held.seen = now;
                 if held.version != found_version && held.rewrite_at.is_none() {
-                    // Somebody may have overwritten the token: it is renewed. More likely it is as it was, so no start waits for that.
+                    // The token may have been overwritten: it is renewed. More likely it is unchanged, so no start waits for that.
                     self.rewrites += 1;
                     held.rewrite_at = Some(held.stored + REWRITE.delay(self.rewrites, 0.0));
                 }
@@ -488,7 +489,7 @@ impl State {
                     self.failed = None;
                 }
             }
-            // The life of a token that was found is not known: it is renewed when it is needed, and no clock is believed.
+            // The lifetime of a found token is not known: it is renewed when it is needed, whatever the clock says.
             _ => self.known = Known::Empty(found),
         }
         self.account.get_or_insert(owner);
@@ -499,7 +500,7 @@ impl State {
         self.uses.retain(|known| {
             let is_abandoned = known.touched + self.abandoned <= sent || is_planted(Defect::AbandonedAtOnce);
             let job = jobs.iter().find(|job| job.name == known.run.job && job.owner == known.run.owner);
-            // A Job that has ended and was not judged is waited for, unless there is nobody left to judge it for.
+            // A Job that has ended and was not judged is waited for, unless its QuarksJob no longer exists.
             !is_abandoned || job.is_some_and(|job| !job.has_ended || !known.is_ownerless)
         });
         if self.is_in_use() {
@@ -534,7 +535,7 @@ impl State {
         }
         let backoff = if self.is_in_use() { RETRY } else { RETRY_LEFTOVER };
         let delay = backoff.delay(self.failures, self.jitter);
-        // A look costs little, and what is gone is to be seen soon; but it does not end the backoff of another step.
+        // A check is cheap, and a loss must be noticed soon; but it does not end the backoff of another step.
         self.retry_at = if is_look && self.is_in_use() { self.retry_at.max(now + delay.min(LOOK)) } else { now + delay };
     }
 }

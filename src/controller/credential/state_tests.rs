@@ -186,7 +186,7 @@ fn a_job_that_only_a_list_shows_keeps_the_token_of_a_namespace_without_own_runs(
         play.show(10, false, Fate::Judged);
         play.answer(40, Step::ListJobs, Answer::Jobs(vec![job]));
         if keeps {
-            // It is in use again: looked at, and listed again later.
+            // It is in use again: checked, and listed again later.
             play.answer(40, Step::Look, found("s", Some("a")));
             play.show(41, false, Fate::Judged);
             assert_eq!(play.quiet_until(41, 400), Some((70, Step::ListJobs)));

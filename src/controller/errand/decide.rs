@@ -1,4 +1,4 @@
-//! Why and when a Job starts: what to do next for a QuarksJob without an active run. Pure: a function of what was seen.
+//! Why and when a Job starts: what to do next for a QuarksJob without an active run. Pure: a function of what was observed.
 
 use std::time::Instant;
 
@@ -30,11 +30,11 @@ pub struct Known<'a> {
 /// What is known of a QuarksJob's references.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReferencesSeen<'a> {
-    /// Something was missing when they were last looked at, and nothing else in the spec has changed since.
+    /// Something was missing when they were last checked, and nothing else in the spec has changed since.
     pub is_missing: bool,
     /// Status says what.
     pub is_missing_said: bool,
-    /// Digest of their content when they were last looked at.
+    /// Digest of their content when they were last checked.
     pub config: Option<&'a str>,
     /// Something has happened to them: when to look.
     pub due: Option<Instant>,
@@ -45,7 +45,7 @@ pub struct ReferencesSeen<'a> {
 pub enum Step {
     /// Create the Job of the next run.
     Start(Pending),
-    /// Look whether references are there and what they say.
+    /// Check whether references exist, and their content.
     LookAtReferences,
     /// Record without a run: that a one-off first seen as `done` counts as having run, and what its references say now.
     TakeBaseline,
@@ -81,7 +81,7 @@ pub fn decide(snapshot: &Snapshot<'_>, known: &Known<'_>, now: Instant) -> Decis
     let pending = pending(view);
     let has_trigger = pending.is_some();
     let readiness = readiness(view, namespace, has_trigger, references.is_missing);
-    // What is missing is looked for as soon as it may be there; there is no burst to wait for.
+    // What is missing is checked as soon as it may exist; there is no burst to wait for.
     let is_due = references.due.is_some_and(|at| at <= now || references.is_missing);
     let step = match pending {
         Some(pending) => (!references.is_missing || is_due).then_some(Step::Start(pending)),
@@ -127,7 +127,7 @@ fn step_for_references(view: &QuarksJobView, seen: &ReferencesSeen<'_>, is_due: 
         None if acts && !has_baseline && !seen.is_missing => return Some(Step::LookAtReferences),
         Some(Compared::Same) | None => {}
     }
-    // Switched off: what is stored would be compared with whatever is there when it is switched on again.
+    // Disabled: the stored digest would be compared with arbitrary content when it is enabled again.
     let is_stale = !acts && stored.is_some();
     let is_new_done = view.strategy == Some(Strategy::Done) && view.marker.once.is_none();
     // Made by another algorithm: with it no change of the template would ever be seen.

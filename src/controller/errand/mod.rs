@@ -1,7 +1,7 @@
-//! The controller `errand`: why and when a Job starts. It looks at triggers and references, creates Jobs, takes baselines, and says in
-//! condition `Ready` why nothing starts.
+//! The controller `errand`: why and when a Job starts. It checks triggers and references, creates Jobs, takes baselines, and says
+//! in condition `Ready` why nothing starts.
 //!
-//! `decide` is pure; `start`, `report` and `config` carry its steps out. What becomes of a Job is `job`'s.
+//! `decide` is pure; `start`, `report` and `config` carry out its steps. What becomes of a Job is up to `job`.
 
 mod config;
 pub mod decide;

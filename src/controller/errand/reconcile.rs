@@ -85,7 +85,7 @@ impl ErrandController {
     }
 }
 
-/// What is known of one that waits. Its references are `due` to be looked at.
+/// What is known of one that waits. Its references are `due` to be checked.
 pub fn known<'a>(memory: &'a Memory, view: &QuarksJobView, due: Option<Instant>) -> Known<'a> {
     let waiting = &memory.waiting;
     let missing = waiting.missing.as_ref().filter(|missing| missing.generation == view.generation);

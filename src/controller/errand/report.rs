@@ -1,4 +1,4 @@
-//! Nothing to run: what is recorded and said of a QuarksJob that waits.
+//! Nothing to run: what is recorded and reported for an idle QuarksJob.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -91,7 +91,7 @@ impl ErrandController {
         Ok(if new == status { Flow::Wait(SAME_REPORT) } else { Flow::Continue })
     }
 
-    /// Looks whether what the template refers to is there. Gives the references to own output.
+    /// Checks whether what the template references exists. Returns the references to own output.
     fn check_references(&self, turn: &mut Turn<'_>, spec: Option<Spec>) -> Result<Vec<String>, Failed> {
         let Some(mut spec) = spec else { return Ok(Vec::new()) };
         let due = self.config.due(turn.key);
@@ -109,7 +109,7 @@ impl ErrandController {
                 turn.memory().waiting.learn_missing(generation, &looked);
                 Ok(looked.own)
             }
-            // Whether they are there is not for us to see; a start will say so.
+            // We may not see whether they exist; a start will report it.
             Err(LookError::Api(error)) if error.is_forbidden() => Ok(Vec::new()),
             Err(LookError::Api(error)) => Err(Failed::Api(error)),
             Err(LookError::NotReady(_)) => Ok(Vec::new()),

@@ -1,4 +1,4 @@
-//! The start of a run: everything up to the answer to the Job's create, and what is said if there is no Job.
+//! The start of a run: everything up to the answer to the Job's create, and what is reported if there is no Job.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use crate::views::triggers::Pending;
 use super::ErrandController;
 use super::config::{Compared, compare};
 
-/// A template that the API server refuses is tried again after this long, besides on every change of the spec.
+/// A template that the API server refuses is retried after this long, besides on every change of the spec.
 const INVALID_TEMPLATE_RETRY: Duration = Duration::from_secs(600);
 
 impl ErrandController {
@@ -66,8 +66,8 @@ impl ErrandController {
         }
     }
 
-    /// Looks whether what the template refers to is there. Goes on with the digest of its content; ends where nothing can start, or what
-    /// had changed is as it was.
+    /// Checks whether what the template references exists. Continues with the digest of its content; breaks if nothing can start, or if
+    /// what had changed is as it was.
     fn look_at_references(&self, turn: &mut Turn<'_>, spec: &Spec, trigger: Trigger) -> Result<ControlFlow<Flow, Option<String>>, Failed> {
         let (key, view) = (turn.key, Arc::clone(&turn.view));
         let due = self.config.due(key);
@@ -80,14 +80,14 @@ impl ErrandController {
         let is_unchanged = |config: &String| compare(view.marker.config.as_deref(), config) != Compared::Changed;
         let is_as_before = trigger == Trigger::Config && looked.config.as_ref().is_none_or(is_unchanged);
         if turn.memory().waiting.missing.is_some() || is_as_before {
-            // Decided anew on what was found.
+            // Decided again with what was found.
             return Ok(ControlFlow::Break(Flow::Continue));
         }
         self.warn_about_own(turn, &looked.own);
         Ok(ControlFlow::Continue(looked.config))
     }
 
-    /// Sees to the sidecar's token, if the run has output. Gives how the turn ends if there is none.
+    /// Sees to the sidecar's token, if the run has output. Returns how the turn ends if there is none.
     fn ensure_token(&self, turn: &mut Turn<'_>, record: &RunRecord, job: &str) -> Result<Option<Flow>, Failed> {
         let account = turn.namespace.as_ref().and_then(|namespace| namespace.service_account.clone());
         let Some(account) = account.filter(|_| record.output) else { return Ok(None) };
@@ -137,7 +137,7 @@ impl ErrandController {
         }
     }
 
-    /// The name is taken: by an earlier try of ours, then the run goes on with what that Job says; or by someone else.
+    /// The name is taken: by an earlier try of ours, then the run continues with that Job's record; or by something else.
     fn take_over(&self, turn: &mut Turn<'_>, name: &str, run: u64) -> Result<Flow, Failed> {
         let job_key = ObjectKey::new(turn.key.namespace.clone(), name);
         let Some(job) = self.tools.read_job(&job_key)? else { return Err(Failed::Stale) };
@@ -154,7 +154,7 @@ impl ErrandController {
         }
     }
 
-    /// Says why nothing starts, and when it is tried again. `retry` of `None` backs off.
+    /// Says why nothing starts, and when it is retried. `retry` of `None` backs off.
     pub fn refuse(&self, turn: &mut Turn<'_>, reason: Reason, message: &str, retry: Option<Duration>) -> Result<Flow, Failed> {
         let (generation, namespace) = (turn.view.generation, turn.namespace.clone().unwrap_or_default());
         let waiting = &mut turn.memory().waiting;
@@ -210,7 +210,7 @@ fn remember_start(turn: &mut Turn<'_>, job_name: String, record: RunRecord) {
     memory.started = Some(StartedRun { job_name, record, unseen_since: Some(Instant::now()) });
 }
 
-/// One-offs that feed each other would run for ever.
+/// One-offs that trigger each other would run forever.
 fn watch_for_loop(turn: &mut Turn<'_>) {
     if let Some(pause) = turn.memory().waiting.config_loop.started(Instant::now()) {
         let text = format!(

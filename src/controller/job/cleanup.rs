@@ -1,9 +1,9 @@
-//! What is left to do for a run that is settled and recorded: versions beyond `keepVersions` are pruned, pods are kept for
-//! their logs or go, Jobs are deleted.
+//! What is left to do for a run that is settled and recorded: versions beyond `keepVersions` are pruned, pods are kept for their
+//! logs or deleted, Jobs are deleted.
 //!
-//! Pruning comes before the deletion of the succeeded Job, whose presence is what makes a restarted operator clean up: a crash
-//! in between prunes again. A failure holds nothing up: it is tried again from memory, and after the next success at the latest,
-//! since all versions of an output are looked at each time, not only those of the last run.
+//! Pruning comes before the deletion of the succeeded Job, whose existence makes a restarted operator clean up: after a crash in
+//! between it prunes again. A failure blocks nothing: it is retried from memory, and after the next success at the latest, because
+//! each clean-up considers all versions of an output, not only those of the last run.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ const PRUNE_BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), max: Dur
 
 /// What came of pruning.
 enum Pruned {
-    /// There are no more versions than wanted, but for referenced ones.
+    /// There are no surplus versions, except referenced ones.
     Done,
     /// A Job that may refer to one is just being made.
     NotNow,
@@ -41,7 +41,7 @@ enum Pruned {
 pub struct CleanUp<'a> {
     /// To the API server.
     pub tools: &'a Tools,
-    /// The QuarksJob, as it was last looked at.
+    /// The QuarksJob, as it was last seen.
     pub view: &'a QuarksJobView,
     /// What is remembered of what is left.
     pub leftovers: &'a mut Leftovers,
@@ -111,7 +111,7 @@ impl CleanUp<'_> {
         Ok(())
     }
 
-    /// Prunes versions; if that does not work, not all of it or not now, it is tried again later.
+    /// Prunes versions; if that does not work, not all of it or not now, it is retried later.
     fn prune_or_postpone(&mut self) {
         let failures = self.leftovers.prune.map_or(0, |retry| retry.failures).saturating_add(1);
         self.leftovers.prune = match self.prune() {
@@ -130,7 +130,7 @@ impl CleanUp<'_> {
     fn prune(&self) -> Result<Pruned, Error> {
         let Self { tools, view, .. } = self;
         let key = &view.key;
-        // The limit as it is now, and no deletion for a QuarksJob that is gone.
+        // The current limit, and no deletion for a QuarksJob that no longer exists.
         let Some(object) = tools.read(key)?.filter(|object| object.metadata.uid == view.uid && !object.metadata.is_being_deleted()) else {
             return Ok(Pruned::Done);
         };

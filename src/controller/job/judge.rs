@@ -1,4 +1,4 @@
-//! How a run ended: its Job says it, and with output the sidecars' reports. The pods are read page by page.
+//! How a run ended, according to its Job and, with output, the sidecars' reports. The pods are read page by page.
 
 use crate::api::{LABEL_JOB_UID, LABEL_QJOB_NAME, ObjectKey, PodReport, Resource, Uid};
 use crate::controller::shared::decision::Failed;
@@ -25,7 +25,7 @@ pub fn judge(client: &Client, key: &ObjectKey, job: &OwnJob) -> Result<Verdict, 
     Ok(tally.verdict(end, view.succeeded))
 }
 
-/// Tells each pod that the selector finds; `None` if the list begins anew.
+/// Reports each pod that the selector finds; `None` if the list restarts.
 pub fn each_pod(client: &Client, key: &ObjectKey, selector: &str, tell: &mut dyn FnMut(Option<PodReport>)) -> Result<(), Failed> {
     let request = Request::list(Resource::PODS, &key.namespace).label_selector(selector);
     list_all(client, request, &mut |listed| {

@@ -1,5 +1,5 @@
-//! What `job` remembers of the runs of one QuarksJob that are over and not tidied up. No hand on the key is needed for it: clean-up
-//! touches Jobs and pods only. Losing it costs a few tries.
+//! What `job` remembers about finished runs of one QuarksJob that are not cleaned up yet. It does not need the key in hand:
+//! clean-up touches only Jobs and pods. Losing it costs a few retries.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -49,8 +49,8 @@ impl Leftovers {
         !self.denied.is_empty()
     }
 
-    /// The same, and what is about Jobs that are gone. Gives the Jobs of which the index
-    /// shows what is there now.
+    /// The same, and what is about Jobs that are gone. Returns the Jobs of which the index
+    /// shows the current state.
     pub fn observe(&mut self, uid: &Uid, jobs: Vec<OwnJob>) -> Vec<OwnJob> {
         self.identify(uid);
         let is_there = |uid: &Uid| jobs.iter().any(|job| job.view.uid == *uid);
@@ -66,7 +66,7 @@ impl Leftovers {
         Pauses { clean_up: until(self.clean_up), refused: &self.refused, prune: until(self.prune), kept: &self.kept }
     }
 
-    /// There is nothing to do: nothing is held up any more.
+    /// There is nothing to do: nothing is held back.
     pub fn rest(&mut self) {
         self.clean_up = None;
         self.refused.clear();
@@ -74,7 +74,7 @@ impl Leftovers {
     }
 
     /// Cleaning up this Job was refused, and the API server asks to wait so long at least. `denial` says which right is missing, if that
-    /// is why. Gives the pause until it is tried again.
+    /// is why. Returns the pause until it is retried.
     pub fn refused(&mut self, job: Uid, now: Instant, wait: Duration, denial: Option<String>) -> Pause {
         let running = self.clean_up.filter(|pause| now < pause.until);
         if running.is_none() {

@@ -1,6 +1,8 @@
-//! The controller `job`: what became of a Job. It records that a run is active, settles it when it has ended, says how, and tidies up.
+//! The controller `job`: what became of a Job. It records that a run is active, settles the run when it has ended, reports how it
+//! ended, and cleans up.
 //!
-//! `decide` and `tidy` are pure; `settle`, `record`, `judge` and `cleanup` carry their steps out. Why and when a Job starts is `errand`'s.
+//! `decide` and `tidy` are pure; `settle`, `record`, `judge` and `cleanup` carry out their steps. Why and when a Job starts is up
+//! to `errand`.
 
 mod cleanup;
 pub mod decide;

@@ -1,5 +1,5 @@
-//! What a worker of `job` does with a key: with the key in hand it brings its run to an end; then it tidies up after runs that are
-//! over, for which it needs no hand.
+//! What a worker of `job` does with a key: with the key in hand it brings its run to an end; then it cleans up after finished runs,
+//! for which it does not need the key in hand.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -25,11 +25,11 @@ use super::record::{record_end, record_start};
 use super::settle::{delete_stray, settle_ended, settle_vanished};
 use super::tidy;
 
-/// A Job that was not as clean-up took it for is looked at again after this long.
+/// A Job that was not as clean-up took it for is checked again after this long.
 const STALE_RETRY: Duration = Duration::from_secs(2);
 
 impl JobController {
-    /// Brings the run of the QuarksJob as far as it goes now, and tidies up.
+    /// Brings the run of the QuarksJob as far as it goes now, and cleans up.
     pub fn reconcile(&self, key: &ObjectKey) -> Outcome {
         let mut leftovers = self.leftovers.take(key);
         let outcome = self.with_hand(key, &mut leftovers);
@@ -52,7 +52,7 @@ impl JobController {
         let (view, started, is_gone) = (Arc::clone(&turn.view), turn.memory().started.clone(), turn.is_gone);
         turn.end(Controller::Job, &outcome);
         let wait = match outcome {
-            // What it has left is the garbage collector's, or nobody's.
+            // What it has left belongs to the garbage collector, or to no one.
             Outcome::Done if is_gone => return outcome,
             Outcome::Done => None,
             Outcome::RequeueAfter(wait) => Some(wait),
@@ -62,8 +62,8 @@ impl JobController {
         wait.into_iter().chain(other).min().map_or(Outcome::Done, Outcome::RequeueAfter)
     }
 
-    /// One step of what holds up nothing. It never fails: what does not work is left alone for a while. Gives the time until the key is
-    /// looked at again: after a step at once, when what is more urgent has had its turn.
+    /// One step of the clean-up, which delays nothing. It never fails: what fails is postponed. Returns the time until the key is
+    /// checked again: after a step at once, when what is more urgent has had its turn.
     fn tidy_up(&self, view: &QuarksJobView, started: Option<&StartedRun>, leftovers: &mut Leftovers) -> Option<Duration> {
         let (jobs, namespace) = {
             let index = self.tools.index.read();
@@ -100,7 +100,7 @@ impl JobController {
         Some(Duration::ZERO)
     }
 
-    /// Clean-up failed: it holds up nothing, and is tried again later.
+    /// Clean-up failed: it blocks nothing, and is retried later.
     fn postpone(&self, view: &QuarksJobView, job: &Uid, leftovers: &mut Leftovers, error: &Error) {
         let now = Instant::now();
         let is_denied = error.answer() == Answer::MissingRight;

@@ -1,4 +1,4 @@
-//! What status says of a run: that it is active, and how it ended. Each end is told and counted once.
+//! What status says about a run: that it is active, and how it ended. Each end is reported and counted once.
 
 use crate::api::{ActiveRun, LastRun, Outcome, QuarksJobStatus, Trigger};
 use crate::clock;
@@ -101,7 +101,7 @@ pub fn recorded_end(status: &QuarksJobStatus, marker: &Marker) -> Option<LastRun
     status.last_run.clone().filter(|last| last.run > marker.runs || (last.run == marker.runs && is_settled(last.outcome)))
 }
 
-/// Status has the marker of this run, so it has told its end before: somebody has taken that away.
+/// Status has the marker of this run, so its end was reported before: something has removed it.
 fn is_copied(status: &QuarksJobStatus, view: &QuarksJobView) -> bool {
     Marker::in_status(&view.uid, status).map_or(0, |copy| copy.runs) >= view.marker.runs
 }

@@ -1,4 +1,4 @@
-//! The end of a run: the verdict and the commit point. And strays, whose run has ended long ago.
+//! The end of a run: the verdict and the commit point. Also strays: Jobs that are active although their run ended earlier.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,7 +48,7 @@ pub fn settle_ended(turn: &mut Turn<'_>, job: &OwnJob) -> Result<Flow, Failed> {
     settle(turn, Ended { record: &job.record, job: Some(&job.view), verdict })
 }
 
-/// No Job is shown: is there really none?
+/// The index shows no Job: does it really not exist?
 pub fn settle_vanished(turn: &mut Turn<'_>, job_name: &str, record: &RunRecord) -> Result<Flow, Failed> {
     let job_key = ObjectKey::new(turn.key.namespace.clone(), job_name);
     let job = turn.tools.read_job(&job_key)?;
@@ -95,7 +95,7 @@ fn settle(turn: &mut Turn<'_>, ended: Ended<'_>) -> Result<Flow, Failed> {
     Ok(Flow::Continue)
 }
 
-/// Reason and sentence, if somebody has to do something before the run can be settled.
+/// Reason and message, if someone must act before the run can be settled.
 fn settle_refusal(turn: &mut Turn<'_>, error: Error) -> Result<(Reason, String), Failed> {
     match error.answer() {
         Answer::MissingRight => Ok((Reason::NamespaceNotReady, turn.tools.missing_right_message(turn.key, &error))),
@@ -117,10 +117,10 @@ fn settle_refusal(turn: &mut Turn<'_>, error: Error) -> Result<(Reason, String),
     }
 }
 
-/// The run has ended and cannot be settled: says so, and how it ended. Nothing that can remove its Job happens, and no run starts.
+/// The run has ended and cannot be settled: reports that, and how it ended. Nothing that can remove its Job happens, and no run starts.
 fn settle_later(turn: &mut Turn<'_>, ended: Ended<'_>, reason: Reason, why: &str) -> Result<Flow, Failed> {
     let Ended { record, job, verdict } = ended;
-    // The status to write it into has to be known; the second time it is.
+    // The status to write it into must be known; the second time it is.
     let Known { status, view } = turn.known()?;
     let at = Instant::now();
     let ending = &mut turn.memory().ending;

@@ -1,4 +1,4 @@
-//! What is left to do for runs that are over: a decision about Jobs and pods only, so it holds up nothing. Pure.
+//! What is left to do for finished runs: a decision about Jobs and pods only, so it delays nothing else. Pure.
 
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ pub struct Pauses<'a> {
     pub clean_up: Option<Instant>,
     /// UIDs of the Jobs that it was refused for: until then the others have their turn.
     pub refused: &'a [Uid],
-    /// Versions beyond `keepVersions` were not pruned after a run: then it is tried again.
+    /// Versions beyond `keepVersions` were not pruned after a run: then it is retried.
     pub prune: Option<Instant>,
     /// UIDs of ended Jobs of older runs that were judged: they are kept as failed.
     pub kept: &'a [Uid],
@@ -27,11 +27,11 @@ pub struct Pauses<'a> {
 /// One step.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// The run succeeded and status says so: prune versions, let the pods go or keep them, delete the Job.
+    /// The run succeeded and status says so: prune versions, delete or keep the pods, delete the Job.
     CleanUp(OwnJob),
-    /// The same of a run with output that is not the last any more: first judge whether it succeeded.
+    /// The same for a run with output that is no longer the last one: first judge whether it succeeded.
     JudgeOld(OwnJob),
-    /// The run failed and status says so: give the Job the time to live that was held back.
+    /// The run failed and status says so: set the Job's TTL, which was held back.
     ReleaseTtl(OwnJob),
     /// Prune versions, which did not work after the run.
     Prune,

@@ -41,7 +41,7 @@ pub const NOW: &str = "2026-01-01T00:00:00Z";
 
 /// A worker with a key: it may stop anywhere between two calls for as long as it likes.
 pub struct Turn {
-    /// Not while it tidies up.
+    /// Not while it cleans up.
     hand: Option<InHand>,
     leftovers: Box<Leftovers>,
     pub view: Arc<QuarksJobView>,
@@ -323,7 +323,7 @@ impl Worker<'_> {
         self.memory().known().cloned().ok_or(Failed::Stale)
     }
 
-    /// One round: a look and a step. `job` tidies up when it has put the key back.
+    /// One round: a look and a step. `job` cleans up when it has put the key back.
     fn round(&mut self, controller: Controller) -> Next {
         if self.turn.hand.is_none() {
             let next = self.tidy();
@@ -457,7 +457,7 @@ impl Worker<'_> {
         self.act(step, now)
     }
 
-    /// Reads the QuarksJob; gives how the turn ends if there is nothing to go on with.
+    /// Reads the QuarksJob; returns how the turn ends if there is nothing to go on with.
     fn read_again(&mut self) -> Option<Next> {
         let before = self.operator.index.quarks_job(self.key).map(|view| view.resource_version.clone());
         let Some(before) = before else { return Some(Next::Done) };

@@ -73,7 +73,7 @@ struct Account {
     is_doubtful: bool,
     /// The marker was destroyed everywhere: how many runs there were is not certain any more, nor anything else.
     is_marker_lost: bool,
-    /// The highest run that status said the end of, for good.
+    /// The highest run that status said the end of, permanently.
     told: u64,
 }
 

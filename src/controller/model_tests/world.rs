@@ -102,7 +102,7 @@ pub struct World {
     pub ledger: Ledger,
     /// Writes of operators that changed something.
     pub writes: u64,
-    /// The bodies of requests are looked at, too.
+    /// The bodies of requests are checked, too.
     pub is_thorough: bool,
 }
 

@@ -1,7 +1,7 @@
 //! Every write that the operator can make, and nothing else: one enum, turned into a request by one function.
 //!
-//! Wherever the API allows it a write carries a precondition (resourceVersion or UID), so that a decision made on
-//! old knowledge is refused instead of applied. The exceptions are creates, whose names are deterministic.
+//! Wherever the API allows it, a write carries a precondition (resourceVersion or UID), so that a decision based on old knowledge
+//! is rejected instead of applied. The exceptions are creates, whose names are deterministic.
 
 use serde_json::{Value, json};
 
@@ -25,7 +25,7 @@ pub enum Action<'a> {
     Settle {
         /// The QuarksJob.
         key: &'a ObjectKey,
-        /// What the decision was made on.
+        /// The version that the decision was based on.
         version: &'a ResourceVersion,
         /// Its UID, which goes into the marker.
         uid: &'a Uid,
@@ -38,12 +38,12 @@ pub enum Action<'a> {
     WriteStatus {
         /// The QuarksJob.
         key: &'a ObjectKey,
-        /// What the decision was made on.
+        /// The version that the decision was based on.
         version: &'a ResourceVersion,
         /// The whole new status.
         status: &'a QuarksJobStatus,
     },
-    /// Delete a Job of ours.
+    /// Delete one of our Jobs.
     DeleteJob {
         /// The Job.
         key: &'a ObjectKey,
@@ -51,10 +51,10 @@ pub enum Action<'a> {
         uid: &'a Uid,
         /// Only as it was then, if given.
         version: Option<&'a ResourceVersion>,
-        /// What becomes of its pods.
+        /// What happens to its pods.
         propagation: Propagation,
     },
-    /// Give a failed Job the time to live that was held back.
+    /// Set the TTL of a failed Job, which was held back.
     ReleaseTtl {
         /// The Job.
         key: &'a ObjectKey,
@@ -63,7 +63,7 @@ pub enum Action<'a> {
         /// Seconds.
         seconds: i64,
     },
-    /// Set a pod's owners, so that it outlives its Job and goes with its QuarksJob.
+    /// Set a pod's owners, so that it outlives its Job and is deleted with its QuarksJob.
     SetPodOwners {
         /// The pod.
         key: &'a ObjectKey,
@@ -81,15 +81,15 @@ pub enum Action<'a> {
     },
     /// Create one of the operator's two Secrets.
     CreateSecret(&'a Secret),
-    /// Ask for a token of an account, bound to a Secret.
+    /// Request a token of a service account, bound to a Secret.
     RequestToken {
-        /// The account.
+        /// The service account.
         account: &'a ObjectKey,
-        /// Name of the Secret that the token dies with.
+        /// Name of the Secret that the token is bound to.
         secret: &'a str,
         /// UID of that Secret.
         secret_uid: &'a Uid,
-        /// Life of the token in seconds.
+        /// Lifetime of the token in seconds.
         seconds: u32,
     },
     /// Put a token into its Secret.
@@ -117,9 +117,9 @@ pub enum Action<'a> {
         /// Only this one.
         uid: &'a Uid,
     },
-    /// Tell something about a QuarksJob.
+    /// Post an Event on a QuarksJob.
     CreateEvent(&'a Event),
-    /// Count an Event that happened again.
+    /// Update the count of a repeated Event.
     CountEvent {
         /// The Event.
         key: &'a ObjectKey,
@@ -134,7 +134,7 @@ impl Action<'_> {
     /// The request that carries it out.
     pub fn request(&self) -> Request {
         match self {
-            // `Warn` is what kubectl asks for: unknown fields come back as warnings and not as silence.
+            // `Warn` is what kubectl sends: unknown fields come back as warnings and not as silence.
             Self::CreateJob { namespace, job } => Request::create(Resource::JOBS, namespace, job).with_query("fieldValidation", "Warn"),
             Self::Settle { key, version, uid, marker, strategy } => {
                 let mut body = json!({"metadata": {"resourceVersion": version, "annotations": {ANNOTATION_SETTLED: marker.encode(uid)}}});

@@ -1,18 +1,18 @@
-//! Whether a namespace starts so many runs at once that what only reports them waits.
+//! Whether a namespace starts so many runs at once that writes which only report them are postponed.
 //!
-//! Promises: while it does, all that the API server can do goes into starts, so hundreds of QuarksJobs made at once have their Jobs as soon as
-//! can be; no report waits for longer than [`LIMIT`]; other namespaces do not wait.
+//! Promises: during a burst the API server's capacity goes into starts, so hundreds of QuarksJobs created at once have their Jobs as
+//! soon as possible; no report is delayed longer than [`LIMIT`]; other namespaces are not delayed.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// So many starts within the window are a burst.
+/// This many starts within the window are a burst.
 const STARTS: usize = 16;
 const WINDOW: Duration = Duration::from_secs(1);
-/// A burst that lasts for longer is none: status must not be that late.
+/// A longer burst does not count as one: status must not be that late.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Namespaces remembered before those go that have started nothing lately.
+/// Namespaces remembered before those without recent starts are dropped.
 const REMEMBERED: usize = 64;
 
 /// The starts of all namespaces.

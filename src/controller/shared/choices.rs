@@ -1,7 +1,7 @@
-//! Starts that have chosen versions and whose Job is not there yet: what they chose must not be pruned meanwhile.
+//! Starts that have chosen versions and whose Job does not exist yet: the chosen versions must not be pruned in the meantime.
 //!
-//! Knows only this process. Between two operators, and for a create that arrives after its caller has given up, a version that
-//! is no longer the newest can go just before the Job that names it comes.
+//! It covers only this process. With two operators, or with a create that arrives after its caller has given up, a version that is
+//! no longer the newest can be deleted just before the Job that references it is created.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,4 +1,4 @@
-//! What a controller decides, takes and ends with. `decide` functions give a [`Decision`] and do nothing.
+//! What a controller decides, does and ends with. `decide` functions return a [`Decision`] and do nothing.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub enum Failed {
 
 impl From<Error> for Failed {
     fn from(error: Error) -> Self {
-        // NotFound: the QuarksJob itself is gone, or the Job that the step was about; a read tells.
+        // NotFound: the QuarksJob itself, or the Job of the step, no longer exists; a read shows which.
         if error.is_conflict() || error.is_not_found() { Self::Stale } else { Self::Api(error) }
     }
 }

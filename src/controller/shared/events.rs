@@ -1,7 +1,7 @@
-//! Events on QuarksJobs (`events.k8s.io/v1`). Best effort: a thread of its own posts them, repeats are counted in a
-//! series, and if the API server does not take them in time they are dropped. Status is the record, Events are the story.
+//! Events on QuarksJobs (`events.k8s.io/v1`). Best effort: a separate thread posts them, repeats are counted in a series, and
+//! Events that the API server does not accept in time are dropped. Status is the record, Events are the story.
 //!
-//! Promises: a namespace whose Events are not taken now holds up no other (`outbox`); Events of one object keep their order.
+//! Promises: a namespace whose Events are not accepted delays no other (`outbox`); Events of one object keep their order.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ const SERIES_WINDOW: Duration = Duration::from_secs(360);
 const REMEMBERED_MAX: usize = 1_024;
 /// Tries for one Event.
 const TRIES: u32 = 5;
-/// Limit on one call: an admission webhook that hangs in one namespace must not hold up the others' Events for long.
+/// Limit on one call: an admission webhook that hangs in one namespace must not delay the others' Events for long.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 /// A namespace whose call failed waits for so many times as long as the call took: its share of the poster is small.
 const SHARE: u32 = 10;
@@ -95,7 +95,7 @@ impl EventPoster {
     pub fn run(mut self, client: &Client, shutdown: &Shutdown) {
         loop {
             let wait = self.outbox.next_due().map_or(IDLE, |due| due.saturating_duration_since(Instant::now()));
-            // When something is due and something new is there, each gets its turn.
+            // When something is due and something new arrives, each gets its turn.
             select! {
                 recv(shutdown.channel()) -> _ => return,
                 recv(self.receiver) -> message => match message {
@@ -155,7 +155,7 @@ impl EventPoster {
             && now.duration_since(posted.at) < SERIES_WINDOW
         {
             let last_seen = clock::now_micros();
-            // The same number when it is tried again.
+            // The same number when it is retried.
             let action = Action::CountEvent { key: &posted.key, count: posted.times + 1, last_seen: &last_seen };
             match client.call_unit_within(&action.request(), CALL_LIMIT) {
                 Ok(()) => {
@@ -185,7 +185,7 @@ fn log_full(message: &Message) {
     warn!(key:% = message.key, reason:% = message.note.reason; "Event dropped, too many pending");
 }
 
-/// A missing right does not pass by itself; anything else costs an Event and no more.
+/// A missing right is not temporary; anything else costs only an Event.
 fn log_failure(message: &Message, error: &Error) {
     let level = if error.is_missing_right() { Level::Warn } else { Level::Debug };
     log!(level, key:% = message.key, reason:% = message.note.reason, error:%; "Event not posted");
@@ -242,7 +242,7 @@ mod tests {
         assert_ne!(event.metadata.name, build_event(&key, &Uid::from("u"), &note, "pod-1", 2).metadata.name);
     }
 
-    /// Posts these notes, namespace and text, with these answers; gives namespace and text of each request.
+    /// Posts these notes, namespace and text, with these answers; returns namespace and text of each request.
     fn posted(notes: &[(&str, &str)], replies: impl IntoIterator<Item = Reply>, requests: usize) -> Vec<String> {
         let script = Script::new(replies);
         let client = Client::with_transport(Arc::new(script.clone()), &Auth::None, ClientOptions::default());

@@ -1,4 +1,4 @@
-//! What is read of a namespace beyond the object that is acted on: versioned Secrets, and what active Jobs refer to.
+//! What is read from a namespace besides the object itself: versioned Secrets, and the references of active Jobs.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -13,7 +13,7 @@ use crate::rules::versions::{Version, referenced_bases, resolve};
 use super::choices::Choice;
 use super::turn::Tools;
 
-/// A Job of anybody.
+/// A Job of any owner.
 #[derive(Deserialize)]
 struct AnyJob {
     #[serde(default)]
@@ -23,7 +23,7 @@ struct AnyJob {
 }
 
 impl Tools {
-    /// Lets references to versioned Secrets mean the newest ones. The choice, if there was one, has to live until the Job is there.
+    /// Resolves references to versioned Secrets to the newest ones. The choice, if there was one, must live until the Job exists.
     pub fn use_highest_versions(&self, namespace: &str, template: &mut Value) -> Result<Option<Choice<'_>>, Error> {
         let Some(job_spec) = template.get_mut("spec") else { return Ok(None) };
         let bases = referenced_bases(job_spec);
@@ -46,7 +46,7 @@ impl Tools {
         Ok(found)
     }
 
-    /// What Jobs that have not ended refer to, whoever made them.
+    /// The references of Jobs that have not ended, of any owner.
     pub fn references_of_active_jobs(&self, namespace: &str) -> Result<Vec<Reference>, Error> {
         let mut found = Vec::new();
         list_all(&self.client, Request::list(Resource::JOBS, namespace), &mut |listed| {

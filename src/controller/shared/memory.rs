@@ -1,7 +1,8 @@
-//! What this process remembers of one QuarksJob between two turns. Losing it costs a read, never correctness:
-//! everything that must survive is in the API server.
+//! What this process remembers about one QuarksJob between two turns. Losing it costs a read, never correctness: everything that
+//! must survive is in the API server.
 //!
-//! Promises: all of it belongs to one UID; one controller at a time has it in hand; whoever asks for it meanwhile is woken when it comes back.
+//! Promises: all of it belongs to one UID; one controller at a time has it in hand; a controller that asks for it in the meantime
+//! is woken when it is returned.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +20,7 @@ use crate::views::{JobView, NamespaceView, QuarksJobView};
 use super::note::Note;
 use super::pace::{ConfigLoop, PACE_MAX, Pace, Pause};
 
-/// Versions remembered to tell "the watch is behind" from "someone else wrote". A run makes four.
+/// Versions remembered to distinguish "the watch is behind" from "someone else wrote". A run creates four.
 const VERSIONS_MAX: usize = 16;
 
 /// A QuarksJob as an answer of the API server showed it, without its template.
@@ -27,61 +28,61 @@ const VERSIONS_MAX: usize = 16;
 pub struct Known {
     /// The extract.
     pub view: Arc<QuarksJobView>,
-    /// Its whole status, as far as it is its own.
+    /// Its whole status, if it was written for it.
     pub status: QuarksJobStatus,
 }
 
-/// A refused start.
+/// A rejected start.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hold {
     /// The generation that was refused; another one may be tried at once.
     pub generation: i64,
-    /// The namespace as it was; other labels may mend it.
+    /// The namespace as it was; other labels may help.
     pub namespace: NamespaceView,
     /// When to try again.
     pub until: Instant,
 }
 
-/// What the template refers to and is not there.
+/// What the template references and does not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
     /// The generation of the QuarksJob that this was found for.
     pub generation: i64,
     /// Kind and name of each.
     pub names: Vec<String>,
-    /// Secrets that the QuarksJob itself writes, there or not.
+    /// Secrets that the QuarksJob itself writes, existing or not.
     pub own: Vec<String>,
-    /// Those of them that are missing: only another one could write them.
+    /// Those of them that are missing: they must come from elsewhere.
     pub missing_own: Vec<String>,
     /// Status says so.
     pub is_said: bool,
 }
 
-/// What is remembered of one that waits for its next run.
+/// What is remembered about an idle one.
 #[derive(Debug, Default)]
 pub struct Waiting {
-    /// A refused start.
+    /// A rejected start.
     pub hold: Option<Hold>,
     /// Refusals in a row.
     pub refusals: u32,
-    /// What was missing when references were last looked at.
+    /// What was missing when references were last checked.
     pub missing: Option<Missing>,
-    /// Digest of what references said when they were last looked at.
+    /// Digest of the references' content when they were last checked.
     pub config: Option<String>,
-    /// Since when a trigger could have had its Job, as far as this process has seen.
+    /// Since when a trigger has been waiting for its Job, as this process has seen it.
     pub trigger_seen: Option<Instant>,
     /// Runs that config changes have started.
     pub config_loop: ConfigLoop,
 }
 
-/// What is remembered of a run that ends.
+/// What is remembered about a run that is ending.
 #[derive(Debug, Default)]
 pub struct Ending {
     /// Number and verdict of the run that was settled but is not in status yet.
     pub verdict: Option<(u64, Verdict)>,
-    /// Settling that was refused.
+    /// A rejected settle.
     pub settle: Option<Pause>,
-    /// The run that it was refused for.
+    /// The run that it was rejected for.
     pub settle_run: u64,
     /// Strays that were deleted, and the version at which: the watch has not shown it yet.
     pub strays: Vec<Acted>,
@@ -95,29 +96,29 @@ pub type Acted = (Uid, ResourceVersion);
 pub struct Memory {
     uid: Uid,
     known: Option<Known>,
-    /// Versions that reads and writes of ours have shown, oldest first.
+    /// Versions that our reads and writes have shown, oldest first.
     versions: VecDeque<ResourceVersion>,
     /// The run that this process started.
     pub started: Option<StartedRun>,
     /// Tells of its start once status does.
     pub untold_start: Option<Note>,
-    /// Of the one that waits.
+    /// While it is idle.
     pub waiting: Waiting,
-    /// Of the run that ends.
+    /// Of the run that is ending.
     pub ending: Ending,
     /// A right to clean up is missing, and `Ready` says so.
     pub is_clean_up_denied: bool,
-    /// Writes to the QuarksJob that were taken and did not stick.
+    /// Writes to the QuarksJob that were accepted but not stored.
     pub record: Option<Pause>,
-    /// Failures in a row that may be the network's, a webhook's or a load balancer's.
+    /// Consecutive failures that may be the network's, a webhook's or a load balancer's.
     pub trouble: u32,
     /// Counts writes that change nothing.
     pub pace: Pace<PACE_MAX>,
 }
 
 impl Memory {
-    /// Whose memory is this? With another object in the index it starts afresh, unless the index is behind: a read, ours, has shown this one.
-    /// After a read in the same step `is_fresh` says that nothing in the index can be newer.
+    /// Which object is this memory for? With another object in the index it starts empty, unless the index is behind: our
+    /// own read has shown this one. After a read in the same step `is_fresh` says that nothing in the index can be newer.
     pub fn identify(&mut self, indexed: &QuarksJobView, is_fresh: bool) {
         let is_behind = self.versions.contains(&indexed.resource_version);
         if self.uid.is_empty() {
@@ -127,7 +128,7 @@ impl Memory {
         }
     }
 
-    /// Takes in what the index says, and drops what it has overtaken.
+    /// Takes in what the index shows, and drops what is outdated by it.
     pub fn observe(&mut self, indexed: &Arc<QuarksJobView>, jobs: &[Arc<JobView>], is_fresh: bool) {
         self.identify(indexed, is_fresh);
         let is_behind = self.versions.contains(&indexed.resource_version);
@@ -157,7 +158,7 @@ impl Memory {
             self.ending.settle = None;
         }
         let is_needed = |started: &StartedRun| {
-            // Its Job does not say any more what is left to do for it.
+            // Its Job no longer says what is left to do for it.
             let has_lost = |job: &Arc<JobView>| *job.key.name == *started.job_name && job.record.as_deref() != Some(&started.record);
             started.record.run > settled || jobs.iter().any(has_lost)
         };
@@ -167,26 +168,26 @@ impl Memory {
         self.ending.strays.retain(|acted| jobs.iter().any(|job| is_acted_on(job, acted)));
     }
 
-    /// The newest extract of the two.
+    /// The newer extract of the two.
     pub fn view(&self, indexed: &Arc<QuarksJobView>) -> Arc<QuarksJobView> {
         Arc::clone(self.known.as_ref().map_or(indexed, |known| &known.view))
     }
 
-    /// What the last answer showed, if nobody else has written since.
+    /// What the last answer showed, if nothing else has written since.
     pub fn known(&self) -> Option<&Known> {
         self.known.as_ref()
     }
 
     /// Remembers the answer to a read or write that was made when `before` was the newest version known: an index that
     /// still shows `before` is behind this answer.
-    /// Gives the checked spec; `None` if it breaks a rule.
+    /// Returns the checked spec; `None` if it breaks a rule.
     pub fn learn(&mut self, before: &ResourceVersion, object: &QuarksJob) -> Option<Spec> {
         let (view, spec) = QuarksJobView::with_spec(object);
         self.learn_view(before, Known { view: Arc::new(view), status: own_status(&object.metadata, &object.status).into_owned() });
         spec
     }
 
-    /// The same, of an answer that is an extract already.
+    /// The same, for an answer that is already an extract.
     pub fn learn_view(&mut self, before: &ResourceVersion, known: Known) {
         let view = &known.view;
         if self.uid.is_empty() {
@@ -204,7 +205,7 @@ impl Memory {
         self.known = Some(known);
     }
 
-    /// The Jobs of which the index shows what is there now.
+    /// The Jobs whose current state the index shows.
     pub fn current_jobs(&self, jobs: Vec<Arc<JobView>>) -> Vec<Arc<JobView>> {
         jobs.into_iter().filter(|job| !self.ending.strays.iter().any(|acted| is_acted_on(job, acted))).collect()
     }
@@ -262,7 +263,7 @@ struct Slot {
     /// `None` while it is in hand.
     memory: Option<Box<Memory>>,
     hand: Option<Controller>,
-    /// The other controller has asked for it meanwhile.
+    /// The other controller has requested it in the meantime.
     is_wanted: bool,
 }
 
@@ -275,7 +276,7 @@ pub struct InHand {
     pub memory: Box<Memory>,
     /// Keep it.
     is_kept: bool,
-    /// The other controller is to go on.
+    /// The other controller must continue.
     is_handed_over: bool,
 }
 
@@ -316,7 +317,7 @@ impl Memories {
 }
 
 impl InHand {
-    /// Puts the memory back, unless it says nothing that the index does not. With `hands_over` the other controller goes on with the key.
+    /// Puts the memory back, unless it says nothing that the index does not. With `hands_over` the other controller continues with the key.
     pub fn put(mut self, indexed: Option<&QuarksJobView>, hands_over: bool) {
         self.is_kept = !self.memory.is_idle(indexed);
         self.is_handed_over = hands_over;
@@ -338,7 +339,7 @@ impl Drop for InHand {
     }
 }
 
-/// The active run as status tells it, if its Job says something else by now: what is left to do for it when status names it no more.
+/// The active run according to status, if its Job says something else by now: what is left to do for it when status no longer names it.
 fn lost_record(active: &ActiveRun, jobs: &[Arc<JobView>]) -> Option<StartedRun> {
     let job = jobs.iter().find(|job| *job.key.name == *active.job_name)?;
     let record = RunRecord::of_active(active)?;

@@ -1,4 +1,4 @@
-//! What both controllers share: a turn with a key, what is remembered of it, every write, and what is said in `Ready` and status.
+//! What both controllers share: a turn with a key, what is remembered about it, every write, and the texts of `Ready` and status.
 //!
 //! Pure: `burst`, `decision`, `note`, `outbox`, `pace`, `ready`, `status`, `stick`. Knows neither `errand` nor `job`.
 

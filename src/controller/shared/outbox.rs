@@ -1,7 +1,7 @@
-//! What waits before it is posted, a line for each namespace (pure): time is an argument.
+//! What is waiting to be posted, one line per namespace (pure): time is an argument.
 //!
-//! Promises: while one namespace has to wait all others go on; one namespace's messages stay in order; a bounded number waits.
-//! Not for what is posted and what an answer means: see `events`.
+//! Promises: while one namespace has to wait, all others continue; messages of one namespace stay in order; the number of waiting
+//! messages is bounded. Not for what is posted and what an answer means: see `events`.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -16,9 +16,9 @@ const WAITING_MAX: usize = 1_024;
 const LINE_MAX: usize = 128;
 /// How long a namespace waits after failures in a row.
 const BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_secs(60) };
-/// No wait is longer, whatever a server asks for.
+/// No wait is longer, whatever a server requests.
 const HELD_MAX: Duration = Duration::from_secs(600);
-/// A namespace that has had no message for this long after its wait begins anew.
+/// A namespace that has had no message for this long after its wait starts from scratch.
 const FORGET: Duration = Duration::from_secs(600);
 
 /// What becomes of a new message.
@@ -99,7 +99,7 @@ impl<T> Outbox<T> {
         }
     }
 
-    /// The namespace waits, for `at_least` this long. The message, if it is to be tried again, goes first; it comes back if too
+    /// The namespace waits, for `at_least` this long. The message, if it is to be retried, goes first; it comes back if too
     /// many wait.
     pub fn failed(&mut self, namespace: &Arc<str>, message: Option<T>, at_least: Duration, now: Instant) -> Option<T> {
         self.lines.retain(|_, line| !line.messages.is_empty() || now.saturating_duration_since(line.until) < FORGET);
@@ -205,7 +205,7 @@ mod tests {
             assert_eq!(bench.take(now), Some("a"));
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
-        // What the server asks for counts, up to a limit.
+        // What the server requests counts, up to a limit.
         for (asked, expected) in [(90, 90), (100_000, 600)] {
             bench.failed("a", Some("a"), asked, now);
             assert_eq!((bench.next_due(), bench.take(now + expected)), (Some(now + expected), Some("a")));

@@ -1,14 +1,14 @@
 //! How often something may happen for one QuarksJob. Pure: time is an argument.
 //!
-//! Promises: what does not work, or does not stick, is tried again ever more slowly; a key makes few writes a minute while nothing changes,
-//! whatever the reason; QuarksJobs that feed each other slow down.
+//! Promises: what fails, or is not stored, is retried ever more slowly; a key makes few writes per minute while nothing changes,
+//! whatever the reason; QuarksJobs that trigger each other slow down.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::queue::Backoff;
 
-/// What somebody else refuses (quota, admission, rights): how long until the next try.
+/// What is refused (quota, admission, rights): how long until the next try.
 pub const REFUSAL_BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), max: Duration::from_secs(60) };
 
 /// Something did not work: not again before a moment that moves away with each failure.
@@ -16,7 +16,7 @@ pub const REFUSAL_BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), ma
 pub struct Pause {
     /// Not before.
     pub until: Instant,
-    /// Failures in a row.
+    /// Consecutive failures.
     pub failures: u32,
 }
 
@@ -71,7 +71,7 @@ impl<const MAX: usize> Pace<MAX> {
 
 /// Config runs within [`LOOP_WINDOW`] that look like a loop.
 const LOOP_RUNS: usize = 5;
-/// Runs that are further apart are no loop, beside the pause that a loop has already.
+/// Runs that are further apart, not counting the pause that a loop already has, are not a loop.
 const LOOP_WINDOW: Duration = Duration::from_secs(600);
 /// Pauses of a loop: twice the second of quiet that ends a burst of edits, doubled with each run.
 const LOOP_PAUSE: Backoff = Backoff { first: Duration::from_secs(2), max: LOOP_WINDOW };
@@ -85,7 +85,7 @@ pub struct ConfigLoop {
 }
 
 impl ConfigLoop {
-    /// A config change has started a run. Gives the pause until the next one may start, if this looks like a loop.
+    /// A config change has started a run. Returns the pause until the next one may start, if this looks like a loop.
     pub fn started(&mut self, now: Instant) -> Option<Duration> {
         self.forget(now);
         self.starts.push_back(now);
@@ -103,7 +103,7 @@ impl ConfigLoop {
         self.starts.back().and_then(|last| Some(*last + self.pause()?))
     }
 
-    /// How long it takes until nothing of it matters any more; `None` if nothing does.
+    /// How long it takes until nothing of it matters; `None` if nothing does.
     pub fn rest(&mut self, now: Instant) -> Option<Duration> {
         self.forget(now);
         self.starts.back().map(|last| (*last + self.horizon()).saturating_duration_since(now))
@@ -118,7 +118,7 @@ impl ConfigLoop {
         (self.runs > 0).then(|| LOOP_PAUSE.delay(self.runs, 0.0))
     }
 
-    /// A run this long after the last one is no part of a loop.
+    /// A run this long after the last one is not part of a loop.
     fn horizon(&self) -> Duration {
         LOOP_WINDOW + self.pause().unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! What condition `Ready` says. Pure.
+//! Status, reason and message of condition `Ready`. Pure.
 
 use crate::api::{Condition, QuarksJobStatus, Strategy};
 use crate::contract::reason::Reason;
@@ -19,9 +19,9 @@ pub enum Readiness {
     InvalidSpec,
     /// Output needs an account for the sidecar, and the namespace names none.
     NamespaceNotReady,
-    /// Something that the template refers to is not there.
+    /// Something that the template references does not exist.
     MissingReference,
-    /// Annotation `run-requested` is no request; all other triggers work.
+    /// Annotation `run-requested` is not a valid request; all other triggers work.
     InvalidRequest,
 }
 

@@ -1,4 +1,4 @@
-//! The status to write, from the status that is there. Pure; `now` is RFC 3339.
+//! The status to write, based on the current status. Pure; `now` is RFC 3339.
 
 use serde_json::{Value, json};
 
@@ -29,12 +29,12 @@ impl<'a> StatusBuilder<'a> {
         Self { view, status, now }
     }
 
-    /// With the copy of the marker. Only together with what it says: an end whose marker is in status has been told.
+    /// Copies the marker. Only together with what it says: an end whose marker is in status has been reported.
     fn copy_marker(&mut self) {
         self.status.settled = (!self.view.marker.is_blank()).then(|| self.view.marker.encode(&self.view.uid));
     }
 
-    /// A run goes on. The generation is answered for: `Running` is true.
+    /// A run is active. The generation counts as observed: `Running` is true.
     pub fn running(mut self, active: ActiveRun, ready: (Readiness, String)) -> QuarksJobStatus {
         self.copy_marker();
         self.status.observed_generation = self.view.generation;
@@ -87,7 +87,7 @@ impl<'a> StatusBuilder<'a> {
         self.finish()
     }
 
-    /// A start was refused, or whatever comes next for a run that goes on.
+    /// A start was refused, or the next step of an active run.
     pub fn refused(mut self, reason: Reason, message: &str) -> QuarksJobStatus {
         self.idle_with(false, reason, message);
         self.finish()
@@ -110,7 +110,7 @@ impl<'a> StatusBuilder<'a> {
         }
     }
 
-    /// Takes the generation over, unless a trigger of it waits: whoever waits for `Running=False` at this generation
+    /// Observes the generation, unless a trigger of it is pending: a client that waits for `Running=False` at this generation
     /// must not see it before the run.
     fn observe(&mut self) {
         if pending(self.view).is_none() {
@@ -136,7 +136,7 @@ impl<'a> StatusBuilder<'a> {
         let condition = Condition {
             kind: kind.to_owned(),
             status: value.to_owned(),
-            // The API server takes none without a reason; a marker or status that somebody wrote may have none.
+            // The API server takes none without a reason; a marker or status that someone edited may have none.
             reason: if reason.is_empty() { "Unknown" } else { reason }.to_owned(),
             message: cut(message),
             last_transition_time: Some(since),

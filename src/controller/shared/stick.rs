@@ -1,4 +1,5 @@
-//! Did a write stick? A server that answers with success may have kept something else: an older CRD prunes, a webhook changes. Pure.
+//! Was a write stored? A server that answers with success may have stored something else: an older CRD prunes fields, a webhook
+//! changes them. Pure.
 
 use crate::api::QuarksJobStatus;
 

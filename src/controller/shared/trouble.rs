@@ -1,8 +1,9 @@
-//! What did not work: what is said, where, what helps, and when it is tried again.
+//! What failed: what is reported, where, which remedy is named, and when it is retried.
 //!
-//! The operator may list QuarksJobs and write their status in the whole cluster; all else takes a binding in each namespace. So it
-//! can say on the QuarksJob itself that the binding, or a rule of it, is missing. Where even the status may not be written only the
-//! log tells. It is tried again with backoff: nothing tells us of a new binding, or of a policy that is gone.
+//! The operator may list QuarksJobs and write their status in the whole cluster; everything else requires a binding in each
+//! namespace. So it can report on the QuarksJob itself that the binding, or one of its rules, is missing. Where it may not even
+//! write the status, only the log reports it. It retries with backoff, because nothing notifies it of a new binding or of a removed
+//! policy.
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use super::turn::{Tools, Turn};
 
 /// Time until the next try in a namespace that is being deleted. Usually its QuarksJobs are gone by then.
 pub const TERMINATING_RETRY: Duration = Duration::from_secs(60);
-/// Failures in a row that may pass by themselves, until somebody is told.
+/// Consecutive failures that may be temporary, until they are reported.
 const TROUBLE_TRIES: u32 = 3;
 
 /// The command that gives the operator its rights: in a namespace, or, without one, in the cluster.
@@ -50,7 +51,7 @@ impl Tools {
 }
 
 impl Turn<'_> {
-    /// A call failed, and it was not about something that a policy may refuse: that is said where it is asked for.
+    /// A call failed, and it was not about something that a policy may refuse: that is reported by the caller.
     pub fn trouble(&mut self, error: Error) -> Outcome {
         let is_served = self.tools.index.read().monitored(&self.key.namespace).is_some();
         match error.answer() {

@@ -1,7 +1,7 @@
 //! A turn: one controller has one key in hand. It looks, decides, takes one step, and looks again.
 //!
-//! What both controllers do in a turn is here: look at index and memory, read the QuarksJob, write its status, tell Events. What they
-//! decide and do is in `errand` and `job`.
+//! What both controllers do in a turn is here: look at index and memory, read the QuarksJob, write its status, send Events. What
+//! they decide and do is in `errand` and `job`.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::ControlFlow;
@@ -36,20 +36,20 @@ use super::stick::lost_field;
 
 /// Steps for one key before others get their turn. A whole run takes fewer.
 pub const STEPS_MAX: usize = 16;
-/// Writes that fail in one turn though the object has not changed since it was read, until it waits.
+/// Writes that may fail in one turn although the object has not changed since it was read, before it waits.
 const IN_VAIN_MAX: u32 = 3;
 
-/// What both controllers work with. Shared by all workers; it holds no state of its own but memories.
+/// What both controllers work with. Shared by all workers; its only state is the memories.
 pub struct Tools {
     /// To the API server.
     pub client: Client,
-    /// What the watches say.
+    /// What the watches show.
     pub index: SharedIndex,
     /// Where Events go.
     pub events: EventSender,
-    /// What was learned between two turns.
+    /// What is remembered between two turns.
     pub memories: Arc<Memories>,
-    /// Starts that are about to name versions.
+    /// Starts that have chosen versions.
     pub choices: Choices,
     /// Where many start at once.
     pub bursts: Bursts,
@@ -58,7 +58,7 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Reads the QuarksJob; `None` if it is gone.
+    /// Reads the QuarksJob; `None` if it does not exist.
     pub fn read(&self, key: &ObjectKey) -> Result<Option<QuarksJob>, Error> {
         match self.client.call::<QuarksJob>(&Request::get(Resource::QUARKS_JOBS, key)) {
             Ok(object) => Ok(Some(object)),
@@ -67,7 +67,7 @@ impl Tools {
         }
     }
 
-    /// Reads a Job; `None` if it is gone.
+    /// Reads a Job; `None` if it does not exist.
     pub fn read_job(&self, key: &ObjectKey) -> Result<Option<JobView>, Error> {
         match self.client.call::<Job>(&Request::get(Resource::JOBS, key)) {
             Ok(job) => Ok(Some(JobView::from(job))),
@@ -77,7 +77,7 @@ impl Tools {
     }
 }
 
-/// Counts writes of a turn that were refused as stale though they were not.
+/// Counts writes of a turn that were rejected as stale although they were not.
 #[derive(Debug, Default)]
 pub struct InVain {
     failed_at: Option<ResourceVersion>,
@@ -92,7 +92,7 @@ impl InVain {
         }
     }
 
-    /// A write to the object at this version failed. True if that was once too often.
+    /// A write to the object at this version failed. True if that was one time too many.
     pub fn failed(&mut self, version: &ResourceVersion) -> bool {
         self.failed_at = Some(version.clone());
         self.failures += 1;
@@ -101,7 +101,7 @@ impl InVain {
 }
 
 impl Memory {
-    /// Until when a step has to wait: what it writes does not stick, or was written too often. `is_record` says that it writes the
+    /// Until when a step must wait: what it writes is not stored, or was written too often. `is_record` says that it writes the
     /// QuarksJob and nothing starts or ends by it.
     pub fn hold_back(&mut self, is_record: bool, grounds: u64, now: Instant) -> Option<Instant> {
         let paused = self.record.map(|pause| pause.until).filter(|until| is_record && now < *until);
@@ -121,7 +121,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// What decisions rest on.
+    /// What decisions depend on.
     pub fn snapshot<'s>(&'s self, memory: &'s Memory) -> Snapshot<'s> {
         let Self { view, jobs, namespace } = self;
         Snapshot { view, jobs, namespace: namespace.as_ref(), started: memory.started.as_ref() }
@@ -142,7 +142,7 @@ pub struct Turn<'a> {
     /// Whose turn it is.
     pub key: &'a ObjectKey,
     hand: InHand,
-    /// As it was last looked at.
+    /// As it was last seen.
     pub view: Arc<QuarksJobView>,
     /// The same of its namespace, if it is served.
     pub namespace: Option<NamespaceView>,
@@ -151,14 +151,14 @@ pub struct Turn<'a> {
     /// It is to be read before the next look.
     pub must_read: bool,
     in_vain: InVain,
-    /// A step was taken: the other controller may have to go on.
+    /// A step was taken: the other controller may have to continue.
     pub has_acted: bool,
-    /// A read showed that the QuarksJob is gone: the watch will say so too.
+    /// A read showed that the QuarksJob no longer exists: the watch will show it too.
     pub is_gone: bool,
 }
 
 impl<'a> Turn<'a> {
-    /// Takes the key in hand. `None` if there is no such QuarksJob; `Err` if the other controller has it.
+    /// Takes the key in hand. `None` if the QuarksJob does not exist; `Err` if the other controller has it.
     pub fn begin(tools: &'a Tools, key: &'a ObjectKey, controller: Controller) -> Result<Option<Self>, InOtherHand> {
         let hand = tools.memories.take(key, controller).ok_or(InOtherHand)?;
         let indexed = tools.index.read().quarks_job(key);
@@ -176,7 +176,7 @@ impl<'a> Turn<'a> {
         }))
     }
 
-    /// Puts it back. The other controller goes on if this one took a step that made it the other's.
+    /// Puts it back. The other controller continues if a step of this one made the key the other's.
     pub fn end(self, controller: Controller, outcome: &Outcome) {
         let Self { tools, key, mut hand, has_acted, .. } = self;
         let index = tools.index.read();
@@ -202,7 +202,7 @@ impl<'a> Turn<'a> {
         self.hand.memory.known().is_some()
     }
 
-    /// Reads the QuarksJob if it has to be, and looks at index and memory. `Err` says how the turn ends.
+    /// Reads the QuarksJob if necessary, and looks at index and memory. `Err` says how the turn ends.
     pub fn observe(&mut self) -> Result<Seen, Outcome> {
         if self.must_read {
             match self.read_again() {
@@ -217,7 +217,7 @@ impl<'a> Turn<'a> {
         self.look().ok_or(Outcome::Done)
     }
 
-    /// What follows from what came of a step. `is_write` says that it was to write something.
+    /// What follows from the result of a step. `is_write` says that it was meant to write something.
     pub fn follow(&mut self, result: Result<Flow, Failed>, is_write: bool, now: Instant) -> ControlFlow<Outcome> {
         match result {
             Ok(Flow::Wait(duration)) => ControlFlow::Break(Outcome::RequeueAfter(duration)),
@@ -233,7 +233,7 @@ impl<'a> Turn<'a> {
                 None => ControlFlow::Continue(()),
             },
             Err(Failed::Api(error)) => {
-                // A write that was refused is one, too.
+                // A rejected write counts too.
                 if error.is_answered_write() {
                     self.memory().pace.wrote(now);
                 }
@@ -242,7 +242,7 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Looks at index and memory. `None` if the QuarksJob is not there any more.
+    /// Looks at index and memory. `None` if the QuarksJob no longer exists.
     fn look(&mut self) -> Option<Seen> {
         let Self { tools, key, hand: InHand { memory, .. }, .. } = self;
         let is_fresh = self.fresh.is_some();
@@ -259,7 +259,7 @@ impl<'a> Turn<'a> {
         Some(Seen { view, jobs, namespace })
     }
 
-    /// Reads the QuarksJob. False if it is gone: the watch will say so too; nothing is done for an object that is gone.
+    /// Reads the QuarksJob. False if it does not exist: the watch will show it too, and nothing is done for a deleted object.
     fn read_again(&mut self) -> Result<bool, Error> {
         let before = self.tools.index.read().quarks_job(self.key).map(|view| view.resource_version.clone());
         let Some(before) = before else { return Ok(false) };
@@ -270,8 +270,8 @@ impl<'a> Turn<'a> {
         Ok(true)
     }
 
-    /// What a step wrote rested on an object that has changed, or so it was said: it is read again. If that happens again and again
-    /// though nothing has changed, it waits for this long.
+    /// A step was based on an object that has changed, according to the API server: it is read again. If that happens repeatedly
+    /// although nothing has changed, it waits for this long.
     fn went_stale(&mut self, now: Instant) -> Option<Duration> {
         self.must_read = true;
         let version = self.view.resource_version.clone();
@@ -285,7 +285,7 @@ impl<'a> Turn<'a> {
         Some(wait)
     }
 
-    /// What condition `Ready` says beside a run. That a right to clean up is missing it says until the right is back.
+    /// Condition `Ready` during a run. A missing right to clean up is reported until the right is back.
     pub fn ready(&self) -> (Readiness, String) {
         let InHand { memory, .. } = &self.hand;
         let denial = memory.known().filter(|_| memory.is_clean_up_denied).and_then(|known| known.status.condition("Ready"));
@@ -312,7 +312,7 @@ impl<'a> Turn<'a> {
                 self.memory().learn(&version, &object);
                 self.hand.memory.known().and_then(|known| lost_field(status, &known.status))
             }
-            // Either it is gone, or its status is no resource of its own.
+            // Either it no longer exists, or its status is not a separate resource.
             Err(error) if error.is_not_found() => match self.tools.read(self.key)? {
                 Some(object) if object.metadata.resource_version == version => Some("all"),
                 Some(_) | None => return Err(Failed::Stale),
@@ -334,7 +334,7 @@ impl<'a> Turn<'a> {
         Ok(())
     }
 
-    /// Whatever the status is written for, it may be the first to say that the request is none.
+    /// Any status write may be the first one to report an invalid request.
     fn tell_invalid_request(&self, old: &QuarksJobStatus, status: &QuarksJobStatus) {
         let is_said = |status: &QuarksJobStatus| ready_of(status).is_some_and(|(_, reason)| reason == Reason::InvalidRequest.as_str());
         if let Some(ready) = status.condition("Ready").filter(|_| is_said(status) && !is_said(old)) {
@@ -342,7 +342,7 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// The Job of the trigger that waited is there.
+    /// The Job of the pending trigger exists.
     pub fn trigger_served(&mut self) {
         if let Some(seen) = self.memory().waiting.trigger_seen.take() {
             self.tools.metrics.job_created(seen.elapsed());
@@ -375,7 +375,7 @@ fn claimed_by(index: &Index, indexed: &Arc<QuarksJobView>, memory: &Memory) -> C
     Stage::of(&Snapshot { view: &view, jobs: &jobs, namespace: None, started }).controller()
 }
 
-/// What the end of a turn of `controller` means for the memory. True if the other one goes on.
+/// What the end of a turn of `controller` means for the memory. True if the other one continues.
 pub fn end_turn(
     index: &Index,
     indexed: &Arc<QuarksJobView>,
@@ -384,13 +384,13 @@ pub fn end_turn(
     has_acted: bool,
     is_retry: bool,
 ) -> bool {
-    // Whose it is does not matter for most turns: they are looks that find nothing to do.
+    // The owner does not matter for most turns: they find nothing to do.
     if !has_acted && memory.trouble == 0 {
         return false;
     }
     let is_own = claimed_by(index, indexed, memory) == controller;
     let is_held = memory.waiting.hold.is_some() || memory.ending.settle.is_some();
-    // A look at what is the other's says nothing of what that one fails at.
+    // A look at a key of the other controller says nothing about that one's failures.
     if (is_own || has_acted) && !is_held && !is_retry {
         memory.trouble = 0;
     }
@@ -401,15 +401,15 @@ pub fn end_turn(
 #[derive(Debug)]
 pub struct InOtherHand;
 
-/// What condition `Ready` says beside a run.
+/// Condition `Ready` during a run.
 pub fn ready_beside_run(view: &QuarksJobView, namespace: Option<&NamespaceView>) -> (Readiness, String) {
-    // Something that goes missing during a run is found by the next look.
+    // What is deleted during a run is noticed by the next look.
     let of = |namespace| readiness(view, namespace, pending(view).is_some(), false);
     let readiness = namespace.map_or(Readiness::Ready, of);
     (readiness, ready_message(readiness, view, None))
 }
 
-/// All that decisions rest on and that others can change, as a hash: while it stays the same, nothing has changed.
+/// Everything that decisions depend on and that others can change, as a hash: while it stays the same, nothing has changed.
 pub fn grounds(snapshot: &Snapshot<'_>, waiting: &Waiting) -> u64 {
     let Snapshot { view, jobs, namespace, started } = snapshot;
     let mut hasher = DefaultHasher::new();

@@ -1,4 +1,4 @@
-//! How to reach the API server and as whom, and what is refused of it.
+//! How to reach the API server, with which credential, and which configurations are refused.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ impl fmt::Debug for Auth {
 pub struct Config {
     /// Address.
     pub server: Server,
-    /// Its certificate authority; there are no built-in ones.
+    /// Its certificate authority; none is built in.
     pub ca: Option<Ca>,
     /// True if the server's certificate is not checked, by the user's wish.
     pub insecure: bool,

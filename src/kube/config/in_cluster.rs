@@ -1,4 +1,4 @@
-//! The service account of the pod that we run in.
+//! The service account of the pod that this program runs in.
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
-//! Kubeconfig files: read, merge, resolve to a [`Config`], by the rules of kubectl. Errors never hold values of a file.
+//! Kubeconfig files: read, merged and resolved to a [`Config`] by the rules of kubectl. Errors never contain values of a file.
 //!
-//! Of several files the first counts for each name and for the current context; relative paths start at the folder of
-//! the file that they stand in.
+//! If there are several files, the first one counts for each name and for the current context; relative paths start at the
+//! directory of the file that contains them.
 
 use std::fmt;
 use std::io;
@@ -254,7 +254,7 @@ fn check_mode(exec: &Entry<'_>, version: &str) -> Result<(), ConfigError> {
     }
 }
 
-/// What a plugin is told of the cluster: its fields, with the authority as data.
+/// What a plugin gets to know about the cluster: its fields, with the authority as data.
 fn cluster_info(cluster: &Entry<'_>) -> Result<Value, ConfigError> {
     let mut info = json!({});
     for field in ["server", "tls-server-name", "insecure-skip-tls-verify", "disable-compression"] {

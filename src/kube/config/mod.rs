@@ -1,7 +1,7 @@
-//! Where the API server is and who we are: in-cluster, or from kubeconfig files as kubectl reads them.
+//! The address of the API server and the credentials: in-cluster, or from kubeconfig files as kubectl reads them.
 //!
-//! From the bottom: `parts` (an address, certificates, an error), `plugin` and `token` (credentials that change), `access` (all of it
-//! together), `kubeconfig` and `in_cluster` (where it comes from). Here it is chosen between these two.
+//! From the bottom: `parts` (an address, certificates, an error), `plugin` and `token` (credentials that change), `access` (all of
+//! it together), `kubeconfig` and `in_cluster` (where it comes from). This module chooses between the last two.
 
 mod access;
 mod in_cluster;
@@ -29,12 +29,12 @@ impl Config {
     }
 
     /// Kubeconfig files, merged as kubectl does: for each name the first one counts. Missing files
-    /// are passed over as long as there is one.
+    /// are skipped as long as there is one.
     pub fn from_kubeconfig(paths: &[PathBuf], context: Option<&str>) -> Result<Self, ConfigError> {
         kubeconfig::load(paths, context)
     }
 
-    /// The explicit file, else `$KUBECONFIG`, else in-cluster if there is such a thing and no context was asked for, else `~/.kube/config`.
+    /// The explicit file, else `$KUBECONFIG`, else in-cluster if there is such a thing and no context was given, else `~/.kube/config`.
     pub fn load(explicit: Option<&Path>, context: Option<&str>) -> Result<Self, ConfigError> {
         load_from(explicit, context, &env_var, &account_dir(&env_var))
     }
@@ -92,7 +92,7 @@ mod tests {
         std::fs::write(home.join(".kube/config"), kubeconfig("home")).expect("write");
         dir.write("token", "t");
         dir.write("ca.crt", "c");
-        // (flag given, KUBECONFIG set, in a cluster, context asked for) -> host
+        // (flag given, KUBECONFIG set, in a cluster, context given) -> host
         let cases = [
             (true, true, true, false, "flag"),
             (false, true, true, false, "variable"),

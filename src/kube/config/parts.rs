@@ -1,4 +1,4 @@
-//! What a configuration is made of: an address, certificates, and the error of one that is no good. Knows nothing of where they come from.
+//! The parts of a configuration: an address, certificates, and the error of an invalid one. Independent of where they come from.
 
 use std::fmt;
 use std::net::Ipv6Addr;

@@ -1,7 +1,7 @@
 //! Credential plugins of a kubeconfig (`users[].user.exec`): a program that prints a token or a client certificate.
 //!
-//! Promises: a credential is kept until it ends; the plugin runs under a time limit, one run at a time, without a
-//! terminal; nothing that it prints is repeated but the short end of its error output, with long words left out.
+//! Promises: a credential is kept until it expires; the plugin runs under a time limit, one run at a time, without a terminal;
+//! nothing that it prints is repeated except the short end of its error output, without long words.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -22,11 +22,11 @@ use crate::threads::Thread;
 
 use super::parts::{ClientCertPem, ConfigError};
 
-/// Variable with what the plugin is told.
+/// Variable with the plugin's input.
 const INFO_VARIABLE: &str = "KUBERNETES_EXEC_INFO";
 /// Largest answer in bytes; a token or a certificate with its key is a few KB.
 const ANSWER_MAX: usize = 1024 * 1024;
-/// Bytes of the error output that are looked at.
+/// Bytes of the error output that are read.
 const COMPLAINT_MAX: usize = 4096;
 /// Words longer than this are left out of a complaint: tokens are longer.
 const WORD_MAX: usize = 40;
@@ -46,7 +46,7 @@ pub struct PluginSpec {
     pub api_version: String,
     /// Content of `KUBERNETES_EXEC_INFO`.
     pub info: String,
-    /// Shown when the program is not there.
+    /// Shown when the program is missing.
     pub install_hint: String,
     /// The kubeconfig file, for messages.
     pub place: String,

@@ -1,8 +1,8 @@
 //! An output file's content: bytes to keys and values, or an error that names key and type, never a value.
 //!
-//! A file holds one flat JSON object of strings. A container restarted in place appends one more document each time, so up to
-//! `documents` of them may follow each other and the last one counts. No value tree is built: text goes straight into the Secret's data.
-//! Not for reading files, nor for the rules about names of Secrets.
+//! A file holds one flat JSON object of strings. A container restarted in place appends another document each time, so up to
+//! `documents` of them may follow each other and the last one counts. No value tree is built: text goes straight into the Secret's
+//! data. Not for reading files, nor for the rules about names of Secrets.
 
 use std::fmt;
 
@@ -46,13 +46,13 @@ pub enum DocumentError {
     NotObject(JsonType),
     /// A key appears twice.
     Duplicate(String),
-    /// A value is no string (fan-out: no object).
+    /// A value is not a string (fan-out: not an object).
     WrongType {
         /// The value's key.
         key: String,
         /// What it is.
         found: JsonType,
-        /// What it has to be.
+        /// What it must be.
         expected: &'static str,
     },
     /// A key that Kubernetes does not take in a Secret.
@@ -63,9 +63,9 @@ pub enum DocumentError {
     TooMany,
     /// Something after the last document that may be there.
     Trailing {
-        /// Line where it begins or goes wrong.
+        /// Line where it starts or becomes invalid.
         line: usize,
-        /// Column where it begins or goes wrong.
+        /// Column where it starts or becomes invalid.
         column: usize,
         /// Documents that may be there: restarts + 1.
         documents: usize,

@@ -1,4 +1,4 @@
-//! Why a file or log is not stored, and what is said of it.
+//! Why a file or log is not stored, and the message about it.
 
 use std::fmt;
 
@@ -20,12 +20,12 @@ pub enum Fault {
     LogTooLarge,
     /// Name, labels or annotations of its Secret break a rule.
     Rule(String),
-    /// The name of its Secret belongs to something else, whether that is there or not.
+    /// The name of its Secret belongs to something else, whether that exists or not.
     Taken(String),
 }
 
 impl Fault {
-    /// The word for programs.
+    /// The reason, for programs.
     pub fn reason(&self) -> OutputErrorReason {
         if let Self::Taken(_) = self { OutputErrorReason::OutputConflict } else { OutputErrorReason::OutputInvalid }
     }

@@ -1,7 +1,7 @@
-//! Reads an output file, written by someone we do not trust.
+//! Reads an output file, which was written by an untrusted container.
 //!
-//! Promises: opened once, never through a symbolic link, never blocking on a FIFO, regular files only, at most [`FILE_LIMIT`]
-//! bytes in memory however the file grows. Not for its content.
+//! Promises: opened once, never through a symbolic link, never blocking on a FIFO, regular files only, at most [`FILE_LIMIT`] bytes
+//! in memory however the file grows. Not for its content.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -17,7 +17,7 @@ pub const FILE_LIMIT: u64 = 4 * 1024 * 1024;
 /// Why a file cannot be read. `Display` follows the words `container C, file F: `.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileError {
-    /// It is not there.
+    /// It does not exist.
     Missing,
     /// No plain file name.
     Name,
@@ -77,7 +77,7 @@ pub fn read(root: &Path, container: &str, file: &str) -> Result<Vec<u8>, FileErr
     read_opened(opened)
 }
 
-/// True if the file is there, whatever it is.
+/// True if the file exists, whatever it is.
 pub fn is_there(root: &Path, container: &str, file: &str) -> bool {
     is_plain(container) && is_plain(file) && fs::symlink_metadata(root.join(container).join(file)).is_ok()
 }

@@ -1,7 +1,7 @@
-//! Hears of new files without polling: the edge to the operating system.
+//! Notices new files without polling: the edge to the operating system.
 //!
-//! An event, of whatever kind, means "look again"; what is there is decided by looking. Output is read only after its container
-//! has ended, so this is for the log (a file that appears, or never does) and never for what is stored.
+//! An event of any kind means "check again". Output is read only after its container has ended, so this is for the log (a file that
+//! appears, or never does) and never for what is stored.
 
 use std::io;
 use std::path::Path;
@@ -28,7 +28,7 @@ pub struct FileWatch {
 
 impl FileWatch {
     /// Watches `<root>/<container>` for each container. `look` is called from a thread after each bundle of events, and once
-    /// at the start, after the watches are in; it must not block, and answers false when nobody listens any more.
+    /// at the start, after the watches are in; it must not block, and returns false when the receiver is gone.
     pub fn start<'a>(
         root: &Path,
         containers: impl Iterator<Item = &'a String>,
@@ -68,7 +68,7 @@ impl Drop for FileWatch {
         self.stop = None;
         for descriptor in self.descriptors.drain(..) {
             if self.watches.remove(descriptor).is_err() {
-                // The folder is gone, and with it the watch: the thread has been told already.
+                // The folder is deleted, and with it the watch: the thread has been notified already.
                 continue;
             }
         }
@@ -94,7 +94,7 @@ mod tests {
         let (sender, receiver) = unbounded();
         let watch = FileWatch::start(&root, [&"main".to_owned()].into_iter(), &unbounded().0, move || sender.send(()).is_ok()).unwrap();
         let limit = Duration::from_secs(20);
-        // The first look comes by itself, after the watch is in.
+        // The first event comes without a change, after the watch is in place.
         receiver.recv_timeout(limit).unwrap();
         fs::write(root.join("main/f"), "x").unwrap();
         receiver.recv_timeout(limit).unwrap();

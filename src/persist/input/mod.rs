@@ -1,6 +1,6 @@
-//! What containers wrote, by people whom we do not trust: files and logs, and what is in them.
+//! What untrusted containers wrote: files and logs, and their content.
 //!
-//! Pure: `document`, `fault`. Not for whose a Secret is, nor for writing it: see `secret` and `store`.
+//! Pure: `document`, `fault`. Not for who owns a Secret, nor for writing it: see `secret` and `store`.
 
 pub mod document;
 pub mod fault;

@@ -1,4 +1,4 @@
-//! From a mapped file or log to the Secrets that it has to become.
+//! From a mapped file or log to the Secrets that it becomes.
 
 use std::path::Path;
 use std::sync::Arc;

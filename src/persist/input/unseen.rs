@@ -1,4 +1,4 @@
-//! Says in the log when a mapped file is there. Not for what is stored: that counts once its container has ended.
+//! Logs when a mapped file appears. Not for what is stored: that counts once its container has ended.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -9,7 +9,7 @@ pub enum OutputDecision {
     Wait,
     /// Read its files. What is not right is an error, or with `lenient` not stored and no error.
     Read {
-        /// The container failed: only what is there and valid counts.
+        /// The container failed: only existing and valid output counts.
         lenient: bool,
         /// Documents that a file may hold: restarts + 1.
         documents: usize,

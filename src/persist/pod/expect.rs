@@ -1,6 +1,6 @@
-//! Which containers have ended for good, by the pod's state (pure).
+//! Which containers have ended permanently, according to the pod's state (pure).
 //!
-//! A `terminated` state may be followed by a restart in place; only an end after which Kubernetes starts the container no more
+//! A `terminated` state may be followed by a restart in place; only an end after which Kubernetes does not restart the container
 //! counts. Not for what happens then: see `decide`.
 
 use crate::api::{Container, ContainerStatus, ContainerTerminated, Pod, RestartRule};
@@ -8,7 +8,7 @@ use crate::api::{Container, ContainerStatus, ContainerTerminated, Pod, RestartRu
 /// What the pod's state says about one container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Observed {
-    /// It has not ended for good, as far as one can see.
+    /// It has not ended permanently, as far as one can see.
     Going,
     /// It will not run again.
     Ended(ContainerEnd),
@@ -21,7 +21,7 @@ pub enum Observed {
 pub struct ContainerEnd {
     /// 0 for success; signals and running out of memory are above 128.
     pub exit_code: i32,
-    /// How often it was started anew in place.
+    /// How often it was restarted in place.
     pub restarts: u32,
 }
 
@@ -53,7 +53,7 @@ fn final_end<'p>(pod: &Pod, spec: Option<&Container>, status: &'p ContainerStatu
     (pod_ends || !is_restarted(pod, spec, end.exit_code) && !can_restart_all(pod)).then_some(end)
 }
 
-/// Whether a container that goes on may make Kubernetes start all containers anew. Native sidecars do not count: they go on until
+/// Whether a running container may make Kubernetes restart all containers. Native sidecars do not count: they keep running until
 /// we have ended, so waiting for them would never end.
 fn can_restart_all(pod: &Pod) -> bool {
     pod.spec.containers.iter().filter(|spec| spec.restart_policy_rules.iter().any(RestartRule::is_for_all)).any(|spec| {
@@ -145,7 +145,7 @@ mod tests {
         let rule = |action: &str| json!([{"action": action, "exitCodes": {"operator": "In", "values": [42]}}]);
         let all = || rule("RestartAllContainers");
         let running = || json!({"running": {}});
-        // Policy, rules and state of the other container, where it stands; whether the first one has ended for good.
+        // Policy, rules and state of the other container, where it stands; whether the first one has ended permanently.
         for (policy, rules, state, place, is_final) in [
             ("Never", json!([]), running(), "containers", true),
             ("Never", rule("Restart"), running(), "containers", true),
@@ -157,7 +157,7 @@ mod tests {
             ("Never", all(), ended(1), "containers", true),
             ("OnFailure", all(), ended(1), "containers", false),
             ("OnFailure", all(), ended(0), "containers", true),
-            // A native sidecar goes on for as long as we do.
+            // A native sidecar runs for as long as this one does.
             ("Never", all(), running(), "initContainers", true),
         ] {
             let question = format!("{policy} {rules} {state} {place}");

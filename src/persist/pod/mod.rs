@@ -1,4 +1,4 @@
-//! The pod: what is heard of it, which of its containers have ended for good, and what to do then.
+//! The pod: its observed state, which of its containers have ended permanently, and what to do then.
 //!
 //! Pure: `expect`, `decide`. Not for what a container wrote: see `input`.
 

@@ -1,7 +1,8 @@
-//! Hears of the state of one pod: a thread with a watch restricted to that pod.
+//! Observes the state of one pod: a thread with a watch restricted to that pod.
 //!
-//! It only watches and never lists, so the sidecar's account needs no right to list pods. A watch from version 0 begins with the
-//! pod's state as the API server has it in memory; an old state does no harm here, since an end for good stays one.
+//! It only watches and never lists, so the sidecar's service account needs no right to list pods. A watch from version 0 starts
+//! with the pod's state as the API server has it in memory; an old state does no harm here, because a container that has ended for
+//! good stays so.
 
 use std::io::{self, Read};
 use std::ops::ControlFlow;
@@ -20,7 +21,7 @@ use crate::threads::Thread;
 
 /// The server is asked to end the watch after this many seconds: below 240, after which idle flows are dropped silently.
 const TIMEOUT_SECONDS: u32 = 200;
-/// Silence after which the connection is taken for dead: above the server's own limit.
+/// Silence after which the connection counts as dead: above the server's own limit.
 const IDLE: Duration = Duration::from_secs(220);
 /// A watch that ends sooner was none: a server that closes each at once must not be asked again at once.
 const SHORT: Duration = Duration::from_secs(1);
@@ -38,7 +39,7 @@ pub struct PodWatch {
 }
 
 impl PodWatch {
-    /// Starts the thread; it sends [`LoopEvent::Pod`], and [`LoopEvent::Blind`] if the API server refuses for good.
+    /// Starts the thread; it sends [`LoopEvent::Pod`], and [`LoopEvent::Blind`] if the API server refuses permanently.
     pub fn start(
         client: &Client,
         environment: &Environment,
@@ -94,7 +95,7 @@ enum WatchEnd {
 }
 
 impl Watcher {
-    /// Break: nobody listens any more, or it was stopped.
+    /// Break: the receiver is gone, or it was stopped.
     fn run(&mut self, mut backoff: Backoff) -> ControlFlow<()> {
         let mut failures = 0;
         let mut patience = Patience::new(self.refused_limit);
@@ -196,7 +197,7 @@ enum Heard {
     Nothing,
 }
 
-/// The next frame that is whole. The error says that the watch has to start anew, and why; it quotes nothing of the pod.
+/// The next frame that is whole. The error says that the watch must be restarted, and why; it quotes nothing of the pod.
 fn heard(frames: &mut Frames) -> Result<Option<Heard>, String> {
     let decode: Decode<Box<Pod>> = Box::new(|json| crate::json::from_slice(json).map(|pod| Some(Box::new(pod))));
     frames.next(Resource::PODS, &decode)?.map(meaning).transpose()

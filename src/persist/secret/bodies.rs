@@ -1,6 +1,6 @@
 //! Secrets as requests and answers carry them.
 //!
-//! Promise: labels, annotations and other metadata that others put on a Secret stay with an update.
+//! Promise: an update keeps labels, annotations and other metadata that others put on a Secret.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -49,7 +49,7 @@ impl Data {
         Some(())
     }
 
-    /// Puts the keys in order; gives one that is there twice.
+    /// Sorts the keys; returns a duplicate one.
     pub fn sort(&mut self) -> Option<&str> {
         let text = self.text.as_str();
         let key = |entry: &Entry| slice(text, entry.key, entry.value);
@@ -68,7 +68,7 @@ pub fn encode(value: &str, text: &mut String) {
 }
 
 impl PartialEq for Data {
-    /// Both have to be sorted.
+    /// Both must be sorted.
     fn eq(&self, other: &Self) -> bool {
         self.len() == other.len() && self.iter().eq(other.iter())
     }

@@ -1,4 +1,4 @@
-//! From documents to Secrets (pure). Not for what is there already: see `existing`; nor for versions: see `versions`.
+//! From documents to Secrets (pure). Not for existing Secrets: see `existing`; nor for versions: see `versions`.
 
 use std::borrow::Cow;
 use std::fmt;

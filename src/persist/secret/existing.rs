@@ -1,7 +1,7 @@
-//! Whether a Secret that is already there may be changed (pure).
+//! Whether a Secret that already exists may be changed (pure).
 //!
-//! Promises: a Secret that is not this QuarksJob's is never changed; labels, annotations and other metadata that others put on
-//! one of ours stay. Not for versions: see `versions`.
+//! Promises: a Secret that this QuarksJob does not own is never changed; labels, annotations and other metadata that others put on
+//! an owned one are kept. Not for versions: see `versions`.
 
 use crate::api::{ANNOTATION_WRITTEN_BY, LABEL_CONTAINER_NAME, LABEL_SECRET_KIND};
 
@@ -12,11 +12,11 @@ use super::desired::{Desired, Marks};
 /// What to do when a Secret of the wanted name is already there.
 #[derive(Debug, PartialEq)]
 pub enum Existing {
-    /// It already is what it has to be.
+    /// It is already as desired.
     Same,
     /// It is ours: send this back with the wanted data.
     Update(Box<LiveSecret>),
-    /// It must stay as it is; the text says why.
+    /// It must not be changed; the text says why.
     Conflict(String),
     /// It is ours and being deleted: wait.
     BeingDeleted,
@@ -47,7 +47,7 @@ pub fn decide_existing(live: LiveSecret, desired: &Desired, quarks_job: &str, co
         return Existing::Conflict(format!("Secret {} is immutable and has different content; delete it", desired.name));
     }
     let mut update = Box::new(live);
-    // Not needed any more, and it may be large.
+    // No longer needed, and it may be large.
     update.data = Data::default();
     let Marks { labels, annotations } = (*desired.marks).clone();
     update.metadata.labels.extend(labels);
@@ -55,7 +55,7 @@ pub fn decide_existing(live: LiveSecret, desired: &Desired, quarks_job: &str, co
     Existing::Update(update)
 }
 
-/// Says so if another QuarksJob wrote it. Without the annotation it is the original's, or nobody's.
+/// The message if another QuarksJob wrote it. Without the annotation it is the original's, or has no writer.
 pub fn foreign_writer(live: &LiveMeta, quarks_job: &str) -> Option<String> {
     let writer = live.annotations.get(ANNOTATION_WRITTEN_BY).filter(|writer| *writer != quarks_job)?;
     Some(format!("Secret {} was written by QuarksJob {writer:?}; use another output name", live.name))

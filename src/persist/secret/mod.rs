@@ -1,4 +1,5 @@
-//! The Secrets that outputs become, without any request (pure): names, content, labels and annotations, versions, and what may be changed.
+//! The Secrets that outputs become, without any request (pure): names, content, labels and annotations, versions, and what may be
+//! changed.
 
 pub mod bodies;
 pub mod data;

@@ -60,7 +60,7 @@ fn is_label_text(text: &str) -> bool {
         && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }
 
-/// A text by somebody else, as a message shows it: in quotes and not too long.
+/// A foreign text, as a message shows it: quoted and not too long.
 pub struct Quoted<'a>(pub &'a str);
 
 impl fmt::Display for Quoted<'_> {

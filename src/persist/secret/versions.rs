@@ -1,6 +1,6 @@
 //! Which version of a Secret comes next (pure).
 //!
-//! Promises: exact names only, numbers compared as numbers, a malformed label on one object blocks nobody.
+//! Promises: exact names only, numbers compared as numbers, a malformed label on one object blocks nothing else.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -97,7 +97,7 @@ pub fn build_version<'a>(desired: &'a Desired, plan: &Plan, version: u64) -> Res
         name: plan.quarks_job.clone(),
         uid: plan.uid.clone(),
         controller: true,
-        // The sidecar has no right to hold up a deletion, and need not.
+        // The sidecar has no right to delay a deletion, and does not need it.
         block_owner_deletion: false,
     };
     let metadata =
@@ -198,7 +198,7 @@ mod tests {
     fn only_what_we_would_write_makes_a_new_version() {
         let desired = desired();
         let body = serde_json::to_value(build_version(&desired, &Plan::default(), 12).unwrap()).unwrap();
-        // Part of the Secret, a key in it, the key's value now (null: not there), whether that is still the same version.
+        // Part of the Secret, a key in it, the key's value now (null: missing), whether that is still the same version.
         for (part, key, value, is_equal) in [
             ("/data", "k", json!("eA=="), true),
             ("/data", "k", json!("eQ=="), false),
@@ -265,7 +265,7 @@ mod tests {
         let plan = Plan::default();
         assert!(build_version(&long, &plan, 1).is_err());
         assert!(build_version(&Desired { name: "s".repeat(250), ..desired() }, &plan, 1).is_ok());
-        // The longest that a spec allows: a number that does not fit is told when it comes.
+        // The longest that a spec allows: a number that does not fit is reported when it is reached.
         let longest = Desired { name: "s".repeat(253 - LONGEST_VERSION.len()), ..desired() };
         assert!(build_version(&longest, &plan, 999_999_999).is_ok());
         let refused = build_version(&longest, &plan, 1_000_000_000).err().expect("too long");

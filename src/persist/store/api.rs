@@ -17,18 +17,18 @@ use crate::persist::secret::bodies::{ChangedSecret, LiveSecret, NewSecret};
 use crate::persist::secret::versions::{Found, note};
 use crate::until::Until;
 
-/// Longest silence while the pod's state is asked for.
+/// Longest silence while the pod's state is read.
 const POD_LOOK: Duration = Duration::from_secs(10);
 
 /// All that the sidecar asks of the API server, beside its watch of the pod.
 pub trait Api {
-    /// Now, on a clock that goes on while the machine sleeps.
+    /// Now, on a clock that keeps running while the machine sleeps.
     fn now(&self) -> Moment;
     /// Until then, and no longer, creates and updates are sent; else they fail with [`Error::Fenced`](crate::kube::Error).
     fn allow_writes(&self, until: Moment);
     /// The QuarksJob.
     fn owner(&self) -> Result<QuarksJobHead>;
-    /// True if our own pod is there and not being deleted.
+    /// True if our own pod exists and is not being deleted.
     fn is_pod_kept(&self) -> Result<bool>;
     /// Log of a container of our own pod, of its last start; at most [`FILE_LIMIT`] bytes.
     fn log(&self, container: &str) -> Result<Vec<u8>>;
@@ -73,8 +73,8 @@ struct MetadataOnly {
     metadata: ObjectMeta,
 }
 
-/// Tells of each versioned Secret of a namespace; `None`: the list begins anew, and what came before does not count. No content comes over
-/// the wire.
+/// Calls back for each versioned Secret of a namespace; `None`: the list restarts, and what came before does not count. No
+/// content comes over the wire.
 pub fn each_version(client: &Client, namespace: &str, tell: &mut dyn FnMut(Option<&ObjectMeta>)) -> Result<()> {
     each_secret(client, namespace, false, tell)
 }
@@ -108,7 +108,7 @@ impl Api for KubeApi {
     }
 
     fn is_pod_kept(&self) -> Result<bool> {
-        // By a watch that ends at once: the account may watch pods and not get them. Without a version it begins with the newest state.
+        // By a watch that ends at once: the account may watch pods and not get them. Without a version it starts with the newest state.
         let request = Request::watch(Resource::PODS, &self.pod.namespace, &"".into(), 1).metadata_only();
         let body = self.client.open(&request.field_selector(&format!("metadata.name={}", self.pod.name)), POD_LOOK)?;
         let pod = first_pod(body).map_err(|error| self.client.read_error("watch", Resource::PODS, &error))?;
@@ -134,7 +134,7 @@ impl Api for KubeApi {
     }
 
     fn find_versions(&self, found: &mut Found<'_>, all: bool) -> Result<()> {
-        // A list that begins anew may only raise what is known: a number is not used twice.
+        // A restarted list may only raise what is known: a number is not used twice.
         each_secret(&self.client, &self.pod.namespace, all, &mut |meta| meta.into_iter().for_each(|meta| note(found, meta)))
     }
 }

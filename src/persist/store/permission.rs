@@ -1,7 +1,8 @@
 //! Permission to write: whether this run, and this pod of it, still may.
 //!
-//! A node can be cut off for minutes and come back when the next run has stored already. So each look at the QuarksJob allows writes for a
-//! short while only, counted from before it was asked for, and the client sends none after that. Not for whose a Secret is: see `secret`.
+//! A node can be cut off for minutes and come back when the next run has already stored its output. So each read of the QuarksJob
+//! permits writes for a short time only, counted from before the request, and the client sends none after that. Not for who owns a
+//! Secret: see `secret`.
 
 use std::time::Duration;
 
@@ -39,9 +40,9 @@ pub struct RunOver {
 /// Why nothing may be written.
 #[derive(Debug)]
 pub enum NotPermitted {
-    /// Nobody could be asked.
+    /// The API server could not be asked.
     Unknown(Error),
-    /// For good.
+    /// Permanently.
     Over(RunOver),
 }
 

@@ -1,7 +1,7 @@
-//! What has to be stored, and when to try again. Time is an argument.
+//! What must be stored, and when to retry. Time is an argument.
 //!
-//! Promises: nothing is written without permission; trouble with one Secret holds up no other; one file's content
-//! is in memory once, and only until it is stored. Not for threads: see `thread`.
+//! Promises: nothing is written without permission; trouble with one Secret delays no other; the content of one file is in memory
+//! once, and only until it is stored. Not for threads: see `thread`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -78,7 +78,7 @@ enum Work {
 }
 
 impl Work {
-    /// True if versions have to be looked for. With `all` a list of all names is made for each version of the file that is to be written.
+    /// True if versions must be looked for. With `all` a list of all names is made for each version of the file that is to be written.
     fn needs_versions(&self, all: bool) -> bool {
         matches!(self, Self::Write { desired, state } if desired.versioned && (all || *state == WriteState::Create))
     }

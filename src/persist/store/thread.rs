@@ -1,4 +1,4 @@
-//! The thread that does the store's work, so that a slow API server does not keep the loop from hearing SIGTERM.
+//! The thread that does the store's work, so that a slow API server does not keep the loop from handling SIGTERM.
 
 use std::time::Instant;
 
@@ -30,7 +30,7 @@ pub fn run_storer<A: Api>(mut store: Store<A>, commands: &Receiver<StoreCommand>
             Err(RecvTimeoutError::Disconnected) => return,
         };
         for event in done {
-            // The loop is gone: there is nobody left to work for.
+            // The loop has ended: there is no more work.
             if events.send(LoopEvent::Store(event)).is_err() {
                 return;
             }

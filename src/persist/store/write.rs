@@ -1,6 +1,6 @@
-//! One attempt to store one Secret: create, or read what is in the way and decide.
+//! One attempt to store one Secret: create it, or read the existing one and decide.
 //!
-//! Promises: a create or update whose reply was lost is never sent again blindly, the Secret is read first; an update carries the
+//! Promises: a create or update whose reply was lost is never repeated blindly, the Secret is read first; an update carries the
 //! resourceVersion of what was read; a version is only ever created. Not for retries: see `tasks`.
 
 use crate::contract::plan::Plan;
@@ -18,16 +18,16 @@ const ROUNDS: u32 = 8;
 /// Versions by others that one attempt goes past: each other pod of the run may have one.
 const VERSIONS: u32 = 64;
 
-/// What is known of a name: where an attempt begins.
+/// What is known about a name: where an attempt starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteState {
     /// Nothing is known: create it (a version: the highest is looked for first).
     Create,
-    /// A version whose number another Secret has: all names are looked at first, so that the next number is free.
+    /// A version whose number another Secret has: all names are checked first, so that the next number is free.
     Occupied,
     /// A version: a list was made.
     Listed(ListedVersions),
-    /// It is there, or may be: read it first.
+    /// It exists, or may exist: read it first.
     Read,
 }
 
@@ -38,14 +38,14 @@ pub struct ListedVersions {
     pub highest: u64,
     /// The number that comes next, if there is any left.
     pub next: Option<u64>,
-    /// Secrets that are no versions were listed, too.
+    /// Secrets that are not versions were listed too.
     pub all: bool,
 }
 
 /// How an attempt ended.
 #[derive(Debug)]
 pub enum Attempt {
-    /// The content is there, under this name.
+    /// The content is stored under this name.
     Stored {
         /// Full name.
         name: String,
@@ -65,7 +65,7 @@ pub fn attempt(api: &dyn Api, plan: &Plan, container: &str, desired: &Desired, s
     match (desired.versioned, *state) {
         (true, WriteState::Listed(listed)) => {
             let tried = create_version(api, plan, desired, listed);
-            // Whatever became of it, the next attempt begins with a list.
+            // Whatever the result, the next attempt starts with a list.
             *state = if matches!(tried, Attempt::Occupied) { WriteState::Occupied } else { WriteState::Create };
             tried
         }
@@ -117,7 +117,7 @@ fn create_or_update(api: &dyn Api, plan: &Plan, container: &str, desired: &Desir
 
 /// Begins at the highest version that a list has shown, and goes up from there. A number that something else has is skipped, but without
 /// having seen all names not one by one: there may be hundreds. So is one that makes the name of another output of the plan, whether that is
-/// there yet or not. A version of the same content is taken as it is, so an
+/// exists yet or not. A version with the same content is used as it is, so an
 /// attempt whose reply was lost finds its own work; one that another QuarksJob wrote ends it.
 fn create_version(api: &dyn Api, plan: &Plan, desired: &Desired, listed: ListedVersions) -> Attempt {
     let Desired { name, .. } = desired;

@@ -1,7 +1,7 @@
-//! Keyed digests of what containers see of ConfigMaps and Secrets. Pure.
+//! Keyed digests of the ConfigMap and Secret content that containers see. Pure.
 //!
-//! A plain hash would let a reader of the annotation test guesses. A stored digest also names its key and the template that it was
-//! taken for: with another of either it says nothing, and a new baseline is taken instead of a run.
+//! A plain hash would let a reader of the annotation test guesses. A stored digest also names its key and its template: with
+//! another key or template it cannot be compared, and a new baseline is taken instead of a run.
 
 use std::fmt::Write as _;
 
@@ -32,7 +32,7 @@ pub enum Compared {
     Same,
     /// The content is another.
     Changed,
-    /// There is no earlier one, or it was taken for another template or with another key.
+    /// No earlier one exists, or it was taken for another template or with another key.
     Unrelated,
 }
 
@@ -59,7 +59,7 @@ impl ConfigKey {
         half(&context.sign())
     }
 
-    /// Of all references that are there and are not the QuarksJob's own output, in their order; as it is stored.
+    /// Of all existing references that are not the QuarksJob's own output, in their order; as it is stored.
     pub fn combine<'a>(&self, template: &Digest, present: impl Iterator<Item = (&'a Reference, ContentDigest)>) -> String {
         let mut context = Context::with_key(&self.key);
         for (Reference { kind, name, .. }, content) in present {

@@ -1,4 +1,4 @@
-//! Why references could not be looked at.
+//! Why references could not be checked.
 
 use crate::kube::Error;
 

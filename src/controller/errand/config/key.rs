@@ -1,4 +1,4 @@
-//! The key of a namespace's digests: random, in a Secret of its own, never mounted. Losing it costs a baseline, no run.
+//! The key for the digests of a namespace: random, in its own Secret, never mounted. Losing it costs a baseline, not a run.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -1,4 +1,4 @@
-//! Looking at what a QuarksJob refers to: is it there, and what does its content say? Reads only what is not known already.
+//! Checks what a QuarksJob references: whether it exists, and the digest of its content. Reads only what is not known already.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,9 +26,9 @@ use super::store::Seen;
 /// What was found.
 #[derive(Debug, Default)]
 pub struct Looked {
-    /// References that are not there and not optional, for messages.
+    /// References that are missing and not optional, for messages.
     pub missing: Vec<String>,
-    /// Digest of all content, if it was asked for and nothing is missing.
+    /// Digest of all content, if it was requested and nothing is missing.
     pub config: Option<String>,
     /// Secrets that this QuarksJob itself writes, there or not.
     pub own: Vec<String>,
@@ -48,13 +48,13 @@ struct Content {
 }
 
 impl Waiting {
-    /// Remembers what references of this generation say, and which were not there.
+    /// Remembers the content digest of this generation's references, and which were missing.
     pub fn learn(&mut self, generation: i64, looked: &Looked) {
         self.config.clone_from(&looked.config);
         self.learn_missing(generation, looked);
     }
 
-    /// Remembers which references of this generation were not there.
+    /// Remembers which references of this generation were missing.
     pub fn learn_missing(&mut self, generation: i64, looked: &Looked) {
         let Looked { missing, own, missing_own, config: _ } = looked;
         let is_known = |known: &Missing| known.is_said && known.generation == generation && known.names == *missing;
@@ -158,7 +158,7 @@ impl ErrandController {
             }
             LookError::Api(error) => return Err(Failed::Api(error)),
         };
-        // The status to write it into has to be known; the second time it is.
+        // The status to write it into must be known; the second time it is.
         if !turn.is_known() {
             return Err(Failed::Stale);
         }

@@ -1,9 +1,9 @@
-//! The ConfigMaps and Secrets that QuarksJobs refer to: whether they are there, and whether their content has changed
+//! The ConfigMaps and Secrets that QuarksJobs reference: whether they exist, and whether their content has changed
 //! (`spec.updateOnConfigChange`).
 //!
-//! Watches see metadata only, and only where some QuarksJob needs them. They say *that* a referenced object changed; a QuarksJob
-//! that this matters to becomes due, after a second of quiet, and a worker then reads the content once, keeps a digest of it and
-//! nothing else. The digest of a run's content is in the marker, so a change is seen after a restart, too.
+//! Watches see metadata only, and exist only where some QuarksJob needs them. They show *that* a referenced object changed. The
+//! QuarksJobs it matters to become due after a second of quiet; a worker then reads the content once and keeps only a digest of it.
+//! The digest of a run's content is in the marker, so a change is also seen after a restart.
 
 mod digest;
 mod error;

@@ -1,7 +1,7 @@
-//! What is known of referenced objects, and which QuarksJobs are due to look at them again. Digests only, never content.
+//! What is known about referenced objects, and which QuarksJobs are due to check them again. Digests only, never content.
 //!
 //! Promise: what is remembered of an object is dropped when its watch shows another version, and what was read while any event of
-//! its namespace came in is not remembered at all. So a remembered digest is never older than what the watch has shown.
+//! its namespace arrived is not remembered at all. So a remembered digest is never older than what the watch has shown.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,7 +26,7 @@ pub struct Seen {
     pub version: ResourceVersion,
     /// Annotation `written-by`.
     pub written_by: Option<String>,
-    /// Of its content; `None` if only its presence was asked for.
+    /// Of its content; `None` if only its existence was checked.
     pub content: Option<ContentDigest>,
 }
 
@@ -58,7 +58,7 @@ struct Namespace {
     secrets_synced: bool,
     /// Counts what happens.
     epoch: u64,
-    /// Kind and name to what was read; `None`: it is not there.
+    /// By kind and name: what was read; `None`: it does not exist.
     objects: HashMap<(ReferenceKind, String), Option<Seen>>,
     key: Option<(ConfigKey, ResourceVersion, Instant)>,
 }
@@ -142,7 +142,7 @@ impl ConfigStore {
 
     // --- what workers read -----------------------------------------------------------------------------------------
 
-    /// What is known of an object (`Ok(None)`: it is not there), and otherwise what to give back to [`Self::remember`].
+    /// What is known about an object (`Ok(None)`: it does not exist), and otherwise what to pass to [`Self::remember`].
     /// With `key` a digest by that key is wanted.
     pub fn known(&self, namespace: &str, kind: ReferenceKind, name: &str, key: Option<&ConfigKey>) -> Result<Option<Seen>, u64> {
         let inner = self.lock();
@@ -172,7 +172,7 @@ impl ConfigStore {
         (known.secrets_synced || now.duration_since(*read_at) < KEY_TRUST).then(|| key.clone())
     }
 
-    /// Remembers the key, read at `now` from this version of its Secret. Digests with another key mean nothing any more.
+    /// Remembers the key, read at `now` from this version of its Secret. Digests with another key are void.
     pub fn remember_key(&self, namespace: &Arc<str>, key: &ConfigKey, version: ResourceVersion, now: Instant) {
         let mut inner = self.lock();
         let known = inner.namespaces.entry(Arc::clone(namespace)).or_default();
@@ -207,7 +207,7 @@ impl ConfigStore {
         self.lock().marks.get(key).map(|mark| mark.due)
     }
 
-    /// They were looked at, after `due` was read. A later mark stays.
+    /// They were checked, after `due` was read. A later mark stays.
     pub fn looked(&self, key: &ObjectKey, due: Option<Due>) {
         let mut inner = self.lock();
         if inner.marks.get(key).map(|mark| mark.due) == due {

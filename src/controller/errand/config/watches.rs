@@ -1,6 +1,6 @@
-//! Watches of ConfigMaps and Secrets: metadata only, one a namespace and kind, there only while some QuarksJob needs it.
+//! Watches of ConfigMaps and Secrets: metadata only, one per namespace and kind, running only while some QuarksJob needs it.
 //!
-//! What `adjust` does grows with the watches that have changed, not with those that are there.
+//! The work of `adjust` grows with the watches that have changed, not with those that exist.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -22,7 +22,7 @@ use crate::watch::{self, OnEnd, WatchEvent, WatchHandle, WatchSpec};
 
 use super::store::ConfigStore;
 
-/// A watch that nobody needs any more goes after this long: a QuarksJob that is made anew would bring it back at once.
+/// An unused watch is stopped after this long: a re-created QuarksJob would need it again at once.
 const LINGER: Duration = Duration::from_secs(10);
 
 /// All such watches; owned by `ctl-errand`.
@@ -35,11 +35,11 @@ pub struct ConfigWatches {
     metrics: Metrics,
     running: HashMap<ConfigNeed, WatchHandle>,
     unneeded: Unneeded,
-    /// Some watch has ended by itself.
+    /// Some watch has stopped unexpectedly.
     has_ended: Arc<AtomicBool>,
 }
 
-/// Watches that nobody needs, and when they go.
+/// Unused watches, and when they are stopped.
 #[derive(Debug, Default)]
 struct Unneeded(Vec<(ConfigNeed, Instant)>);
 
@@ -211,7 +211,7 @@ mod tests {
         let after = |seconds| start + Duration::from_secs(seconds);
         unneeded.add(need("a"), start);
         unneeded.add(need("b"), start);
-        // Said again, it is no news.
+        // Repeated, it changes nothing.
         unneeded.add(need("a"), after(9));
         unneeded.remove(&need("b"));
         assert!(unneeded.take(after(9)).is_empty());
