@@ -48,7 +48,7 @@ impl Operator {
         }
         let child = command.stderr(file).stdout(Stdio::null()).spawn().expect("the operator starts");
         let operator = Operator { child, log };
-        wait("the operator's caches", || operator.log_line("caches are in").is_some());
+        wait("the operator's caches", || operator.log_line("caches synced").is_some());
         operator
     }
 
@@ -89,7 +89,7 @@ impl Operator {
 
     /// The text of a page of `--http-listen`.
     pub fn page(&self, path: &str) -> String {
-        let line = self.log_line("http listens").expect("the operator was started with --http-listen");
+        let line = self.log_line("HTTP server listening").expect("the operator was started with --http-listen");
         let address = line.split_once("address=").map_or("", |(_, address)| address);
         let mut stream = TcpStream::connect(address).expect("the operator listens");
         write!(stream, "GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n").expect("a request");

@@ -482,22 +482,20 @@ fn life_is_counted_from_the_question() {
 
 #[test]
 fn while_a_renewal_fails_runs_start_with_the_former_token_as_long_as_it_is_good() {
-    // At most once in a minute or so, and a bit more often at first. What was made for an account that is gone is worth nothing.
-    for (failing, answer, until) in
-        [("request", Answer::Failed, 2_700), ("store", Answer::Failed, 2_700), ("request", Answer::NoAccount, 1_800)]
-    {
-        let mut play = Play::held();
+    // What was made for an account that is gone is worth nothing.
+    let cases = [("request", Answer::Failed, 2_700), ("store", Answer::Failed, 2_700), ("request", Answer::NoAccount, 1_800)];
+    for (failing, answer, until) in cases {
+        let (mut play, mut failed, mut at) = (Play::held(), 0, 1_800);
         play.show(0, true, Fate::Waiting);
         assert_eq!(play.quiet_until(0, 1_800), None);
-        let (mut failed, mut at) = (0, 1_800);
         while play.state.readiness("a", moment(at)) == Readiness::Ready {
             let step = play.state.step(moment(at));
             failed += usize::from(step.name() == failing);
+            if let Step::Wait(later) = step {
+                at = (later - START).as_secs().max(at + 1);
+                continue;
+            }
             let answer = match step {
-                Step::Wait(later) => {
-                    at = (later - START).as_secs().max(at + 1);
-                    continue;
-                }
                 step if step.name() == failing => answer.clone(),
                 Step::Look => found("s", Some("a")),
                 _ => issued(Some(3_600)),

@@ -12,7 +12,6 @@ use log::{Level, debug, log, warn};
 
 use crate::api::{API_VERSION, Event, KIND, NAME_MAX, ObjectKey, ObjectMeta, ObjectReference, Uid};
 use crate::clock;
-use crate::contract::reason::Reason;
 use crate::digest::short_hex;
 use crate::kube::{Client, Error};
 use crate::rules::names::cut;
@@ -226,6 +225,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::contract::reason::Reason;
     use crate::kube::ClientOptions;
     use crate::kube::config::Auth;
     use crate::kube::scripted::{Reply, Script};
