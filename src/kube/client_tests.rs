@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::api::{Job, ObjectKey};
 use crate::kube::scripted::{Chunk, Reply, Script, TempDir};
-use crate::kube::{DeleteOptions, Propagation};
+use crate::kube::{Answer, DeleteOptions, Propagation};
 
 use super::*;
 
@@ -116,10 +116,10 @@ fn a_refused_token_is_read_again_and_the_call_repeated_once() {
     client.call_unit(&create()).expect("the second token is accepted");
     script.extend([status(401, "Unauthorized")]);
     let error = client.call_unit(&create()).expect_err("the token is the same");
-    assert!(error.is_unauthorized());
+    assert_eq!(error.answer(), Answer::Unauthorized);
     dir.write("token", "three");
     script.extend([status(401, "Unauthorized"), status(401, "Unauthorized")]);
-    assert!(client.call_unit(&create()).expect_err("refused twice").is_unauthorized());
+    assert_eq!(client.call_unit(&create()).expect_err("refused twice").answer(), Answer::Unauthorized);
     let used: Vec<_> = script.seen().iter().filter_map(|seen| seen.authorization.clone()).collect();
     assert_eq!(used, ["Bearer one", "Bearer one", "Bearer two", "Bearer two", "Bearer two", "Bearer three"]);
 }

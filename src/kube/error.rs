@@ -163,11 +163,6 @@ impl Error {
         self.is(Answer::Expired)
     }
 
-    /// 401: the credential is not accepted.
-    pub fn is_unauthorized(&self) -> bool {
-        self.is(Answer::Unauthorized)
-    }
-
     /// 403 of the API server: the right is missing, the namespace is being deleted, or a policy or quota refuses.
     pub fn is_forbidden(&self) -> bool {
         self.has_code(403) && matches!(self.answer(), Answer::MissingRight | Answer::Terminating | Answer::Refused)
@@ -178,19 +173,9 @@ impl Error {
         self.is(Answer::MissingRight)
     }
 
-    /// 403 because the namespace is being deleted.
-    pub fn is_namespace_terminating(&self) -> bool {
-        self.is(Answer::Terminating)
-    }
-
     /// 422 of the API server: the content is refused, by validation or by an admission policy, or is for another object.
     pub fn is_invalid(&self) -> bool {
         self.has_code(422) && matches!(self.answer(), Answer::FieldError | Answer::OtherObject | Answer::Refused)
-    }
-
-    /// The content itself is wrong. An admission policy or quota that refuses names no field.
-    pub fn has_field_causes(&self) -> bool {
-        self.is(Answer::FieldError)
     }
 
     /// A list or watch that names a version the server has not seen yet (a 504 with that cause).
@@ -307,14 +292,14 @@ mod tests {
                 ("exists", error.is_already_exists()),
                 ("conflict", error.is_conflict()),
                 ("gone", error.is_gone()),
-                ("unauthorized", error.is_unauthorized()),
+                ("unauthorized", error.is(Answer::Unauthorized)),
                 ("forbidden", error.is_forbidden()),
                 ("invalid", error.is_invalid()),
-                ("field", error.has_field_causes()),
+                ("field", error.is(Answer::FieldError)),
                 ("transient", error.is_transient()),
                 ("maybe", error.maybe_applied()),
                 ("missing", error.is_missing_right()),
-                ("terminating", error.is_namespace_terminating()),
+                ("terminating", error.is(Answer::Terminating)),
                 ("future", error.is_too_large_resource_version()),
                 ("shutdown", error.is_shutdown()),
             ]
