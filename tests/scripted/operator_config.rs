@@ -389,8 +389,9 @@ fn many_that_use_one_secret_all_run_and_hold_up_nobody() {
 #[test]
 fn what_somebody_asks_for_goes_before_config_runs_of_many() {
     const MANY: usize = 60;
+    let Scene { server, operator, folder } = Scene::new("asked-first");
     // Two workers for a namespace.
-    let scene = Scene::with("asked-first", &["--max-workers=4"]);
+    let scene = Scene { server, operator: operator.arg("--max-workers=4"), folder };
     let _jobs = play::auto_complete(scene.server.api());
     both(&scene, "A");
     play::monitored_namespace(scene.server.api(), "quiet");
