@@ -27,7 +27,11 @@ fn the_table_of_the_operators_flags_is_theirs() {
         let short = flag.short.map_or(String::new(), |short| format!("-{short}, "));
         format!("{short}{} | {} | {}", flag.call(), flag.variable, flag.default)
     };
-    assert_eq!(rows, OPERATOR.iter().copied().flatten().map(row).collect::<Vec<_>>(), "{}", table.place);
+    let flags: Vec<String> = OPERATOR.iter().copied().flatten().map(row).collect();
+    for (row, flag) in rows.iter().zip(&flags) {
+        assert_eq!(row, flag, "{}: the first row that is not as its flag", table.place);
+    }
+    assert_eq!(rows.len(), flags.len(), "{}: rows and flags", table.place);
 }
 
 #[test]

@@ -32,11 +32,19 @@ fn row<'a>(table: &'a Table, word: &str) -> &'a [String] {
 #[track_caller]
 fn assert_first_column(head: &str, expected: &Words) {
     let table = table(head);
-    assert_eq!(first_column(&table), *expected, "{}", table.place);
+    assert_same(&table.place, &first_column(&table), expected);
 }
 
 fn reasons(stand: impl Fn(&[Place]) -> bool) -> Words {
     Reason::ALL.iter().filter(|reason| stand(reason.places())).map(|reason| reason.as_str().to_owned()).collect()
+}
+
+/// Says which words one of them lacks.
+#[track_caller]
+fn assert_same(place: &str, in_docs: &Words, in_code: &Words) {
+    let missing: Vec<_> = in_code.difference(in_docs).collect();
+    let extra: Vec<_> = in_docs.difference(in_code).collect();
+    assert!(missing.is_empty() && extra.is_empty(), "{place} lacks {missing:?}, and has {extra:?}, which the code has not");
 }
 
 fn set<'a>(words: impl IntoIterator<Item = &'a str>) -> Words {
@@ -52,7 +60,7 @@ fn each_event_is_in_the_docs_and_no_other() {
 #[test]
 fn each_reason_of_a_condition_is_in_the_docs_and_no_other() {
     let conditions = table("| condition | `True` | `False` |");
-    let check = |cell: &str, expected: Words, what: &str| assert_eq!(words(cell), expected, "{}: {what}", conditions.place);
+    let check = |cell: &str, expected: Words, what: &str| assert_same(&format!("{}: {what}", conditions.place), &words(cell), &expected);
     let at = |place: Place| reasons(|places| places.contains(&place));
     let ready = row(&conditions, "Ready");
     check(&ready[1], at(Place::Ready(true)), "Ready is True");
@@ -86,7 +94,7 @@ fn each_reason_is_said_somewhere() {
         let is_used = code.iter().any(|(file, code)| file != "contract/reason.rs" && !lines_with(code, &word).is_empty());
         // Those of the sidecar come by its report.
         let is_reported = OutputErrorReason::ALL.iter().any(|reported| Reason::from(*reported) == *reason);
-        assert!(is_used || is_reported, "{reason} is in the list and never said");
+        assert!(is_used || is_reported, "Reason::{reason} of src/contract/reason.rs is used nowhere in src: report it, or delete the line");
     }
 }
 
@@ -127,7 +135,7 @@ fn each_field_of_the_spec_is_in_the_crd_the_docs_and_the_code() {
             in_docs.insert(path);
         }
     }
-    assert_eq!(in_docs, in_crd, "{}; and manifests/crd.yaml", table.place);
+    assert_same(&format!("{}, beside manifests/crd.yaml,", table.place), &in_docs, &in_crd);
     let code = &sources()["api/spec.rs"];
     for path in &in_crd {
         let name = path.rsplit('.').next().unwrap_or(path);
@@ -166,7 +174,7 @@ fn labels_of_metrics_have_the_words_that_the_docs_say() {
         let said = words(&row(&metrics, metric)[2]);
         let all: Words = labels.iter().flat_map(|label| values(metric, label)).chain(set(labels.iter().copied())).collect();
         assert!(all.len() > labels.len(), "{metric} has no values on the page:\n{page}");
-        assert_eq!(said, all, "{}: {metric}", metrics.place);
+        assert_same(&format!("{}: {metric}", metrics.place), &said, &all);
     }
     // These are there only once they have happened, so the words are those of the function that gives them.
     let sources = sources();
@@ -174,5 +182,6 @@ fn labels_of_metrics_have_the_words_that_the_docs_say() {
     let (_, function) = state.split_once("fn reason(self)").expect("the function is there");
     let body = function.split_once("\n    }\n").expect("it ends").0;
     let given: Words = body.split('"').skip(1).step_by(2).map(str::to_owned).chain(set(["ended", "resource", "reason"])).collect();
-    assert_eq!(words(&row(&metrics, "quarksjob_watch_restarts_total")[2]), given, "{}: quarksjob_watch_restarts_total", metrics.place);
+    let said = words(&row(&metrics, "quarksjob_watch_restarts_total")[2]);
+    assert_same(&format!("{}: quarksjob_watch_restarts_total", metrics.place), &said, &given);
 }
