@@ -148,7 +148,9 @@ impl ErrandController {
                 Ok(Flow::Continue)
             }
             None => {
-                let message = format!("Job {name} exists and is not owned by this QuarksJob; delete it if nobody needs it, or give the QuarksJob another name");
+                let message = format!(
+                    "Job {name} exists and is not owned by this QuarksJob; delete it if nobody needs it, or give the QuarksJob another name"
+                );
                 self.refuse(turn, Reason::NameConflict, &message, None)
             }
         }
