@@ -195,7 +195,7 @@ impl RunRecord {
     }
 
     fn checked(self) -> Option<Self> {
-        ((1..RUN_MAX).contains(&self.run) && is_request(self.request.as_ref())).then_some(self)
+        ((1..RUN_MAX).contains(&self.run) && is_request(self.request.as_ref()) && self.encode().len() <= TEXT_MAX).then_some(self)
     }
 
     /// The text of the annotation.
@@ -320,5 +320,6 @@ mod tests {
         assert_eq!(RunRecord::parse(&record.encode()), Some(record));
         let long = RunRecord { template: request(TEXT_MAX), ..RunRecord::of_run(1, Trigger::Now) };
         assert_eq!(RunRecord::parse(&long.encode()), None);
+        assert_eq!(RunRecord::of_active(&long.active(&Uid::from("u1"), "j", None)), None);
     }
 }

@@ -14,6 +14,7 @@ use crate::controller::shared::decision::Decision as Decided;
 use crate::controller::shared::memory::Hold;
 use crate::controller::shared::ready::Readiness;
 use crate::digest;
+use crate::rules::names::job_name;
 use crate::views::JobView;
 use crate::views::identity::own_jobs;
 use crate::views::triggers::Pending;
@@ -256,6 +257,11 @@ fn in_a_burst_of_starts_their_records_wait_and_nothing_else_does() {
     assert_eq!(ask(&[job(1, UID, None)]), Decision::Wait(Duration::from_secs(1)));
     let ended = job(1, UID, Some("Complete"));
     assert_eq!(ask(std::slice::from_ref(&ended)), Decision::Job(J::Settle(own(&ended))));
+    // Then only memory would know what it consumes.
+    let mut silent = JobView::clone(&job(1, UID, None));
+    silent.key.name = job_name(&view.key.name, &view.uid, 1).into();
+    silent.record = None;
+    assert!(matches!(ask(&[Arc::new(silent)]), Decision::Job(J::RecordStart(_))), "its annotation is lost");
 }
 
 #[test]

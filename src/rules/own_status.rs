@@ -32,7 +32,7 @@ fn status_of<'a>(metadata: &ObjectMeta, status: &'a QuarksJobStatus) -> Cow<'a, 
     let settled = status.settled.as_deref().and_then(Marker::uid_in);
     let is_own_run = |name: &str, run: u64| *name == job_name(&metadata.name, &metadata.uid, run);
     let is_own_active = status.active.as_ref().is_none_or(|ActiveRun { uid, job_name, run, .. }| match uid {
-        Some(uid) => *uid == metadata.uid,
+        Some(uid) => *run > 0 && *uid == metadata.uid,
         // Written before `active` said its UID: the Job's name does, by a hash.
         None => is_own_run(job_name, *run),
     });
@@ -66,6 +66,13 @@ pub(crate) mod tests {
 
     pub fn name(uid: &str, run: u64) -> String {
         job_name("q", &Uid::from(uid), run)
+    }
+
+    #[test]
+    fn a_run_without_a_number_is_none() {
+        let active = json!({"run": 0, "jobName": name("u1", 0), "trigger": "once", "uid": "u1"});
+        let object = object(|object| object["status"] = json!({"active": active}));
+        assert_eq!(own_status(&object.metadata, &object.status).active, None);
     }
 
     #[test]

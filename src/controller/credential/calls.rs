@@ -17,6 +17,8 @@ use super::error::CredentialError;
 use super::held::TOKEN_SECONDS;
 use super::state::{Answer, ListedJob, Step, Token};
 
+/// The account that the manifests create, and for which they grant tokens.
+const SIDECAR_ACCOUNT: &str = "quarks-job-sidecar";
 /// Annotation on the Secret: the account. It also says that the Secret is ours.
 const ANNOTATION_ACCOUNT: &str = "quarks.cloudfoundry.org/token-account";
 /// Annotation on the Secret: when the token ends, RFC 3339. For people: the wall clock decides nothing.
@@ -150,6 +152,12 @@ fn list_jobs(client: &Client, namespace: &str) -> Result<Answer, Error> {
 
 fn refusal(step: &Step, error: Error, remedy: &str) -> CredentialError {
     match step {
+        Step::Request { account, .. } if error.answer() == kube::Answer::MissingRight && account != SIDECAR_ACCOUNT => {
+            CredentialError::NotReady(format!(
+                "the operator may not create a token for service account {account:?}, which namespace label quarks.cloudfoundry.org/qjob-service-account or --sidecar-service-account sets: {}; set it to {SIDECAR_ACCOUNT}, or grant this right",
+                error.message()
+            ))
+        }
         _ if error.answer() == kube::Answer::MissingRight => CredentialError::NotReady(format!(
             "the operator may not create a token for the sidecar: {}; the manifests grant this for service account quarks-job-sidecar; run: {remedy}",
             error.message()

@@ -193,9 +193,9 @@ fn record_of(view: &QuarksJobView, spec: &Spec, pending: Pending, config: Option
 fn created(turn: &mut Turn<'_>, name: String, record: RunRecord, template: &Value, warnings: &[String]) {
     let (key, run, trigger) = (turn.key, record.run, record.trigger.as_str());
     info!(key:%, job:% = name, run:%, trigger:%; "job created");
-    let note = Note::new(Reason::JobCreated, "CreateJob", format!("run {run}: created Job {name} (trigger: {trigger})"));
-    turn.memory().untold_start = Some(note);
-    turn.tools.bursts.started(&key.namespace, Instant::now());
+    let now = Instant::now();
+    turn.memory().starting = Some(now);
+    turn.tools.bursts.started(&key.namespace, now);
     warn_about_template(turn, template, warnings);
     if record.trigger == Trigger::Config {
         watch_for_loop(turn);

@@ -64,7 +64,9 @@ pub fn decide(view: &QuarksJobView, stage: Stage, paused: Option<Instant>, burst
             if is_recorded(view, &job) {
                 Decision::Nothing
             } else {
-                burst.map_or(Decision::Do(Step::RecordStart(job)), Decision::Wait)
+                // Once the Job no longer says what it consumes, status must.
+                let has_record = job.view.record.as_deref() == Some(&job.record);
+                burst.filter(|_| has_record).map_or(Decision::Do(Step::RecordStart(job)), Decision::Wait)
             }
         }
         Stage::Unseen { job_name, record, since } => {

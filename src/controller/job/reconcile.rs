@@ -133,7 +133,8 @@ fn look_and_act(turn: &mut Turn<'_>) -> ControlFlow<Outcome> {
         Err(outcome) => return ControlFlow::Break(outcome),
     };
     let now = Instant::now();
-    let burst = turn.tools.bursts.wait(&turn.key.namespace, now);
+    let started = turn.memory().starting;
+    let burst = turn.tools.bursts.wait(&turn.key.namespace, started, now);
     let memory = turn.memory();
     let snapshot = seen.snapshot(memory);
     if snapshot.served().is_none() {

@@ -23,7 +23,7 @@ pub fn record_start(turn: &mut Turn<'_>, OwnJob { view: job, record }: &OwnJob) 
     let active = record.active(&turn.view.uid, &job.key.name, job.created.clone());
     let new = turn.status(&status, &clock::now_seconds()).running(active, turn.ready());
     turn.write_status(&status, &new)?;
-    turn.tell_start();
+    turn.tell_start(&status, record.run, &job.key.name, record.trigger);
     Ok(Flow::Continue)
 }
 
@@ -59,7 +59,7 @@ pub fn record_end(turn: &mut Turn<'_>, job: Option<&OwnJob>) -> Result<Flow, Fai
         if let (false, Some(trigger)) = (is_counted, last.trigger) {
             turn.tools.metrics.settled(trigger, last.outcome);
         }
-        tell_end(turn, &last);
+        tell_end(turn, &status, &last);
     }
     Ok(Flow::Continue)
 }
@@ -74,9 +74,11 @@ fn remembered_verdict(turn: &Turn<'_>, job: Option<&OwnJob>) -> Result<Verdict, 
     Ok(Verdict { outcome: marker.outcome.unwrap_or(Outcome::Unknown), reason: marker.reason.clone(), message, outputs })
 }
 
-/// Events of the end of a run.
-pub fn tell_end(turn: &mut Turn<'_>, last: &LastRun) {
-    turn.tell_start();
+/// Events of the end of a run, and of its start if that is not reported yet. `status` is what it was before.
+pub fn tell_end(turn: &mut Turn<'_>, status: &QuarksJobStatus, last: &LastRun) {
+    if let Some(trigger) = last.trigger {
+        turn.tell_start(status, last.run, &last.job_name, trigger);
+    }
     let (LastRun { run, job_name, message, reason, .. }, outcome) = (last, last.outcome);
     let action = "SettleRun";
     if !last.outputs.is_empty() {

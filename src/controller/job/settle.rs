@@ -137,7 +137,7 @@ fn settle_later(turn: &mut Turn<'_>, ended: Ended<'_>, reason: Reason, why: &str
     turn.write_status(&status, &new)?;
     let is_kept = turn.memory().record.is_none();
     if is_news && is_kept {
-        tell_end(turn, &last);
+        tell_end(turn, &status, &last);
     }
     if !is_said && is_kept {
         turn.tell(Note::new(reason, "SettleRun", message));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// This many starts within the window are a burst.
 const STARTS: usize = 16;
 const WINDOW: Duration = Duration::from_secs(1);
-/// A longer burst does not count as one: status must not be that late.
+/// What reports a start waits for no longer than this after it: status must not be that late.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Namespaces remembered before those without recent starts are dropped.
 const REMEMBERED: usize = 64;
@@ -26,49 +26,36 @@ impl Bursts {
         if all.len() >= REMEMBERED {
             all.retain(|_, starts| starts.is_any_within(now));
         }
-        all.entry(Arc::clone(namespace)).or_insert_with(|| Starts::new(now)).add(now);
+        all.entry(Arc::clone(namespace)).or_default().add(now);
     }
 
-    /// How long what reports a start waits, if it has to.
-    pub fn wait(&self, namespace: &str, now: Instant) -> Option<Duration> {
+    /// How long what reports a start of this process, at `started`, waits, if it has to.
+    pub fn wait(&self, namespace: &str, started: Option<Instant>, now: Instant) -> Option<Duration> {
+        let age = now.saturating_duration_since(started?);
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(namespace).is_some_and(|starts| starts.is_burst(now)).then_some(WINDOW)
+        let is_burst = all.get(namespace).is_some_and(|starts| starts.is_burst(now));
+        (is_burst && age < LIMIT).then(|| WINDOW.min(LIMIT - age))
     }
 }
 
 /// The latest starts of one namespace.
-#[derive(Debug)]
-struct Starts {
-    /// When they came to be a burst, if they are one.
-    since: Instant,
-    latest: VecDeque<Instant>,
-}
+#[derive(Debug, Default)]
+struct Starts(VecDeque<Instant>);
 
 impl Starts {
-    fn new(now: Instant) -> Self {
-        Self { since: now, latest: VecDeque::with_capacity(STARTS) }
-    }
-
     fn add(&mut self, now: Instant) {
-        if !self.is_dense(now) {
-            self.since = now;
+        if self.0.len() >= STARTS {
+            self.0.pop_front();
         }
-        if self.latest.len() >= STARTS {
-            self.latest.pop_front();
-        }
-        self.latest.push_back(now);
-    }
-
-    fn is_dense(&self, now: Instant) -> bool {
-        self.latest.len() >= STARTS && self.latest.front().is_some_and(|first| now.saturating_duration_since(*first) < WINDOW)
+        self.0.push_back(now);
     }
 
     fn is_burst(&self, now: Instant) -> bool {
-        self.is_dense(now) && now.saturating_duration_since(self.since) < LIMIT
+        self.0.len() >= STARTS && self.0.front().is_some_and(|first| now.saturating_duration_since(*first) < WINDOW)
     }
 
     fn is_any_within(&self, now: Instant) -> bool {
-        self.latest.back().is_some_and(|last| now.saturating_duration_since(*last) < WINDOW)
+        self.0.back().is_some_and(|last| now.saturating_duration_since(*last) < WINDOW)
     }
 }
 
@@ -76,28 +63,48 @@ impl Starts {
 mod tests {
     use super::*;
 
-    /// So many starts, one each so many milliseconds; whether what reports them waits then.
-    fn waits(starts: u64, pause: u64, at: u64) -> bool {
+    /// Starts, one each `pause` milliseconds; how many milliseconds what reports the one at `started` waits at `at`.
+    fn waits(starts: u64, pause: u64, started: u64, at: u64) -> Option<u64> {
         let (bursts, begin, namespace) = (Bursts::default(), Instant::now(), Arc::from("a"));
         let moment = |millis| begin + Duration::from_millis(millis);
         (0..starts).for_each(|number| bursts.started(&namespace, moment(number * pause)));
-        assert_eq!(bursts.wait("b", moment(at)), None, "another namespace");
-        bursts.wait("a", moment(at)).is_some()
+        assert_eq!(bursts.wait("b", Some(moment(started)), moment(at)), None, "another namespace");
+        assert_eq!(bursts.wait("a", None, moment(at)), None, "of another process");
+        let wait = bursts.wait("a", Some(moment(started)), moment(at))?;
+        u64::try_from(wait.as_millis()).ok()
     }
 
     #[test]
-    fn what_reports_starts_waits_while_there_are_many_and_no_longer_than_the_limit() {
-        for (what, starts, pause, at, expected) in [
-            ("none", 0, 1, 1, false),
-            ("a few", 15, 1, 15, false),
-            ("many at once", 16, 1, 16, true),
-            ("no more a second after the first of the last", 16, 1, 1_000, false),
-            ("many for nearly the limit", 200, 50, 9_950, true),
-            ("and for longer: 16 starts take 750 ms, and then the limit begins", 217, 50, 10_800, false),
-            ("a few a second for long", 200, 67, 13_333, false),
+    fn what_reports_a_start_waits_while_there_are_many_and_no_longer_than_the_limit() {
+        for (what, starts, pause, started, at, expected) in [
+            ("none", 0, 1, 0, 1, None),
+            ("a few", 15, 1, 0, 15, None),
+            ("many at once", 16, 1, 0, 16, Some(1_000)),
+            ("a second after the first of the last", 16, 1, 0, 1_000, None),
+            ("a few a second for long", 200, 67, 13_000, 13_333, None),
+            ("many for long", 1_000, 50, 49_000, 49_950, Some(1_000)),
+            ("near the limit", 1_000, 50, 40_050, 49_950, Some(100)),
+            ("at the limit", 1_000, 50, 39_950, 49_950, None),
         ] {
-            assert_eq!(waits(starts, pause, at), expected, "{what}");
+            assert_eq!(waits(starts, pause, started, at), expected, "{what}");
         }
+    }
+
+    #[test]
+    fn no_report_is_later_than_the_limit_whatever_the_pauses_between_bursts() {
+        // Each second twenty at once, and a look each second: the gaps between bursts do not begin the limit anew.
+        let (bursts, begin, namespace) = (Bursts::default(), Instant::now(), Arc::from("a"));
+        let mut reported = None;
+        for millis in (0..60_000).step_by(20) {
+            let now = begin + Duration::from_millis(millis);
+            if millis % 1_040 < 400 {
+                bursts.started(&namespace, now);
+            }
+            if millis % 1_000 == 20 && bursts.wait("a", Some(begin), now).is_none() {
+                reported.get_or_insert(now - begin);
+            }
+        }
+        assert!(reported.is_some_and(|late| late < LIMIT + WINDOW), "{reported:?}");
     }
 
     #[test]

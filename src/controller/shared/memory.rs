@@ -17,7 +17,6 @@ use crate::rules::verdict::Verdict;
 use crate::views::identity::StartedRun;
 use crate::views::{JobView, NamespaceView, QuarksJobView};
 
-use super::note::Note;
 use super::pace::{ConfigLoop, PACE_MAX, Pace, Pause};
 
 /// Versions remembered to distinguish "the watch is behind" from "someone else wrote". A run creates four.
@@ -100,8 +99,10 @@ pub struct Memory {
     versions: VecDeque<ResourceVersion>,
     /// The run that this process started.
     pub started: Option<StartedRun>,
-    /// Tells of its start once status does.
-    pub untold_start: Option<Note>,
+    /// When this process created the Job of a run whose start status does not report yet.
+    pub starting: Option<Instant>,
+    /// The run whose start was reported last.
+    pub told_start: u64,
     /// While it is idle.
     pub waiting: Waiting,
     /// Of the run that is ending.
@@ -212,7 +213,20 @@ impl Memory {
 
     /// True if forgetting all of it changes nothing: the index has caught up and no run is active.
     fn is_idle(&self, indexed: Option<&QuarksJobView>) -> bool {
-        let Self { uid: _, known, versions: _, started, waiting, ending, is_clean_up_denied, record, trouble, pace, untold_start } = self;
+        let Self {
+            uid: _,
+            known,
+            versions: _,
+            started,
+            waiting,
+            ending,
+            is_clean_up_denied,
+            record,
+            trouble,
+            pace,
+            starting,
+            told_start: _,
+        } = self;
         let Waiting { hold, refusals: _, missing, config, trigger_seen, config_loop } = waiting;
         let Ending { verdict, settle, settle_run: _, strays } = ending;
         let is_caught_up = match (known, indexed) {
@@ -230,7 +244,7 @@ impl Memory {
         is_caught_up
             && is_started_shown
             && is_config_settled
-            && untold_start.is_none()
+            && starting.is_none()
             && hold.is_none()
             && verdict.is_none()
             && missing.is_none()
