@@ -242,6 +242,7 @@ fn a_namespace_without_an_account_label_is_named_with_the_command() {
         let message = case.wait_condition("q", "Ready", "False", "NamespaceNotReady");
         message.contains("nobody").then_some(message)
     });
+    assert!(message.contains("set it to quarks-job-sidecar"), "{message}");
     assert!(message.contains(&format!("kubectl apply -n {} -f manifests/monitored-namespace.yaml", case.namespace)), "{message}");
     case.label_namespace(&[SIDECAR_ACCOUNT]);
     case.wait("q", "condition=Succeeded");

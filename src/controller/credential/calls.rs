@@ -154,7 +154,7 @@ fn refusal(step: &Step, error: Error, remedy: &str) -> CredentialError {
     match step {
         Step::Request { account, .. } if error.answer() == kube::Answer::MissingRight && account != SIDECAR_ACCOUNT => {
             CredentialError::NotReady(format!(
-                "the operator may not create a token for service account {account:?}, which namespace label quarks.cloudfoundry.org/qjob-service-account or --sidecar-service-account sets: {}; set it to {SIDECAR_ACCOUNT}, or grant this right",
+                "the operator may not create a token for service account {account:?}, which namespace label quarks.cloudfoundry.org/qjob-service-account or --sidecar-service-account sets: {}; set it to {SIDECAR_ACCOUNT}, for which the manifests grant this right, or grant it; run: {remedy}",
                 error.message()
             ))
         }
