@@ -51,6 +51,8 @@ pub const SIDECAR_CONTAINER: &str = "output-persist";
 pub const OUTPUT_MOUNT: &str = "/mnt/quarks";
 /// Where the sidecar sees the containers' volumes: one folder a container, named like it.
 pub const SIDECAR_OUTPUT_ROOT: &str = "/mnt/quarks";
+/// ServiceAccount of the sidecar that the manifests create, and for which they grant tokens.
+pub const SIDECAR_ACCOUNT: &str = "quarks-job-sidecar";
 /// Secret with the sidecar's token, one a namespace.
 pub const TOKEN_SECRET: &str = "quarks-job-sidecar-token";
 /// Secret with the key of config digests, one a namespace.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::api::{LABEL_MAX, is_subdomain};
+use crate::api::{LABEL_MAX, SIDECAR_ACCOUNT, is_subdomain};
 use crate::canonical::thousandths;
 use crate::election::Timing;
 use crate::log::Format;
@@ -163,7 +163,7 @@ static VALUES: [Flag; 15] = [
         "sidecar-service-account",
         "NAME",
         "SIDECAR_SERVICE_ACCOUNT",
-        "quarks-job-sidecar",
+        SIDECAR_ACCOUNT,
         "service account of the sidecar in these namespaces",
     ),
     Flag::new("max-workers", "N", "MAX_WORKERS", "8", "concurrent QuarksJobs per controller, 1 to 64"),
@@ -238,7 +238,7 @@ impl Flags {
             context: value("context"),
             monitored_id,
             watch_namespaces,
-            sidecar_service_account: value("sidecar-service-account").unwrap_or_else(|| "quarks-job-sidecar".to_owned()),
+            sidecar_service_account: value("sidecar-service-account").unwrap_or_else(|| SIDECAR_ACCOUNT.to_owned()),
             max_workers: number(find("max-workers"), 8, 1, 64)?,
             log_level,
             log_format,

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::api::{ObjectKey, ObjectMeta, Resource, Secret, StringMap, TOKEN_SECRET};
+use crate::api::{ObjectKey, ObjectMeta, Resource, SIDECAR_ACCOUNT, Secret, StringMap, TOKEN_SECRET};
 use crate::controller::shared::action::Action;
 use crate::controller::shared::trouble::remedy;
 use crate::index::SharedIndex;
@@ -17,8 +17,6 @@ use super::error::CredentialError;
 use super::held::TOKEN_SECONDS;
 use super::state::{Answer, ListedJob, Step, Token};
 
-/// The account that the manifests create, and for which they grant tokens.
-const SIDECAR_ACCOUNT: &str = "quarks-job-sidecar";
 /// Annotation on the Secret: the account. It also says that the Secret is ours.
 const ANNOTATION_ACCOUNT: &str = "quarks.cloudfoundry.org/token-account";
 /// Annotation on the Secret: when the token ends, RFC 3339. For people: the wall clock decides nothing.
@@ -159,11 +157,11 @@ fn refusal(step: &Step, error: Error, remedy: &str) -> CredentialError {
             ))
         }
         _ if error.answer() == kube::Answer::MissingRight => CredentialError::NotReady(format!(
-            "the operator may not create a token for the sidecar: {}; the manifests grant this for service account quarks-job-sidecar; run: {remedy}",
+            "the operator may not create a token for the sidecar: {}; the manifests grant this for service account {SIDECAR_ACCOUNT}; run: {remedy}",
             error.message()
         )),
         Step::Request { account, .. } if error.is_not_found() => CredentialError::NotReady(format!(
-            "service account {account:?} does not exist; it is set by namespace label quarks.cloudfoundry.org/qjob-service-account or --sidecar-service-account; the manifests create quarks-job-sidecar; run: {remedy}"
+            "service account {account:?} does not exist; it is set by namespace label quarks.cloudfoundry.org/qjob-service-account or --sidecar-service-account; the manifests create {SIDECAR_ACCOUNT}; run: {remedy}"
         )),
         _ => CredentialError::Api(error),
     }

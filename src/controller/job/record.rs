@@ -23,7 +23,7 @@ pub fn record_start(turn: &mut Turn<'_>, OwnJob { view: job, record }: &OwnJob) 
     let active = record.active(&turn.view.uid, &job.key.name, job.created.clone());
     let new = turn.status(&status, &clock::now_seconds()).running(active, turn.ready());
     turn.write_status(&status, &new)?;
-    turn.tell_start(&status, record.run, &job.key.name, record.trigger);
+    tell_start(turn, &status, record.run, &job.key.name, record.trigger);
     Ok(Flow::Continue)
 }
 
@@ -74,10 +74,21 @@ fn remembered_verdict(turn: &Turn<'_>, job: Option<&OwnJob>) -> Result<Verdict, 
     Ok(Verdict { outcome: marker.outcome.unwrap_or(Outcome::Unknown), reason: marker.reason.clone(), message, outputs })
 }
 
+/// The Event of the start of a run, unless `status`, as it was before, or this process has reported the start already.
+fn tell_start(turn: &mut Turn<'_>, status: &QuarksJobStatus, run: u64, job_name: &str, trigger: Trigger) {
+    let memory = turn.memory();
+    memory.starting = None;
+    let is_told = std::mem::replace(&mut memory.told_start, run) == run;
+    if !is_told && status.active.as_ref().is_none_or(|active| active.run != run) {
+        let text = format!("run {run}: created Job {job_name} (trigger: {})", trigger.as_str());
+        turn.tell(Note::new(Reason::JobCreated, "CreateJob", text));
+    }
+}
+
 /// Events of the end of a run, and of its start if that is not reported yet. `status` is what it was before.
 pub fn tell_end(turn: &mut Turn<'_>, status: &QuarksJobStatus, last: &LastRun) {
     if let Some(trigger) = last.trigger {
-        turn.tell_start(status, last.run, &last.job_name, trigger);
+        tell_start(turn, status, last.run, &last.job_name, trigger);
     }
     let (LastRun { run, job_name, message, reason, .. }, outcome) = (last, last.outcome);
     let action = "SettleRun";

@@ -1,6 +1,6 @@
 //! Status, reason and message of condition `Ready`. Pure.
 
-use crate::api::{Condition, QuarksJobStatus, Strategy};
+use crate::api::{Condition, QuarksJobStatus, SIDECAR_ACCOUNT, Strategy};
 use crate::contract::reason::Reason;
 use crate::contract::record::REQUEST_MAX;
 use crate::controller::shared::memory::Missing;
@@ -99,6 +99,6 @@ fn missing_message(missing: &Missing) -> String {
 fn no_account_message(namespace: &str) -> String {
     format!(
         "spec.output requires a service account for the sidecar; run: kubectl apply -n {namespace} -f manifests/monitored-namespace.yaml && \
-         kubectl label namespace {namespace} quarks.cloudfoundry.org/qjob-service-account=quarks-job-sidecar"
+         kubectl label namespace {namespace} quarks.cloudfoundry.org/qjob-service-account={SIDECAR_ACCOUNT}"
     )
 }

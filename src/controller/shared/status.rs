@@ -161,6 +161,7 @@ pub fn patch_body(status: &QuarksJobStatus, version: &ResourceVersion) -> Value 
     for (parent, optional) in [
         ("active", "startTime"),
         ("active", "details"),
+        ("active", "record"),
         ("active", "uid"),
         ("lastRun", "startTime"),
         ("lastRun", "completionTime"),
@@ -171,13 +172,9 @@ pub fn patch_body(status: &QuarksJobStatus, version: &ResourceVersion) -> Value 
             fields[parent][optional] = Value::Null;
         }
     }
-    if fields["active"].is_object() {
-        // Older versions wrote it.
-        fields["active"]["record"] = Value::Null;
-        if let Some(details) = fields["active"]["details"].as_object_mut() {
-            for optional in ["strategy", "request", "template", "config", "ttlSecondsAfterFinished"] {
-                details.entry(optional).or_insert(Value::Null);
-            }
+    if let Some(details) = fields.pointer_mut("/active/details").and_then(Value::as_object_mut) {
+        for optional in ["strategy", "request", "template", "config", "ttlSecondsAfterFinished"] {
+            details.entry(optional).or_insert(Value::Null);
         }
     }
     json!({"metadata": {"resourceVersion": version}, "status": fields})

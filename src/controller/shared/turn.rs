@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use log::warn;
 
-use crate::api::{Job, ObjectKey, QuarksJob, QuarksJobStatus, Resource, ResourceVersion, Spec, Trigger};
+use crate::api::{Job, ObjectKey, QuarksJob, QuarksJobStatus, Resource, ResourceVersion, Spec};
 use crate::clock;
 use crate::contract::reason::Reason;
 use crate::controller::claims::{Controller, Snapshot, Stage};
@@ -352,17 +352,6 @@ impl<'a> Turn<'a> {
     /// Leaves an Event on the QuarksJob.
     pub fn tell(&self, note: Note) {
         self.tools.events.send(self.key, &self.view.uid, note);
-    }
-
-    /// Leaves the Event about the start of a run, unless `status`, as it was before, or this process has reported the start already.
-    pub fn tell_start(&mut self, status: &QuarksJobStatus, run: u64, job_name: &str, trigger: Trigger) {
-        let memory = self.memory();
-        memory.starting = None;
-        let is_told = std::mem::replace(&mut memory.told_start, run) == run;
-        if !is_told && status.active.as_ref().is_none_or(|active| active.run != run) {
-            let text = format!("run {run}: created Job {job_name} (trigger: {})", trigger.as_str());
-            self.tell(Note::new(Reason::JobCreated, "CreateJob", text));
-        }
     }
 
     /// The time for a status.
