@@ -30,14 +30,19 @@ pub fn read_file(path: &Path) -> io::Result<String> {
     read_text(File::open(path)?)
 }
 
-/// All that can be read.
+/// All that can be read, as text.
 pub fn read_text(source: impl Read) -> io::Result<String> {
+    String::from_utf8(read_bytes(source)?).map_err(|_| io::Error::other("not valid UTF-8"))
+}
+
+/// All that can be read.
+pub fn read_bytes(source: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     source.take(u64::try_from(FILE_MAX).unwrap_or(u64::MAX).saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() > FILE_MAX {
         return Err(io::Error::other(format!("larger than {} MiB", FILE_MAX / 1024 / 1024)));
     }
-    String::from_utf8(bytes).map_err(|_| io::Error::other("not valid UTF-8"))
+    Ok(bytes)
 }
 
 /// The documents of a text, each with the number of its first line; empty ones are left out.
@@ -60,8 +65,13 @@ pub fn documents(text: &str) -> Vec<(usize, &str)> {
 
 /// One document, whose first line is the file's `first`; the error is one line and quotes no value.
 pub fn parse(first: usize, document: &str) -> Result<Value, String> {
-    if document.len() > DOCUMENT_MAX {
-        return Err(format!("line {first}: the document is larger than {DOCUMENT_MAX} bytes"));
+    parse_within(first, document, DOCUMENT_MAX)
+}
+
+/// The same for a document of at most so many bytes.
+pub fn parse_within(first: usize, document: &str, max: usize) -> Result<Value, String> {
+    if document.len() > max {
+        return Err(format!("line {first}: the document is larger than {max} bytes"));
     }
     let (mut open, mut deepest) = (0_usize, 0);
     for byte in document.bytes() {

@@ -12,7 +12,8 @@ use crate::api::{API_VERSION, KIND, OUTPUT_MOUNT, Spec, is_subdomain};
 use crate::yaml;
 
 use super::flag::{Flag, Given, Help};
-use super::manifest::{FILENAME, objects};
+use super::flags::boolean;
+use super::manifest::{FILENAME, Object, objects};
 use super::output::{CliError, print, remark};
 
 /// `convert --help`.
@@ -20,6 +21,7 @@ pub(super) const HELP: Help = Help {
     head: "\
 Usage: {me} convert -f FILE [flags]   convert each ExtendedJob (cf-operator) in FILE to a QuarksJob
 
+Other objects are printed as they are: the output takes the place of FILE.
 A field without an equivalent is an error; a change of meaning is reported on standard error. Comments are not kept.
 
 ",
@@ -29,8 +31,9 @@ Exit codes: 0 printed, 1 failed, 2 usage error.
 ",
 };
 
-static FLAGS: [Flag; 2] = [
+static FLAGS: [Flag; 3] = [
     FILENAME,
+    Flag::new("only", "", "", "", "leave out other objects"),
     Flag::new(
         "output-from",
         "SOURCE",
@@ -53,15 +56,15 @@ pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
     if source.as_ref().is_some_and(|source| !matches!(source.as_str(), "file" | "log")) {
         return Err(super::flags::bad(given.find("output-from"), "is not a valid source; use file or log"));
     }
-    let mut text = String::new();
-    let (objects, has_comments) = objects(&given)?;
-    for object in objects {
-        let is_known = matches!(
-            object.text("/apiVersion").split_once('/'),
-            Some(("fissile.cloudfoundry.org" | "quarks.cloudfoundry.org", "v1alpha1"))
-        );
-        if object.text("/kind") != "ExtendedJob" || !is_known {
-            remark(&format!("{}: {} is not an ExtendedJob, skipped", object.place, object.title()));
+    let only = boolean(given.find("only"))?;
+    let (mut text, mut found, mut has_comments) = (String::new(), false, false);
+    for object in objects(&given)? {
+        if !is_extended_job(&object) {
+            if only {
+                remark(&format!("{}: {} is not an ExtendedJob, skipped", object.place, object.title()));
+            } else {
+                push_as_it_is(&mut text, &object);
+            }
             continue;
         }
         let mut remarks = Vec::new();
@@ -71,14 +74,36 @@ pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
         }
         text.push_str("---\n");
         text.push_str(&yaml::write(&converted));
+        found = true;
+        has_comments |= object.has_comments;
     }
-    if text.is_empty() {
+    if !found {
         return Err(CliError::Failed(format!("{}: no ExtendedJob found", given.value("filename").unwrap_or_default())));
     }
     if has_comments {
         remark("comments are not kept");
     }
     print(&text)
+}
+
+fn is_extended_job(object: &Object) -> bool {
+    let version = object.text("/apiVersion").split_once('/');
+    object.text("/kind") == "ExtendedJob" && matches!(version, Some(("fissile.cloudfoundry.org" | "quarks.cloudfoundry.org", "v1alpha1")))
+}
+
+/// The document, comments and all; an object of a list is written anew.
+fn push_as_it_is(text: &mut String, object: &Object) {
+    if !object.document.starts_with("---") {
+        text.push_str("---\n");
+    }
+    if object.document.is_empty() {
+        text.push_str(&yaml::write(&object.value));
+    } else {
+        text.push_str(&object.document);
+    }
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
 }
 
 /// The QuarksJob that does what the ExtendedJob did. Pure: what must be reported goes to `remarks`.

@@ -18,6 +18,10 @@ pub(super) struct Object {
     pub place: String,
     /// The object.
     pub value: Value,
+    /// Its document as it stands in the file; empty if the document is a list.
+    pub document: String,
+    /// Whether the document has comments.
+    pub has_comments: bool,
 }
 
 impl Object {
@@ -38,8 +42,8 @@ impl Object {
     }
 }
 
-/// The objects of the file of flag `--filename`, and whether it has comments; `-` is standard input. Lists are taken apart.
-pub(super) fn objects(given: &Given) -> Result<(Vec<Object>, bool), CliError> {
+/// The objects of the file of flag `--filename`; `-` is standard input. Lists are taken apart.
+pub(super) fn objects(given: &Given) -> Result<Vec<Object>, CliError> {
     let Some(file) = given.value("filename") else { return Err(CliError::Usage("-f FILE is required".to_owned())) };
     let (file, text) = match file.as_str() {
         "-" => ("standard input", yaml::read_text(std::io::stdin().lock())),
@@ -51,15 +55,19 @@ pub(super) fn objects(given: &Given) -> Result<(Vec<Object>, bool), CliError> {
         let mut value = yaml::parse(line, document).map_err(|reason| CliError::Failed(format!("{file}: {reason}")))?;
         octal_modes(&mut value);
         let place = format!("{file}: line {line}");
+        let has_comments = document.lines().any(|line| line.trim_start().starts_with('#'));
         let is_list = value.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
         match value.get_mut("items").map(Value::take) {
-            Some(Value::Array(items)) if is_list => objects.extend(items.into_iter().map(|value| Object { place: place.clone(), value })),
+            Some(Value::Array(items)) if is_list => objects.extend(items.into_iter().map(|value| {
+                let (place, document) = (place.clone(), String::new());
+                Object { place, value, document, has_comments }
+            })),
             _ if value.is_null() => {}
             _ if !value.is_object() => return Err(CliError::Failed(format!("{place}: not a Kubernetes object"))),
-            _ => objects.push(Object { place, value }),
+            _ => objects.push(Object { place, value, document: document.to_owned(), has_comments }),
         }
     }
-    Ok((objects, text.lines().any(|line| line.trim_start().starts_with('#'))))
+    Ok(objects)
 }
 
 /// Numbers with a leading zero are octal for kubectl, and text in newer YAML: people write file modes so.

@@ -161,7 +161,7 @@ fn tell_start(flags: &Flags, config: &Config, listener: Option<&TcpListener>) {
         info!(address:%; "HTTP server listening");
     }
     info!(
-        version:% = env!("CARGO_PKG_VERSION"), monitored_id:% = flags.monitored_id, namespaces:% = flags.watch_namespaces.join(","), server:% = config.server.origin(None);
+        version:% = env!("CARGO_PKG_VERSION"), monitored_id:% = flags.monitored_id, namespaces:% = flags.watch_namespaces.join(","), server:% = config.server.origin();
         "operator starting"
     );
 }

@@ -42,7 +42,7 @@ pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
     let given = Given::parse(&[&FLAGS, &SIDECAR], 0, arguments, &|name| std::env::var_os(name))?;
     let (namespace, sidecar) = (given.namespace()?, given.sidecar(LevelFilter::Info, Format::Text)?);
     let mut text = String::new();
-    for object in objects(&given)?.0 {
+    for object in objects(&given)? {
         if object.text("/kind") != KIND || object.text("/apiVersion") != API_VERSION {
             remark(&format!("{}: {} is not a QuarksJob, skipped", object.place, object.title()));
             continue;

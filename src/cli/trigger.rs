@@ -53,6 +53,8 @@ static FLAGS: [Flag; 6] = [
 
 /// Limit on one API call.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
+/// The same for a credential plugin that waits for a person to log in.
+const LOGIN_LIMIT: Duration = Duration::from_secs(300);
 /// How often the request is sent while the API server does not answer: the same value asks only once.
 const TRIES: u32 = 3;
 /// First wait between them; it doubles.
@@ -86,7 +88,9 @@ pub(super) fn main(arguments: &[OsString]) -> Result<(), CliError> {
     let config = Config::load(kubeconfig.as_deref().map(std::path::Path::new), given.value("context").as_deref()).map_err(failed)?;
     let key = ObjectKey::new(namespace.unwrap_or_else(|| config.namespace.clone()), name.as_str());
     let call_timeout = timeout.unwrap_or(CALL_LIMIT).min(CALL_LIMIT);
-    let client = Client::new(&config, ClientOptions { call_timeout, ..ClientOptions::default() }).map_err(failed)?;
+    let login_timeout = timeout.unwrap_or(LOGIN_LIMIT);
+    let options = ClientOptions { call_timeout, login_timeout, plugin_says: remark, ..ClientOptions::default() };
+    let client = Client::new(&config, options).map_err(failed)?;
     if is_waiting { Waiter::start(&client, &key, timeout)?.run(&client, value) } else { ask(&client, &key, &value) }
 }
 

@@ -17,7 +17,7 @@ use crate::text::{describe_decode, one_line};
 use crate::until::Until;
 
 use super::answer::Answer;
-use super::config::{Auth, Config, ConfigError, Issued, Plugin, TokenFile};
+use super::config::{Auth, Config, ConfigError, Issued, Plugin, PluginPatience, TokenFile};
 use super::error::{Error, Result};
 use super::headers::{bounded_seconds, parse_retry_after, parse_warnings};
 use super::pause::Pause;
@@ -46,6 +46,10 @@ pub struct ClientOptions {
     /// How long a call may wait, besides its own limit, because the API server has too much to do and asks everybody to wait. Zero: it
     /// does not wait and leaves it to who called. Default zero.
     pub busy_wait: Duration,
+    /// How long a credential plugin may take once it has said something: it may wait for a person. Default: the call's limit.
+    pub login_timeout: Duration,
+    /// Takes what a credential plugin says on standard error, a line at a time. Default: the log.
+    pub plugin_says: fn(&str),
     /// While this does not hold, no write is sent. Asked right before each; what is on its way is not called back.
     pub fence: Option<Until>,
 }
@@ -59,8 +63,16 @@ impl Default for ClientOptions {
             max_body: 32 * 1024 * 1024,
             observer: None,
             busy_wait: Duration::ZERO,
+            login_timeout: Duration::ZERO,
+            plugin_says: |line| log::warn!(line:%; "credential plugin"),
             fence: None,
         }
+    }
+}
+
+impl ClientOptions {
+    fn patience(&self) -> PluginPatience {
+        PluginPatience { silent: self.call_timeout, talking: self.login_timeout, tell: self.plugin_says }
     }
 }
 
@@ -98,10 +110,10 @@ impl Client {
     pub fn new(config: &Config, options: ClientOptions) -> std::result::Result<Self, ConfigError> {
         config.check()?;
         if config.insecure {
-            log::warn!(server:% = config.server.origin(None); "server certificate is not verified, as configured");
+            log::warn!(server:% = config.server.origin(); "server certificate is not verified, as configured");
         }
         let ClientOptions { user_agent, call_timeout, max_connections, .. } = &options;
-        let transport = HttpTransport::new(config, user_agent, *call_timeout, *max_connections)?;
+        let transport = HttpTransport::new(config, user_agent, *call_timeout, *max_connections, options.patience())?;
         if let Auth::TokenFile(path) = &config.auth {
             // Tells of a wrong path at the start instead of with the first call.
             TokenFile::new(path.clone())
@@ -230,7 +242,7 @@ impl Client {
         let inner = &*self.inner;
         let unsent =
             |message: String| Error::Transport { verb: request.verb, resource: request.resource, sent: false, timed_out: false, message };
-        let limits = inner.options.call_timeout;
+        let patience = inner.options.patience();
         let bearer = |token: &str| Some(format!("Bearer {token}"));
         let (authorization, used) = match &*inner.credential {
             Credential::None => (None, Used::Fixed),
@@ -240,7 +252,7 @@ impl Client {
                 (bearer(&token), Used::File(token))
             }
             Credential::Exec(plugin) => {
-                let issued = plugin.current(limits).map_err(|error| unsent(one_line(&error.to_string(), 500)))?;
+                let issued = plugin.current(patience).map_err(|error| unsent(one_line(&error.to_string(), 500)))?;
                 (issued.token.as_deref().and_then(bearer), Used::Exec(issued))
             }
         };
@@ -251,7 +263,7 @@ impl Client {
         let authorization = match (&*inner.credential, &used) {
             (Credential::File(file), Used::File(used)) => file.after_rejection(used, Instant::now()).map(|token| bearer(&token)),
             (Credential::Exec(plugin), Used::Exec(used)) => {
-                plugin.after_rejection(used, limits).map(|issued| issued.token.as_deref().and_then(bearer))
+                plugin.after_rejection(used, patience).map(|issued| issued.token.as_deref().and_then(bearer))
             }
             _ => None,
         };

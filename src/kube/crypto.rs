@@ -24,7 +24,7 @@ pub(super) fn provider() -> CryptoProvider {
 }
 
 /// Signatures of certificates (`all`), and of the handshake (`mapping`, in the order in which they are offered).
-const SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
+pub(super) const SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     all: &[
         algorithms::ECDSA_P256_SHA256,
         algorithms::ECDSA_P256_SHA384,

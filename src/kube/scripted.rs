@@ -24,6 +24,14 @@ pub(crate) mod testdata {
     pub(crate) const NAMED_KEY: &[u8] = include_bytes!("testdata/named.key");
     pub(crate) const CLIENT: &[u8] = include_bytes!("testdata/client.crt");
     pub(crate) const CLIENT_KEY: &[u8] = include_bytes!("testdata/client.key");
+    /// A client certificate of X.509 version 1, as `openssl x509 -req` makes it without extensions.
+    pub(crate) const V1: &[u8] = include_bytes!("testdata/v1.crt");
+    pub(crate) const V1_KEY: &[u8] = include_bytes!("testdata/v1.key");
+    /// An authority with a P-521 key, and a server's certificate for 127.0.0.1 that it has signed.
+    pub(crate) const P_521: &[u8] = include_bytes!("testdata/p521.crt");
+    pub(crate) const P_521_KEY: &[u8] = include_bytes!("testdata/p521.key");
+    pub(crate) const BY_P_521: &[u8] = include_bytes!("testdata/by-p521.crt");
+    pub(crate) const BY_P_521_KEY: &[u8] = include_bytes!("testdata/by-p521.key");
 }
 
 /// A request as the transport saw it.

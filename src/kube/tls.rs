@@ -1,5 +1,4 @@
-//! TLS 1.3, with ring, over the HTTP client's TCP connection; certificates and keys from PEM, checked before anything is built on
-//! them.
+//! TLS 1.3, with ring, over the HTTP client's TCP connection.
 //!
 //! The HTTP client's own connector is not used: it brings TLS 1.2, and logs everything that rustls does.
 
@@ -7,16 +6,15 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::ServerName;
+use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use ureq::unversioned::transport::time::Instant;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, Either, NextTimeout, Transport, TransportAdapter};
 
 use super::crypto;
+use super::trust::Trust;
 
 /// Most that is held of an answer before it is taken, and of a request before it is sent; also the longest head of both.
 const BUFFER: usize = 16 * 1024;
@@ -25,39 +23,25 @@ const PIECE: usize = 512;
 /// What the HTTP client wants as room for the next piece of a body that it sends.
 const BODY_PIECE: usize = 10 * 1024;
 
-/// Whom to trust, and who we are.
-pub(crate) enum Trust {
-    /// Servers with a certificate of one of these authorities.
-    Roots(RootCertStore),
-    /// Any server, by the user's wish.
-    Anybody,
-}
-
-/// The client's certificates, and the key of the first.
-pub(crate) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
-
 /// Puts TLS over connections to servers that want it. Clones share what was read from certificates, and the server's tickets.
 #[derive(Clone, Debug)]
-pub(crate) struct TlsConnector {
+pub(super) struct TlsConnector {
     config: Arc<ClientConfig>,
+    /// Name of the server's certificate, if not the address' own.
+    name: Option<ServerName<'static>>,
 }
 
 impl TlsConnector {
     /// The error is one sentence.
-    pub(crate) fn new(trust: Trust, identity: Option<Identity>) -> Result<Self, String> {
+    pub(super) fn new(trust: Trust, identity: Option<Arc<SingleCertAndKey>>, name: Option<ServerName<'static>>) -> Result<Self, String> {
         let provider = Arc::new(crypto::provider());
-        let anybody = Anybody(provider.signature_verification_algorithms);
         let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]).map_err(|error| error.to_string())?;
-        let builder = match trust {
-            Trust::Roots(roots) => builder.with_root_certificates(roots),
-            Trust::Anybody => builder.dangerous().with_custom_certificate_verifier(Arc::new(anybody)),
-        };
+        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(trust));
         let config = match identity {
-            // The error could quote the key's bytes, so it is not passed on.
-            Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|_| "certificate and key do not match".to_owned())?,
+            Some(identity) => builder.with_client_cert_resolver(identity),
             None => builder.with_no_client_auth(),
         };
-        Ok(Self { config: Arc::new(config) })
+        Ok(Self { config: Arc::new(config), name })
     }
 }
 
@@ -69,15 +53,35 @@ impl<In: Transport> Connector<In> for TlsConnector {
         if !details.needs_tls() {
             return Ok(Some(Either::A(transport)));
         }
-        let host = details.uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => {
+                let host = details.uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+                ServerName::try_from(host.to_owned()).map_err(io::Error::other)?
+            }
+        };
         let mut conn = ClientConnection::new(Arc::clone(&self.config), name).map_err(io::Error::other)?;
         let mut sock = TransportAdapter::new(transport.boxed(), Arc::clone(&details.current_time));
         sock.set_timeout(left(details));
-        conn.complete_io(&mut sock)?;
+        conn.complete_io(&mut sock).map_err(|error| match ureq::Error::from(error) {
+            ureq::Error::Io(error) => ureq::Error::Other(Box::new(HandshakeError(error))),
+            other => other,
+        })?;
         Ok(Some(Either::B(TlsTransport { buffers: Passing::default(), stream: StreamOwned { conn, sock } })))
     }
 }
+
+/// There is no TLS with the server. Nothing was sent.
+#[derive(Debug)]
+pub(super) struct HandshakeError(pub io::Error);
+
+impl fmt::Display for HandshakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TLS handshake: {}", self.0)
+    }
+}
+
+impl std::error::Error for HandshakeError {}
 
 /// What connecting has left of its time: TLS does not start again from zero.
 fn left(details: &ConnectionDetails<'_>) -> NextTimeout {
@@ -204,70 +208,9 @@ impl Buffers for Passing {
     }
 }
 
-/// Takes any certificate, but only from someone who has its key.
-#[derive(Debug)]
-struct Anybody(WebPkiSupportedAlgorithms);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("TLS 1.2 is not supported".to_owned()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
-    }
-}
-
-/// Certificate authorities; at least one of them is usable.
-pub(crate) fn read_roots(pem: &[u8]) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    let (usable, _) = roots.add_parsable_certificates(read_certificates(pem)?);
-    if usable == 0 { Err("contains no usable certificate".to_owned()) } else { Ok(roots) }
-}
-
-/// The client's certificates and key. Whether they match is checked by [`TlsConnector::new`].
-pub(crate) fn read_identity(certificate: &[u8], key: &[u8]) -> Result<Identity, String> {
-    let chain = read_certificates(certificate)?;
-    // The error could quote the key's bytes, so it is not passed on.
-    let key =
-        PrivateKeyDer::from_pem_slice(key).map_err(|_| "contains no PEM private key (encrypted keys are not supported)".to_owned())?;
-    Ok((chain, key))
-}
-
-fn read_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().map_err(|_| "is not valid PEM".to_owned())?;
-    if certificates.is_empty() { Err("contains no PEM certificate".to_owned()) } else { Ok(certificates) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kube::scripted::testdata;
 
     #[test]
     fn buffers_pass_everything_on_and_keep_nothing() {
@@ -291,17 +234,5 @@ mod tests {
         assert_eq!(buffers.input(), b"bcdefg");
         buffers.input_consume(6);
         assert_eq!((buffers.input.capacity(), buffers.input().len(), buffers.can_use_input()), (0, 0, false));
-    }
-
-    #[test]
-    fn roots_and_identities_are_checked() {
-        assert_eq!(read_roots(testdata::CA).map(|roots| roots.len()), Ok(1));
-        for bad in ["", "junk", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "-----BEGIN CERTIFICATE-----\n!!"] {
-            assert!(read_roots(bad.as_bytes()).is_err(), "{bad:?}");
-        }
-        let connector = |key| TlsConnector::new(Trust::Anybody, Some(read_identity(testdata::CLIENT, key).expect("PEM")));
-        assert!(connector(testdata::CLIENT_KEY).is_ok());
-        assert!(connector(testdata::SERVER_KEY).is_err());
-        assert!(read_identity(testdata::CLIENT, b"junk").is_err());
     }
 }

@@ -1,7 +1,7 @@
-//! One HTTP exchange. The only file that names ureq, besides `tls`, which gives it TLS.
+//! One HTTP exchange. The only file that names ureq, besides `tls` and `via`, which give it TLS and a proxy.
 //!
-//! Promises: an answer's status is never turned into an error; no redirect is followed, no proxy used; nothing waits without a
-//! limit; `shutdown` unblocks every blocked read.
+//! Promises: an answer's status is never turned into an error; no redirect is followed, no proxy used but the configured one; nothing
+//! waits without a limit; `shutdown` unblocks every blocked read; certificates that are files are read again when they have changed.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -9,15 +9,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustls::RootCertStore;
+use rustls::pki_types::ServerName;
 use ureq::config::AutoHeaderValue;
 use ureq::http::{HeaderMap, HeaderValue, header};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Connector as _, NextTimeout, TcpConnector};
 
-use super::config::{Auth, Ca, ClientCertPem, Config, ConfigError, Server};
+use super::config::{Auth, ClientCertPem, Config, ConfigError, PluginPatience, Server};
 use super::request::{ContentType, Method};
-use super::tls::{self, TlsConnector, Trust};
+use super::tls::{HandshakeError, TlsConnector};
+use super::trust::{Authorities, Trust};
+use super::via::{self, ProxyConnector};
+use super::{explain, identity};
 
 /// Time for connecting, TLS included. Three SYNs, and a slow machine's handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,6 +32,8 @@ const UNDER_TLS: (usize, usize) = (2 * 1024, 1024);
 const MAX_IDLE_AGE: Duration = Duration::from_secs(60);
 /// Time for which a name's addresses are kept: every request would look them up.
 const RESOLVED_FOR: Duration = Duration::from_secs(10);
+/// Time for which the files of a client certificate are not read again.
+const IDENTITY_FOR: Duration = Duration::from_secs(10);
 
 /// Time limits of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +138,7 @@ struct Settings {
     user_agent: String,
     call_timeout: Duration,
     max_connections: usize,
+    patience: PluginPatience,
 }
 
 struct Current {
@@ -143,17 +149,25 @@ struct Current {
     ca: Arc<[u8]>,
     /// Client certificate that it was built with.
     identity: Arc<Option<ClientCertPem>>,
+    identity_read: Instant,
     closed: bool,
 }
 
 impl HttpTransport {
     /// Reads and checks certificates; connects to nothing.
-    pub fn new(config: &Config, user_agent: &str, call_timeout: Duration, max_connections: usize) -> Result<Self, ConfigError> {
-        let settings = Settings { config: config.clone(), user_agent: user_agent.to_owned(), call_timeout, max_connections };
+    pub fn new(
+        config: &Config,
+        user_agent: &str,
+        call_timeout: Duration,
+        max_connections: usize,
+        patience: PluginPatience,
+    ) -> Result<Self, ConfigError> {
+        let settings = Settings { config: config.clone(), user_agent: user_agent.to_owned(), call_timeout, max_connections, patience };
         let ca = read_ca(config)?;
         let identity = settings.identity()?;
         let tls = build_tls(config, &ca, identity.as_ref())?;
-        let current = Current { agent: build_agent(&settings, &tls), tls, ca, identity: Arc::new(identity), closed: false };
+        let agent = build_agent(&settings, &tls);
+        let current = Current { agent, tls, ca, identity: Arc::new(identity), identity_read: Instant::now(), closed: false };
         Ok(Self { settings: Arc::new(settings), agent: Mutex::new(current) })
     }
 
@@ -178,10 +192,17 @@ impl HttpTransport {
         true
     }
 
-    /// Rebuilds the agent if a plugin has printed another client certificate since. An unusable one is ignored.
+    /// Rebuilds the agent if a plugin has printed another client certificate since, or its files have changed. An unusable one is ignored:
+    /// of two files the second may not be written yet.
     fn renew_identity(&self) {
-        if !matches!(self.settings.config.auth, Auth::Exec(_)) {
-            return;
+        let Config { auth, client_cert, .. } = &self.settings.config;
+        let is_by_plugin = matches!(auth, Auth::Exec(_));
+        if !is_by_plugin {
+            let mut current = self.lock();
+            if client_cert.is_none() || current.identity_read.elapsed() < IDENTITY_FOR {
+                return;
+            }
+            current.identity_read = Instant::now();
         }
         let Ok(identity) = self.settings.identity() else { return };
         let mut current = self.lock();
@@ -189,6 +210,9 @@ impl HttpTransport {
             && *current.identity != identity
             && let Ok(tls) = build_tls(&self.settings.config, &current.ca, identity.as_ref())
         {
+            if !is_by_plugin {
+                log::info!("client certificate changed, read again");
+            }
             current.agent = build_agent(&self.settings, &tls);
             current.tls = tls;
             current.identity = Arc::new(identity);
@@ -198,13 +222,9 @@ impl HttpTransport {
     fn send_once(&self, request: &HttpRequest<'_>) -> Result<HttpResponse, TransportError> {
         let agent = self.lock().agent.clone();
         let server = &self.settings.config.server;
-        let tls_name = self.settings.config.tls_server_name.as_deref();
-        let uri = format!("{}{}{}", server.origin(tls_name), server.prefix, request.path_and_query);
+        let uri = format!("{}{}{}", server.origin(), server.prefix, request.path_and_query);
         let mut builder = ureq::http::Request::builder().method(request.method.as_str()).uri(uri);
         builder = builder.header(header::ACCEPT, request.accept);
-        if tls_name.is_some() {
-            builder = builder.header(header::HOST, server.authority(None));
-        }
         if let Some(authorization) = request.authorization {
             let mut value = HeaderValue::from_str(authorization).map_err(|_| refused("credential is not a valid HTTP header value"))?;
             value.set_sensitive(true);
@@ -261,7 +281,8 @@ impl Transport for HttpTransport {
     fn fork(&self) -> Arc<dyn Transport> {
         let current = self.lock();
         let (tls, ca, identity) = (current.tls.clone(), Arc::clone(&current.ca), Arc::clone(&current.identity));
-        let current = Current { agent: build_agent(&self.settings, &tls), tls, ca, identity, closed: false };
+        let agent = build_agent(&self.settings, &tls);
+        let current = Current { agent, tls, ca, identity, identity_read: current.identity_read, closed: false };
         Arc::new(Self { settings: Arc::clone(&self.settings), agent: Mutex::new(current) })
     }
 
@@ -294,79 +315,86 @@ fn refused(message: &str) -> TransportError {
 
 fn classify(error: &ureq::Error) -> TransportError {
     use TransportErrorKind::{Certificate, Closed, Connect, Other, TimedOut};
-    let kind = match error {
-        ureq::Error::Timeout(ureq::Timeout::Resolve | ureq::Timeout::Connect) => Connect,
-        ureq::Error::Timeout(_) => TimedOut,
-        ureq::Error::HostNotFound
-        | ureq::Error::ConnectionFailed
-        | ureq::Error::BadUri(_)
-        | ureq::Error::Http(_)
-        | ureq::Error::Tls(_)
-        | ureq::Error::TlsRequired
-        | ureq::Error::RequireHttpsOnly(_) => Connect,
-        ureq::Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            Some(error) => classify_tls(error),
-            None => match error.kind() {
-                io::ErrorKind::ConnectionRefused
-                | io::ErrorKind::HostUnreachable
-                | io::ErrorKind::NetworkUnreachable
-                | io::ErrorKind::AddrNotAvailable
-                | io::ErrorKind::NotConnected => Connect,
-                io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::ConnectionAborted
-                | io::ErrorKind::BrokenPipe => Closed,
-                _ => Other,
-            },
+    let (in_handshake, io) = match error {
+        ureq::Error::Other(other) => other.downcast_ref::<HandshakeError>().map_or((false, None), |error| (true, Some(&error.0))),
+        ureq::Error::Io(error) => (false, Some(error)),
+        _ => (false, None),
+    };
+    let tls = io.and_then(|error| error.get_ref()?.downcast_ref::<rustls::Error>());
+    let kind = match (error, io) {
+        _ if tls.is_some_and(explain::is_about_certificate) => Certificate,
+        _ if in_handshake => Connect,
+        (ureq::Error::Timeout(ureq::Timeout::Resolve | ureq::Timeout::Connect), _) => Connect,
+        (ureq::Error::Timeout(_), _) => TimedOut,
+        (
+            ureq::Error::HostNotFound
+            | ureq::Error::ConnectionFailed
+            | ureq::Error::ConnectProxyFailed(_)
+            | ureq::Error::BadUri(_)
+            | ureq::Error::Http(_)
+            | ureq::Error::Tls(_)
+            | ureq::Error::TlsRequired
+            | ureq::Error::RequireHttpsOnly(_),
+            _,
+        ) => Connect,
+        // An alert may come after the request, in TLS 1.3 when the server refuses the client's certificate.
+        (_, Some(error)) if tls.is_none() => match error.kind() {
+            io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::AddrNotAvailable
+            | io::ErrorKind::NotConnected => Connect,
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe => Closed,
+            _ => Other,
         },
         // The enum is ureq's and open: when in doubt, the request was sent.
         _ => Other,
     };
+    let reason = match (error, tls) {
+        (ureq::Error::ConnectProxyFailed(reason), _) => format!("proxy: {reason}"),
+        (_, Some(tls)) => explain::explain(tls),
+        _ => error.to_string(),
+    };
     let message = match kind {
-        Certificate => format!("server certificate not trusted: {error}"),
-        Connect => format!("cannot connect: {error}"),
-        TimedOut => format!("no answer in time: {error}"),
-        Closed | Other => error.to_string(),
+        Certificate => format!("server certificate not trusted: {reason}"),
+        Connect => format!("cannot connect: {reason}"),
+        TimedOut => format!("no answer in time: {reason}"),
+        Closed | Other => reason,
     };
     TransportError { kind, message }
 }
 
-fn classify_tls(error: &rustls::Error) -> TransportErrorKind {
-    match error {
-        rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => TransportErrorKind::Certificate,
-        // An alert may come after the request, in TLS 1.3 when the server refuses the client's certificate.
-        _ => TransportErrorKind::Other,
-    }
-}
-
 fn read_ca(config: &Config) -> Result<Arc<[u8]>, ConfigError> {
-    match &config.ca {
-        None => Ok(Arc::from([])),
-        Some(Ca::Pem(pem)) => Ok(Arc::from(pem.as_slice())),
-        Some(Ca::File(path)) => std::fs::read(path)
-            .map(Arc::from)
-            .map_err(|error| ConfigError::new(path.display(), "certificate authority", error, "check the path")),
-    }
+    let Some(ca) = &config.ca else { return Ok(Arc::from([])) };
+    let refuse = |error| ConfigError::new(ca.place(&config.source), "certificate authority", error, "check the path");
+    ca.read().map(|pem| Arc::from(&*pem)).map_err(refuse)
 }
 
 impl Settings {
     /// The client certificate to use now.
     fn identity(&self) -> Result<Option<ClientCertPem>, ConfigError> {
-        match &self.config.auth {
-            Auth::Exec(plugin) => plugin.current(self.call_timeout).map(|issued| issued.identity.clone()),
-            Auth::None | Auth::Token(_) | Auth::TokenFile(_) | Auth::Basic { .. } => Ok(self.config.client_cert.clone()),
+        let Config { auth, client_cert, source, .. } = &self.config;
+        if let Auth::Exec(plugin) = auth {
+            return plugin.current(self.patience).map(|issued| issued.identity.clone());
         }
+        let Some(cert) = client_cert else { return Ok(None) };
+        let refuse = |error| ConfigError::new(source, "client certificate", error, "check the path");
+        let (certificate, key) = (cert.certificate.read().map_err(refuse)?, cert.key.read().map_err(refuse)?);
+        Ok(Some(ClientCertPem { certificate: certificate.into_owned(), key: key.into_owned() }))
     }
 }
 
 fn build_agent(settings: &Settings, tls: &TlsConnector) -> ureq::Agent {
-    let Settings { config, user_agent, call_timeout, max_connections } = settings;
+    let Settings { config, user_agent, call_timeout, max_connections, patience: _ } = settings;
     let Server { https, .. } = config.server;
     let (input, output) = if https { UNDER_TLS } else { (BUFFER, BUFFER) };
     let agent_config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .https_only(https)
-        .proxy(None)
+        .proxy(config.proxy.as_ref().and_then(via::proxy))
         .max_redirects(0)
         .max_redirects_will_error(false)
         .user_agent(AutoHeaderValue::Provided(Arc::new(user_agent.clone())))
@@ -380,30 +408,30 @@ fn build_agent(settings: &Settings, tls: &TlsConnector) -> ureq::Agent {
         .timeout_connect(Some(CONNECT_TIMEOUT))
         .timeout_global(Some(*call_timeout))
         .build();
-    let resolver = ServerResolver { server: config.server.clone(), known: Mutex::new(None), system: DefaultResolver::default() };
-    let connector = ().chain(TcpConnector::default()).chain(tls.clone());
+    // A proxy looks up the server's name itself.
+    let server = config.proxy.as_ref().map_or(&config.server, |proxy| &proxy.server).clone();
+    let resolver = ServerResolver { server, known: Mutex::new(None), system: DefaultResolver::default() };
+    let connector = ().chain(ProxyConnector).chain(TcpConnector::default()).chain(tls.clone());
     ureq::Agent::with_parts(agent_config, connector, resolver)
 }
 
 fn build_tls(config: &Config, ca: &[u8], identity: Option<&ClientCertPem>) -> Result<TlsConnector, ConfigError> {
-    let trust = if config.insecure {
+    let trust = if config.insecure || !config.server.https {
         Trust::Anybody
-    } else if config.server.https {
-        let place = match &config.ca {
-            Some(Ca::File(path)) => path.display().to_string(),
-            Some(Ca::Pem(_)) | None => config.source.clone(),
-        };
-        let hint = "set it to the API server's CA certificate in PEM";
-        Trust::Roots(tls::read_roots(ca).map_err(|reason| ConfigError::new(place, "certificate authority", reason, hint))?)
     } else {
-        Trust::Roots(RootCertStore::empty())
+        let place = config.ca.as_ref().map_or_else(|| config.source.clone(), |ca| ca.place(&config.source));
+        let hint = "set it to the API server's CA certificate in PEM";
+        Trust::Listed(Authorities::read(ca).map_err(|reason| ConfigError::new(place, "certificate authority", reason, hint))?)
     };
-    let refuse = |reason: String| ConfigError::new(&config.source, "client certificate", reason, "use a certificate and key that match");
-    let identity = identity.map(|pair| tls::read_identity(&pair.certificate, &pair.key)).transpose().map_err(refuse)?;
-    TlsConnector::new(trust, identity).map_err(refuse)
+    let refuse = |field: &'static str, hint: &'static str| move |reason: String| ConfigError::new(&config.source, field, reason, hint);
+    let identity =
+        identity.map(identity::read).transpose().map_err(refuse("client certificate", "use a certificate and key that match"))?;
+    let name = config.tls_server_name.clone().map(ServerName::try_from).transpose();
+    let name = name.map_err(|_| refuse("tls-server-name", "use the name in the server's certificate")("not a valid name".to_owned()))?;
+    TlsConnector::new(trust, identity, name).map_err(refuse("TLS", ""))
 }
 
-/// Always resolves the configured server, whatever name TLS checks. Addresses need no look-up, and
+/// Always resolves the server to connect to. Addresses need no look-up, and
 /// names are looked up once in a while: ureq asks for every request, and starts a thread each time.
 #[derive(Debug)]
 struct ServerResolver {
@@ -429,7 +457,7 @@ impl Resolver for ServerResolver {
             found.iter().for_each(|address| addresses.push(*address));
             return Ok(addresses);
         }
-        let uri = format!("{}/", self.server.origin(None)).parse().map_err(|_| ureq::Error::HostNotFound)?;
+        let uri = format!("{}/", self.server.origin()).parse().map_err(|_| ureq::Error::HostNotFound)?;
         let found = self.system.resolve(&uri, config, timeout)?;
         *known = Some((Instant::now(), found.iter().copied().collect()));
         Ok(found)

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::api::Resource;
-use crate::kube::config::{Auth, ClientCertPem};
+use crate::kube::config::{Auth, ClientCert, Pem};
 use crate::kube::scripted::{TempDir, WAIT, testdata};
 use crate::kube::{Client, ClientOptions, Error, Request};
 use rustls::pki_types::pem::PemObject;
@@ -42,6 +42,7 @@ impl Peer {
     fn config(&self) -> Config {
         Config {
             server: Server { https: false, host: "127.0.0.1".to_owned(), port: self.port, prefix: "/prefix".to_owned() },
+            proxy: None,
             ca: None,
             insecure: false,
             tls_server_name: None,
@@ -52,7 +53,7 @@ impl Peer {
         }
     }
 
-    fn tls_config(&self, ca: Ca) -> Config {
+    fn tls_config(&self, ca: Pem) -> Config {
         let mut config = self.config();
         config.server.https = true;
         config.ca = Some(ca);
@@ -109,6 +110,10 @@ fn client(config: &Config, call_timeout: Duration) -> Client {
     Client::new(config, ClientOptions { call_timeout, ..ClientOptions::default() }).expect("a client")
 }
 
+fn pair(certificate: &[u8], key: &[u8]) -> ClientCert {
+    ClientCert { certificate: Pem::Data(certificate.to_vec()), key: Pem::Data(key.to_vec()) }
+}
+
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
@@ -120,7 +125,8 @@ fn server_tls(certificate: &[u8], key: &[u8], client_ca: Option<&[u8]>) -> Tls {
     let builder = match client_ca {
         None => builder.with_no_client_auth(),
         Some(ca) => {
-            let roots = tls::read_roots(ca).expect("a CA");
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add_parsable_certificates(CertificateDer::pem_slice_iter(ca).map(|certificate| certificate.expect("PEM")));
             let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build();
             builder.with_client_cert_verifier(verifier.expect("a verifier"))
         }
@@ -164,17 +170,17 @@ fn a_request_goes_out_as_it_should_and_its_connection_is_used_again() {
 #[test]
 fn only_the_configured_authority_is_trusted() {
     let peer = Peer::start(server_tls(testdata::SERVER, testdata::SERVER_KEY, None), echo);
-    let mut config = peer.tls_config(Ca::Pem(testdata::CA.to_vec()));
+    let mut config = peer.tls_config(Pem::Data(testdata::CA.to_vec()));
     config.auth = Auth::Token("canary".to_owned());
     let seen = client(&config, WAIT).call::<String>(&Request::get_path("/version")).expect("an answer");
     assert!(seen.to_lowercase().contains("authorization: bearer canary\r\n"), "{seen}");
 
-    config.ca = Some(Ca::Pem(testdata::OTHER_CA.to_vec()));
+    config.ca = Some(Pem::Data(testdata::OTHER_CA.to_vec()));
     let error = client(&config, WAIT).ping().expect_err("another authority");
     assert!(!error.maybe_applied() && error.to_string().contains("server certificate not trusted"), "{error}");
 
     config.ca = None;
-    assert!(Client::new(&config, ClientOptions::default()).is_err(), "no authorities are built in");
+    assert!(Client::new(&config, ClientOptions::default()).is_err(), "no authorities are built in, and none were looked for");
     config.insecure = true;
     client(&config, WAIT).call::<String>(&Request::get_path("/version")).expect("not checked, as configured");
 }
@@ -182,7 +188,7 @@ fn only_the_configured_authority_is_trusted() {
 #[test]
 fn the_certificate_is_checked_against_the_given_name() {
     let peer = Peer::start(server_tls(testdata::NAMED, testdata::NAMED_KEY, None), echo);
-    let mut config = peer.tls_config(Ca::Pem(testdata::CA.to_vec()));
+    let mut config = peer.tls_config(Pem::Data(testdata::CA.to_vec()));
     let error = client(&config, WAIT).ping().expect_err("the certificate is not for 127.0.0.1");
     assert!(error.to_string().contains("server certificate not trusted"), "{error}");
     config.tls_server_name = Some("kubernetes".to_owned());
@@ -194,7 +200,7 @@ fn the_certificate_is_checked_against_the_given_name() {
 fn a_rotated_ca_file_is_read_again() {
     let peer = Peer::start(server_tls(testdata::SERVER, testdata::SERVER_KEY, None), echo);
     let dir = TempDir::new();
-    let client = client(&peer.tls_config(Ca::File(dir.write("ca.crt", testdata::OTHER_CA))), WAIT);
+    let client = client(&peer.tls_config(Pem::File(dir.write("ca.crt", testdata::OTHER_CA))), WAIT);
     let post = Request::create(Resource::JOBS, "ns", &serde_json::json!({}));
     assert!(client.call::<String>(&post).is_err());
     dir.write("ca.crt", "-----BEGIN CERT");
@@ -207,11 +213,11 @@ fn a_rotated_ca_file_is_read_again() {
 #[test]
 fn a_client_certificate_is_presented() {
     let peer = Peer::start(server_tls(testdata::SERVER, testdata::SERVER_KEY, Some(testdata::CA)), echo);
-    let mut config = peer.tls_config(Ca::Pem(testdata::CA.to_vec()));
+    let mut config = peer.tls_config(Pem::Data(testdata::CA.to_vec()));
     assert!(client(&config, WAIT).ping().is_err());
-    config.client_cert = Some(ClientCertPem { certificate: testdata::CLIENT.to_vec(), key: testdata::CLIENT_KEY.to_vec() });
+    config.client_cert = Some(pair(testdata::CLIENT, testdata::CLIENT_KEY));
     client(&config, WAIT).call::<String>(&Request::get_path("/version")).expect("an answer");
-    config.client_cert = Some(ClientCertPem { certificate: testdata::CLIENT.to_vec(), key: testdata::SERVER_KEY.to_vec() });
+    config.client_cert = Some(pair(testdata::CLIENT, testdata::SERVER_KEY));
     let error = Client::new(&config, ClientOptions::default()).expect_err("a pair that does not match");
     assert!(error.to_string().starts_with("test: client certificate: "), "{error}");
 }
@@ -321,7 +327,7 @@ fn a_stream_outlives_the_call_limit_but_not_its_idle_limit() {
             }
             wait_closed(stream);
         });
-        let config = if is_tls { peer.tls_config(Ca::Pem(testdata::CA.to_vec())) } else { peer.config() };
+        let config = if is_tls { peer.tls_config(Pem::Data(testdata::CA.to_vec())) } else { peer.config() };
         let client = client(&config, Duration::from_millis(300));
         let watch = Request::watch(Resource::JOBS, "", &"1".into(), 200);
         let mut reader = client.open(&watch, Duration::from_millis(1000)).expect("headers");
@@ -341,7 +347,7 @@ fn shutdown_frees_a_blocked_reader_at_once() {
             answer(stream, STREAM_START);
             wait_closed(stream);
         });
-        let config = if is_tls { peer.tls_config(Ca::Pem(testdata::CA.to_vec())) } else { peer.config() };
+        let config = if is_tls { peer.tls_config(Pem::Data(testdata::CA.to_vec())) } else { peer.config() };
         let client = client(&config, WAIT);
         let watcher = client.fork();
         let mut reader = watcher.open(&Request::watch(Resource::JOBS, "", &"1".into(), 200), WAIT).expect("headers");
@@ -355,3 +361,8 @@ fn shutdown_frees_a_blocked_reader_at_once() {
         assert!(!client.is_shut_down());
     }
 }
+
+#[path = "transport_certificates_tests.rs"]
+mod certificates;
+#[path = "transport_proxy_tests.rs"]
+mod proxy;

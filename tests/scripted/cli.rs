@@ -628,7 +628,7 @@ fn a_converted_extendedjob_renders() {
     let old = "# old\napiVersion: fissile.cloudfoundry.org/v1alpha1\nkind: ExtendedJob\nmetadata: {name: myfoo, uid: u}\nspec:\n  trigger: {strategy: once}\n  \
                output: {namePrefix: foo-, secretLabels: {key: value}}\n  template:\n    spec:\n      restartPolicy: Never\n      volumes: [{name: a, secret: \
                {secretName: x, defaultMode: 0400}}]\n      containers: [{name: json, image: busybox, args: [-c, \"echo $json >> /mnt/quarks/output.json\"]}]\n---\n\
-               kind: Secret\nmetadata: {name: s}\n";
+               # kept\nkind: Secret\nmetadata: {name: s}\ndata: {mode: 0400}";
     let (code, new, err) = feed("convert", old.as_bytes());
     assert_eq!(code, 0, "{err}");
     assert!(
@@ -636,11 +636,26 @@ fn a_converted_extendedjob_renders() {
         "{new}"
     );
     assert!(new.contains("name: foo-json") && new.contains("defaultMode: 256\n") && new.contains("backoffLimit: 2\n"), "{new}");
-    for remark in ["Secret s is not an ExtendedJob, skipped", "pod template", "--output-from log", "comments are not kept"] {
+    assert!(new.ends_with("\n---\n# kept\nkind: Secret\nmetadata: {name: s}\ndata: {mode: 0400}\n"), "as it was: {new}");
+    for remark in ["pod template", "--output-from log", "comments are not kept"] {
         assert!(err.contains(remark), "{remark}: {err}");
     }
+    assert!(!err.contains("Secret"), "{err}");
     let (code, job, err) = feed("render", new.as_bytes());
-    assert!(code == 0 && err.is_empty() && job.contains("output-persist"), "{err}");
+    assert!(code == 0 && err.ends_with("Secret s is not a QuarksJob, skipped\n") && job.contains("output-persist"), "{err}");
+    let (code, only, err) = feed("convert --only", old.as_bytes());
+    assert!(code == 0 && err.contains("Secret s is not an ExtendedJob, skipped"), "{err}");
+    assert_eq!(new.strip_prefix(&only), Some("---\n# kept\nkind: Secret\nmetadata: {name: s}\ndata: {mode: 0400}\n"));
+    // The order of the file, what is in a list, and what begins or ends in its own way.
+    let first = old.split("---\n").next().expect("a document");
+    let list = json!({"kind": "List", "items": [{"kind": "ConfigMap", "data": {"a": "0400"}}]});
+    let mixed = format!("--- {{kind: A}}\n---\r\n{{\"kind\": \"B\"}}\n...\n---\n{list}\n---\n{first}---\nkind: C");
+    let (code, out, err) = feed("convert", mixed.as_bytes());
+    assert_eq!(code, 0, "{err}");
+    let kinds: Vec<&str> =
+        out.split("---").skip(1).map(|document| document.trim().split([',', '\n', '\r']).next().unwrap_or_default()).collect();
+    assert_eq!(kinds, ["{kind: A}", "{\"kind\": \"B\"}", "data:", "apiVersion: quarks.cloudfoundry.org/v1alpha1", "kind: C"], "{out}");
+    assert!(out.contains("a: \"0400\"\n") && out.ends_with("kind: C\n"), "{out}");
     let podstate = old.replace("strategy: once", "strategy: podstate, podstate: {when: ready}").replace("kind: Secret", "");
     let result = feed("convert", podstate.split("---").next().expect("a document").as_bytes());
     one_line(&result, 1, "ExtendedJob myfoo: triggers by the state of other pods");

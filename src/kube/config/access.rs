@@ -4,8 +4,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::parts::{Ca, ClientCertPem, ConfigError, Server};
+use super::parts::{ClientCert, ConfigError, Pem, Server};
 use super::plugin::Plugin;
+use super::proxy::Proxy;
 
 /// The `Authorization` header. `Debug` does not print secrets.
 #[derive(Clone, PartialEq, Eq)]
@@ -39,13 +40,15 @@ impl fmt::Debug for Auth {
     }
 }
 
-/// How to reach the API server, and as whom. No proxy is ever used.
+/// How to reach the API server, and as whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Address.
     pub server: Server,
-    /// Its certificate authority; none is built in.
-    pub ca: Option<Ca>,
+    /// Proxy on the way; `None` in a pod, whatever its variables say.
+    pub proxy: Option<Proxy>,
+    /// Its certificate authorities, or its own certificate; none are built in.
+    pub ca: Option<Pem>,
     /// True if the server's certificate is not checked, by the user's wish.
     pub insecure: bool,
     /// Name to check the certificate against, if not the host.
@@ -53,7 +56,7 @@ pub struct Config {
     /// `Authorization` header.
     pub auth: Auth,
     /// Client certificate.
-    pub client_cert: Option<ClientCertPem>,
+    pub client_cert: Option<ClientCert>,
     /// Default namespace.
     pub namespace: String,
     /// Where this came from, for messages.
@@ -76,8 +79,8 @@ impl Config {
             return Err(ConfigError::new(
                 &self.source,
                 "certificate-authority",
-                "not set, and no authorities are built in",
-                "set certificate-authority or certificate-authority-data of the cluster",
+                "not set, and no authorities of this system found",
+                "set certificate-authority or certificate-authority-data of the cluster, or SSL_CERT_FILE",
             ));
         }
         Ok(())
@@ -96,6 +99,7 @@ mod tests {
     fn credentials_need_a_verified_connection() {
         let base = Config {
             server: server(false, "127.0.0.1", 80, ""),
+            proxy: None,
             ca: None,
             insecure: false,
             tls_server_name: None,
@@ -112,7 +116,7 @@ mod tests {
             (Config { auth: token.clone(), insecure: true, ..base.clone() }, true),
             (Config { server: https.clone(), ..base.clone() }, false),
             (Config { server: https.clone(), auth: token.clone(), insecure: true, ..base.clone() }, true),
-            (Config { server: https, auth: token, ca: Some(Ca::Pem(Vec::new())), ..base }, true),
+            (Config { server: https, auth: token, ca: Some(Pem::Data(Vec::new())), ..base }, true),
         ];
         for (config, accepted) in cases {
             assert_eq!(config.check().is_ok(), accepted, "{config:?}");

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::access::{Auth, Config};
-use super::parts::{Ca, ConfigError, Server};
+use super::parts::{ConfigError, Pem, Server};
 
 pub(super) fn load(env: &dyn Fn(&str) -> Option<String>, account_dir: &Path) -> Result<Config, ConfigError> {
     let hint = "set only in a pod; elsewhere use --kubeconfig FILE";
@@ -24,7 +24,9 @@ pub(super) fn load(env: &dyn Fn(&str) -> Option<String>, account_dir: &Path) -> 
     let namespace = std::fs::read_to_string(account_dir.join("namespace")).map(|text| text.trim().to_owned()).unwrap_or_default();
     Ok(Config {
         server,
-        ca: Some(Ca::File(ca)),
+        // A proxy that was meant for the pod's other traffic would break the operator: the API server is inside.
+        proxy: None,
+        ca: Some(Pem::File(ca)),
         insecure: false,
         tls_server_name: None,
         auth: Auth::TokenFile(token),
@@ -63,7 +65,7 @@ mod tests {
         let config = load(&v4, dir.path()).expect("a config");
         assert_eq!((config.server, config.namespace.as_str()), (server(true, "10.0.0.1", 6443, ""), "operators"));
         assert_eq!(config.auth, Auth::TokenFile(dir.path().join("token")));
-        assert_eq!(config.ca, Some(Ca::File(dir.path().join("ca.crt"))));
+        assert_eq!(config.ca, Some(Pem::File(dir.path().join("ca.crt"))));
         let unset = load(&env(&[]), dir.path()).expect_err("no host");
         assert_eq!(unset.to_string(), "KUBERNETES_SERVICE_HOST: not set (set only in a pod; elsewhere use --kubeconfig FILE)");
     }

@@ -3,6 +3,7 @@
 //! If there are several files, the first one counts for each name and for the current context; relative paths start at the
 //! directory of the file that contains them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,13 +17,31 @@ use crate::text::one_line;
 use crate::yaml;
 
 use super::access::{Auth, Config};
-use super::parts::{Ca, ClientCertPem, ConfigError, Server};
+use super::parts::{ClientCert, ConfigError, Pem, Server};
 use super::plugin::{Plugin, PluginSpec};
+use super::proxy::Proxy;
 
 /// Versions of the plugins' protocol.
 const EXEC_GROUP: &str = "client.authentication.k8s.io/";
+/// What to do about a proxy that cannot be used.
+const PROXY_HINT: &str = "use http://HOST:PORT or socks5://HOST:PORT";
 /// Extension of a cluster that is meant for its plugin.
 const EXEC_EXTENSION: &str = "client.authentication.k8s.io/exec";
+
+/// Largest file in bytes. Some hold hundreds of clusters with their certificates.
+const FILE_MAX: usize = 8 * 1024 * 1024;
+/// Where systems keep the authorities that they trust, as Go's `crypto/x509` looks for them.
+const SYSTEM_AUTHORITIES: [&str; 6] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/tls/cacert.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// The variables of the environment.
+type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// A file and its content, whose lists are lists of named entries.
 struct File {
@@ -31,7 +50,7 @@ struct File {
 }
 
 /// Reads the files, the first of which counts for each name, and resolves the context.
-pub(super) fn load(paths: &[PathBuf], context: Option<&str>) -> Result<Config, ConfigError> {
+pub(super) fn load(paths: &[PathBuf], context: Option<&str>, env: Env<'_>) -> Result<Config, ConfigError> {
     let mut files = Vec::new();
     let mut missing = None;
     for path in paths {
@@ -45,7 +64,7 @@ pub(super) fn load(paths: &[PathBuf], context: Option<&str>) -> Result<Config, C
         let place = missing.map_or_else(|| "kubeconfig".to_owned(), |path| path.display().to_string());
         return Err(ConfigError::new(place, "", "no such file", "use --kubeconfig FILE or set KUBECONFIG"));
     }
-    resolve(&files, context)
+    resolve(&files, context, env)
 }
 
 fn parse(path: &Path, text: &str) -> Result<Value, ConfigError> {
@@ -53,7 +72,7 @@ fn parse(path: &Path, text: &str) -> Result<Value, ConfigError> {
         ConfigError::new(path.display(), "", format!("not a valid kubeconfig: {reason}"), "compare with `kubectl config view`")
     };
     let Some((line, document)) = yaml::documents(text).into_iter().next() else { return Ok(Value::Null) };
-    let content = yaml::parse(line, document).map_err(|reason| refuse(&reason))?;
+    let content = yaml::parse_within(line, document, FILE_MAX).map_err(|reason| refuse(&reason))?;
     if !content.is_object() && !content.is_null() {
         return Err(refuse("must be a mapping"));
     }
@@ -107,7 +126,7 @@ fn find<'a>(files: &'a [File], kind: &'a str, name: &str, place: &dyn fmt::Displ
     Err(ConfigError::new(place, kind, format!("no {kind} named {}", one_line(name, 100)), &hint))
 }
 
-fn resolve(files: &[File], context: Option<&str>) -> Result<Config, ConfigError> {
+fn resolve(files: &[File], context: Option<&str>, env: Env<'_>) -> Result<Config, ConfigError> {
     let all = files.iter().map(|file| file.path.display().to_string()).collect::<Vec<_>>().join(":");
     let mut chosen = context.map(|name| (name.to_owned(), all.clone()));
     for file in files {
@@ -124,27 +143,28 @@ fn resolve(files: &[File], context: Option<&str>) -> Result<Config, ConfigError>
         Some(name) => find(files, "user", &name, &place)?,
         None => Entry { file: context.file, label: String::new(), fields: &Value::Null },
     };
-    let config = build(&cluster, &user, context.text("namespace")?)?;
+    let config = build(&cluster, &user, context.text("namespace")?, env)?;
     config.check()?;
     Ok(config)
 }
 
-fn build(cluster: &Entry<'_>, user: &Entry<'_>, namespace: Option<String>) -> Result<Config, ConfigError> {
+fn build(cluster: &Entry<'_>, user: &Entry<'_>, namespace: Option<String>, env: Env<'_>) -> Result<Config, ConfigError> {
     let address = cluster.text("server")?.ok_or_else(|| cluster.error("server", "not set", "set it to https://HOST:PORT"))?;
     let server = Server::parse(&address).map_err(|reason| cluster.error("server", reason, "set it to https://HOST:PORT"))?;
-    if cluster.text("proxy-url")?.is_some() {
-        return Err(cluster.error("proxy-url", "proxies are not supported", "use a context that reaches the server directly"));
-    }
+    let proxy = match cluster.text("proxy-url")? {
+        Some(url) => Some(Proxy::parse(&url).map_err(|reason| cluster.error("proxy-url", reason, PROXY_HINT))?),
+        None => Proxy::of_environment(&server, env).map_err(|(name, reason)| ConfigError::new(name, "", reason, PROXY_HINT))?,
+    };
     let insecure = cluster.flag("insecure-skip-tls-verify")?;
-    let ca = match (cluster.text("certificate-authority-data")?, cluster.text("certificate-authority")?) {
+    let ca = match cluster.pem("certificate-authority")? {
         _ if insecure => None,
-        (Some(data), _) => Some(Ca::Pem(cluster.decode("certificate-authority-data", &data)?)),
-        (None, Some(path)) => Some(Ca::File(cluster.resolve(&path))),
-        (None, None) => None,
+        None if server.https => system_authorities(env).map(Pem::File),
+        given => given,
     };
     let (auth, client_cert) = build_user(user, cluster)?;
     Ok(Config {
         server,
+        proxy,
         ca,
         insecure,
         tls_server_name: cluster.text("tls-server-name")?,
@@ -155,7 +175,12 @@ fn build(cluster: &Entry<'_>, user: &Entry<'_>, namespace: Option<String>) -> Re
     })
 }
 
-fn build_user(user: &Entry<'_>, cluster: &Entry<'_>) -> Result<(Auth, Option<ClientCertPem>), ConfigError> {
+/// The file that is named, or the first of the usual ones that exists: for a server with a public certificate.
+fn system_authorities(env: Env<'_>) -> Option<PathBuf> {
+    env("SSL_CERT_FILE").map(PathBuf::from).or_else(|| SYSTEM_AUTHORITIES.iter().map(PathBuf::from).find(|path| path.exists()))
+}
+
+fn build_user(user: &Entry<'_>, cluster: &Entry<'_>) -> Result<(Auth, Option<ClientCert>), ConfigError> {
     for (field, reason, hint) in [
         ("auth-provider", "not supported", "Kubernetes removed it; use a token, a client certificate or a credential plugin (exec)"),
         ("as", "impersonation is not supported", "use separate credentials"),
@@ -164,10 +189,14 @@ fn build_user(user: &Entry<'_>, cluster: &Entry<'_>) -> Result<(Auth, Option<Cli
             return Err(user.error(field, reason, hint));
         }
     }
-    let certificate = user.content("client-certificate")?;
-    let key = user.content("client-key")?;
+    let certificate = user.pem("client-certificate")?;
+    let key = user.pem("client-key")?;
+    // A path that cannot be read is told with its field.
+    for (field, pem) in [("client-certificate", &certificate), ("client-key", &key)] {
+        pem.as_ref().map(|pem| user.content(field, pem)).transpose()?;
+    }
     let client_cert = match (certificate, key) {
-        (Some(certificate), Some(key)) => Some(ClientCertPem { certificate, key }),
+        (Some(certificate), Some(key)) => Some(ClientCert { certificate, key }),
         (None, None) => None,
         (Some(_), None) => return Err(user.error("client-key", "not set", "a client certificate requires its key")),
         (None, Some(_)) => return Err(user.error("client-certificate", "not set", "a client key requires its certificate")),
@@ -217,8 +246,12 @@ fn plugin(user: &Entry<'_>, cluster: &Entry<'_>) -> Result<Option<PluginSpec>, C
     }
     let mut env = Vec::new();
     for item in exec.list("env")? {
-        let part = |name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let (name, value) = (part("name"), part("value"));
+        let part = |name: &str| match item.get(name) {
+            None | Some(Value::Null) => Ok(String::new()),
+            Some(Value::String(text)) => Ok(text.clone()),
+            Some(_) => Err(exec.error("env", format!("{name} must be a string"), "put it in quotes")),
+        };
+        let (name, value) = (part("name")?, part("value")?);
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
             return Err(exec.error("env", "an entry has no valid name", "each entry requires name and value, both strings"));
         }
@@ -257,13 +290,13 @@ fn check_mode(exec: &Entry<'_>, version: &str) -> Result<(), ConfigError> {
 /// What a plugin gets to know about the cluster: its fields, with the authority as data.
 fn cluster_info(cluster: &Entry<'_>) -> Result<Value, ConfigError> {
     let mut info = json!({});
-    for field in ["server", "tls-server-name", "insecure-skip-tls-verify", "disable-compression"] {
+    for field in ["server", "proxy-url", "tls-server-name", "insecure-skip-tls-verify", "disable-compression"] {
         if let Some(value) = cluster.fields.get(field).filter(|value| !value.is_null()) {
             info[field] = value.clone();
         }
     }
-    if let Some(pem) = cluster.content("certificate-authority")? {
-        info["certificate-authority-data"] = STANDARD.encode(pem).into();
+    if let Some(pem) = cluster.pem("certificate-authority")? {
+        info["certificate-authority-data"] = STANDARD.encode(cluster.content("certificate-authority", &pem)?).into();
     }
     let extension = cluster.list("extensions")?.iter().find(|extension| extension.get("name").is_some_and(|name| name == EXEC_EXTENSION));
     if let Some(config) = extension.and_then(|extension| extension.get("extension")) {
@@ -322,16 +355,17 @@ impl<'a> Entry<'a> {
     }
 
     /// Data in the file counts before a path.
-    fn content(&self, field: &str) -> Result<Option<Vec<u8>>, ConfigError> {
+    fn pem(&self, field: &str) -> Result<Option<Pem>, ConfigError> {
         let data = format!("{field}-data");
         match (self.text(&data)?, self.text(field)?) {
-            (Some(text), _) => self.decode(&data, &text).map(Some),
-            (None, Some(path)) => {
-                let path = self.resolve(&path);
-                std::fs::read(&path).map(Some).map_err(|error| self.error(field, format!("{}: {error}", path.display()), "check the path"))
-            }
+            (Some(text), _) => self.decode(&data, &text).map(|pem| Some(Pem::Data(pem))),
+            (None, Some(path)) => Ok(Some(Pem::File(self.resolve(&path)))),
             (None, None) => Ok(None),
         }
+    }
+
+    fn content<'p>(&self, field: &str, pem: &'p Pem) -> Result<Cow<'p, [u8]>, ConfigError> {
+        pem.read().map_err(|error| self.error(field, format!("{}: {error}", pem.place("")), "check the path"))
     }
 }
 

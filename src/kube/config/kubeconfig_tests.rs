@@ -2,6 +2,11 @@ use crate::kube::scripted::TempDir;
 
 use super::*;
 
+/// Variables of a shell without any.
+fn bare(_: &str) -> Option<String> {
+    None
+}
+
 const WHOLE: &str = r#"
 apiVersion: v1
 kind: Config
@@ -37,21 +42,21 @@ contexts:
 fn contexts_resolve() {
     let dir = TempDir::new();
     let path = dir.write("config", WHOLE);
-    let load = |context| load(std::slice::from_ref(&path), context);
+    let load = |context| load(std::slice::from_ref(&path), context, &bare);
 
     let main = load(None).expect("main");
-    assert_eq!(main.server.origin(None), "https://10.0.0.1:6443");
-    assert_eq!(main.ca, Some(Ca::File(dir.path().join("pki/ca.crt"))));
+    assert_eq!(main.server.origin(), "https://10.0.0.1:6443");
+    assert_eq!(main.ca, Some(Pem::File(dir.path().join("pki/ca.crt"))));
     assert_eq!(main.tls_server_name.as_deref(), Some("kubernetes"));
     assert_eq!((main.auth, main.namespace.as_str()), (Auth::Token("canary".to_owned()), "prod"));
 
     let file = load(Some("file")).expect("file");
-    assert_eq!(file.ca, Some(Ca::Pem(b"PEM".to_vec())));
+    assert_eq!(file.ca, Some(Pem::Data(b"PEM".to_vec())));
     assert_eq!((file.auth, file.namespace.as_str()), (Auth::TokenFile(dir.path().join("secrets/token")), "default"));
 
     let cert = load(Some("cert")).expect("cert");
     assert!(cert.insecure);
-    assert_eq!(cert.client_cert, Some(ClientCertPem { certificate: b"CERT".to_vec(), key: b"KEY".to_vec() }));
+    assert_eq!(cert.client_cert, Some(ClientCert { certificate: Pem::Data(b"CERT".to_vec()), key: Pem::Data(b"KEY".to_vec()) }));
 
     let basic = load(Some("basic")).expect("basic");
     assert_eq!(basic.auth, Auth::Basic { username: "u".to_owned(), password: "canary".to_owned() });
@@ -76,9 +81,9 @@ fn of_several_files_the_first_counts_for_each_name() {
     );
     let third = dir.write("third", "current-context: y\n");
     let empty = dir.write("empty", "\n");
-    let config = load(&[empty, dir.path().join("absent"), first, second, third], None).expect("a config");
+    let config = load(&[empty, dir.path().join("absent"), first, second, third], None, &bare).expect("a config");
     assert_eq!(config.server.host, "first");
-    assert_eq!(config.ca, Some(Ca::File(dir.path().join("ca"))));
+    assert_eq!(config.ca, Some(Pem::File(dir.path().join("ca"))));
     assert_eq!(config.auth, Auth::TokenFile(dir.path().join("sub/t")));
 }
 
@@ -101,7 +106,7 @@ fn refused(cases: impl IntoIterator<Item = (String, &'static str)>) {
     let dir = TempDir::new();
     for (text, expected) in cases {
         let path = dir.write("config", &text);
-        let error = load(std::slice::from_ref(&path), None).expect_err(&text).to_string();
+        let error = load(std::slice::from_ref(&path), None, &bare).expect_err(&text).to_string();
         assert!(error.starts_with(&path.display().to_string()), "{error}");
         assert!(error.contains(expected), "{error}");
         assert!(!error.contains("canary") && !error.contains("4711") && !error.contains('\n'), "{error}");
@@ -127,6 +132,11 @@ fn errors_about_a_user_are_one_line_with_place_field_and_hint_and_no_value() {
         (exec("interactiveMode: Never, command: a, args: [4711]"), "user u: exec.args: must contain only strings"),
         (exec("interactiveMode: Never, command: a, env: [{value: canary}]"), "user u: exec.env: an entry has no valid name"),
         (exec("interactiveMode: Never, command: a, env: [canary]"), "user u: exec.env: an entry has no valid name"),
+        (
+            exec("interactiveMode: Never, command: a, env: [{name: PORT, value: 4711}]"),
+            "exec.env: value must be a string (put it in quotes)",
+        ),
+        (exec("interactiveMode: Never, command: a, env: [{name: A, value: true}]"), "exec.env: value must be a string (put it in quotes)"),
         (exec("interactiveMode: Never, command: a, provideClusterInfo: canary"), "user u: exec.provideClusterInfo: must be true or false"),
         (with_user("{auth-provider: {name: gcp}}"), "user u: auth-provider: not supported"),
         (with_user("{as: admin, token: canary}"), "user u: as: impersonation is not supported"),
@@ -145,11 +155,17 @@ fn errors_about_a_user_are_one_line_with_place_field_and_hint_and_no_value() {
 #[test]
 fn errors_about_the_rest_are_so_too() {
     refused([
-        (with_cluster("{server: 'https://a', proxy-url: 'http://canary@p'}"), "cluster c: proxy-url: proxies are not supported"),
+        (
+            with_cluster("{server: 'https://a', proxy-url: 'http://p?canary'}"),
+            "cluster c: proxy-url: must contain only scheme, host, port and path",
+        ),
         (with_cluster("{server: 'https://u:canary@a'}"), "cluster c: server: must contain only scheme, host, port and path"),
         (with_cluster("{}"), "cluster c: server: not set (set it to https://HOST:PORT)"),
         (with_cluster("{server: 'http://a'}"), "server: the credential would be sent over an unencrypted connection"),
-        (with_cluster("{server: 'https://a'}"), "certificate-authority: not set"),
+        (
+            with_cluster("{server: 'https://a', proxy-url: 'https://u:canary@p'}"),
+            "proxy-url: a proxy that is reached over TLS is not supported",
+        ),
         ("current-context: x\n".to_owned(), "context: no context named x (none found)"),
         ("{}".to_owned(), "current-context: not set (use --context NAME)"),
         ("canary".to_owned(), "not a valid kubeconfig: "),
@@ -168,11 +184,11 @@ fn errors_about_the_rest_are_so_too() {
     for (path, expected) in
         [(binary, "binary: not valid UTF-8"), (dir.path().to_owned(), "Is a directory"), ("/dev/zero".into(), "zero: larger than 8 MiB")]
     {
-        let error = load(&[path], None).expect_err(expected).to_string();
+        let error = load(&[path], None, &bare).expect_err(expected).to_string();
         assert!(error.contains(expected) && !error.contains('\n'), "{error}");
     }
     let absent = dir.path().join("absent");
-    let error = load(&[absent], None).expect_err("absent").to_string();
+    let error = load(&[absent], None, &bare).expect_err("absent").to_string();
     assert!(error.ends_with("absent: no such file (use --kubeconfig FILE or set KUBECONFIG)"), "{error}");
 }
 
@@ -223,7 +239,7 @@ fn a_plugin_is_asked_only_without_another_credential() {
                  insecure-skip-tls-verify: true}}}}]\nusers: [{{name: u, user: {{exec: {{apiVersion: client.authentication.k8s.io/v1beta1, command: p}}{fields}}}}}]\n"
             ),
         );
-        format!("{:?}", load(&[path], None).expect("valid").auth)
+        format!("{:?}", load(&[path], None, &bare).expect("valid").auth)
     };
     for (fields, expected) in [
         ("", "Exec("),
@@ -244,7 +260,7 @@ fn of_several_files_each_place_is_told_and_all_missing_is_an_error() {
     let two = dir.write("two", "current-context: x\nclusters: [{name: d, cluster: {server: 'https://d'}}]\n");
     let comment = dir.write("comment", "# nothing\n---\n");
     let error = |paths: &[&PathBuf], context| {
-        load(&paths.iter().map(|path| (*path).clone()).collect::<Vec<_>>(), context).expect_err("an error").to_string()
+        load(&paths.iter().map(|path| (*path).clone()).collect::<Vec<_>>(), context, &bare).expect_err("an error").to_string()
     };
     let (absent, absent2) = (dir.path().join("absent"), dir.path().join("absent2"));
     let text = error(&[&comment, &one, &absent, &two], None);
@@ -258,4 +274,58 @@ fn of_several_files_each_place_is_told_and_all_missing_is_an_error() {
         error(&[&one, &bad], Some("x")).starts_with(&bad.display().to_string()),
         "a file that cannot be read is an error even if it is not needed"
     );
+}
+
+#[test]
+fn without_an_authority_those_of_the_system_count() {
+    let dir = TempDir::new();
+    let path = dir.write("config", with_cluster("{server: 'https://a'}"));
+    let bundle = |name: &str| (name == "SSL_CERT_FILE").then(|| "/bundle.pem".to_owned());
+    let load = |env| load(std::slice::from_ref(&path), None, env);
+    assert_eq!(load(&bundle).expect("a config").ca, Some(Pem::File("/bundle.pem".into())));
+    // Whether there is one of the usual files is this machine's business.
+    let usual = SYSTEM_AUTHORITIES.iter().find(|path| Path::new(path).exists());
+    match (load(&bare), usual) {
+        (Ok(config), Some(usual)) => assert_eq!(config.ca, Some(Pem::File(usual.into()))),
+        (Err(error), None) => assert!(error.to_string().contains("certificate-authority: not set, and no authorities"), "{error}"),
+        (other, usual) => panic!("{other:?} with {usual:?}"),
+    }
+}
+
+#[test]
+fn the_way_may_go_through_a_proxy() {
+    let dir = TempDir::new();
+    let url = |cluster: &str, env: Env<'_>| {
+        let path = dir.write("config", with_cluster(cluster));
+        load(&[path], None, env).map(|config| config.proxy.map(|proxy| proxy.url)).map_err(|error| error.to_string())
+    };
+    let env = |name: &str| (name == "HTTPS_PROXY").then(|| "http://variable:1".to_owned());
+    let by_field = "{server: 'https://a', certificate-authority-data: UEVN, proxy-url: 'socks5://field:1'}";
+    let plain = "{server: 'https://a', certificate-authority-data: UEVN}";
+    assert_eq!(url(by_field, &env), Ok(Some("socks5h://field:1".to_owned())));
+    assert_eq!(url(plain, &env), Ok(Some("http://variable:1".to_owned())));
+    assert_eq!(url(plain, &bare), Ok(None));
+    let bad = |name: &str| (name == "https_proxy").then(|| "ftp://canary".to_owned());
+    assert_eq!(url(plain, &bad), Err("https_proxy: scheme must be http or socks5 (use http://HOST:PORT or socks5://HOST:PORT)".to_owned()));
+}
+
+#[test]
+fn a_file_of_hundreds_of_clusters_is_read() {
+    let dir = TempDir::new();
+    let certificate = STANDARD.encode([b'x'; 4_000]);
+    let mut text = "current-context: c329\nclusters:\n".to_owned();
+    for number in 0..330 {
+        text += &format!("- {{name: c{number}, cluster: {{server: 'https://a{number}', certificate-authority-data: {certificate}}}}}\n");
+    }
+    text += "contexts:\n";
+    for number in 0..330 {
+        text += &format!("- {{name: c{number}, context: {{cluster: c{number}}}}}\n");
+    }
+    assert!(text.len() > 1_700_000);
+    let path = dir.write("config", &text);
+    assert_eq!(load(std::slice::from_ref(&path), None, &bare).expect("a config").server.host, "a329");
+    // Up to what is read of any file.
+    let mut text = with_cluster("{server: 'https://a', certificate-authority-data: UEVN}");
+    text += &format!("extra: '{}'\n", "x".repeat(FILE_MAX - text.len() - 10));
+    assert!(load(&[dir.write("config", &text)], None, &bare).is_ok());
 }

@@ -1,6 +1,6 @@
 //! The address of the API server and the credentials: in-cluster, or from kubeconfig files as kubectl reads them.
 //!
-//! From the bottom: `parts` (an address, certificates, an error), `plugin` and `token` (credentials that change), `access` (all of
+//! From the bottom: `parts` (an address, certificates, an error), `proxy`, `plugin` and `token` (credentials that change), `access` (all of
 //! it together), `kubeconfig` and `in_cluster` (where it comes from). This module chooses between the last two.
 
 mod access;
@@ -8,13 +8,15 @@ mod in_cluster;
 mod kubeconfig;
 mod parts;
 mod plugin;
+mod proxy;
 mod token;
 
 use std::path::{Path, PathBuf};
 
 pub use access::{Auth, Config};
-pub use parts::{Ca, ClientCertPem, ConfigError, Server};
-pub use plugin::{Issued, Plugin, PluginSpec};
+pub use parts::{ClientCert, ClientCertPem, ConfigError, Pem, Server};
+pub use plugin::{Issued, Plugin, PluginPatience, PluginSpec};
+pub use proxy::Proxy;
 pub use token::{TokenError, TokenFile};
 
 use crate::api::SERVICE_ACCOUNT_DIR;
@@ -31,7 +33,7 @@ impl Config {
     /// Kubeconfig files, merged as kubectl does: for each name the first one counts. Missing files
     /// are skipped as long as there is one.
     pub fn from_kubeconfig(paths: &[PathBuf], context: Option<&str>) -> Result<Self, ConfigError> {
-        kubeconfig::load(paths, context)
+        kubeconfig::load(paths, context, &env_var)
     }
 
     /// The explicit file, else `$KUBECONFIG`, else in-cluster if there is such a thing and no context was given, else `~/.kube/config`.
@@ -55,12 +57,12 @@ fn load_from(
     account_dir: &Path,
 ) -> Result<Config, ConfigError> {
     if let Some(path) = explicit {
-        return kubeconfig::load(&[path.to_owned()], context);
+        return kubeconfig::load(&[path.to_owned()], context, env);
     }
     if let Some(list) = env("KUBECONFIG") {
         let paths: Vec<PathBuf> = std::env::split_paths(&list).filter(|path| !path.as_os_str().is_empty()).collect();
         if !paths.is_empty() {
-            return kubeconfig::load(&paths, context);
+            return kubeconfig::load(&paths, context, env);
         }
     }
     if context.is_none() && env("KUBERNETES_SERVICE_HOST").is_some() && account_dir.join("token").exists() {
@@ -69,7 +71,7 @@ fn load_from(
     let Some(home) = env("HOME") else {
         return Err(ConfigError::new("kubeconfig", "", "none given, not in a cluster, and HOME is not set", "use --kubeconfig FILE"));
     };
-    kubeconfig::load(&[Path::new(&home).join(".kube/config")], context)
+    kubeconfig::load(&[Path::new(&home).join(".kube/config")], context, env)
 }
 
 #[cfg(test)]

@@ -1,8 +1,13 @@
 //! The parts of a configuration: an address, certificates, and the error of an invalid one. Independent of where they come from.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::fs::File;
+use std::io;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
+
+use crate::yaml;
 
 /// Bad or missing configuration; one line that names place, field, reason and remedy, never a value that is secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,35 +93,61 @@ impl Server {
         Ok(Self { https, host: host.to_owned(), port, prefix: path.trim_end_matches('/').to_owned() })
     }
 
-    /// Host and port, with another host in its place if given.
-    pub fn authority(&self, instead: Option<&str>) -> String {
-        let host = instead.unwrap_or(&self.host);
-        let port = self.port;
+    /// Host and port.
+    pub fn authority(&self) -> String {
+        let Self { host, port, .. } = self;
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 
-    /// Scheme, host and port, with another host in its place if given.
-    pub fn origin(&self, instead: Option<&str>) -> String {
-        format!("{}://{}", if self.https { "https" } else { "http" }, self.authority(instead))
+    /// Scheme, host and port.
+    pub fn origin(&self) -> String {
+        format!("{}://{}", if self.https { "https" } else { "http" }, self.authority())
     }
 }
 
-/// Certificate authority of the API server, in PEM.
+/// Certificates or a key, in PEM. `Debug` does not print them.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Ca {
-    /// Its content.
-    Pem(Vec<u8>),
-    /// A file, read again when a certificate is refused.
+pub enum Pem {
+    /// The content.
+    Data(Vec<u8>),
+    /// A file that may be replaced: it is read again.
     File(PathBuf),
 }
 
-impl fmt::Debug for Ca {
+impl Pem {
+    /// The content now.
+    pub(crate) fn read(&self) -> io::Result<Cow<'_, [u8]>> {
+        match self {
+            Self::Data(data) => Ok(Cow::Borrowed(data)),
+            Self::File(path) => yaml::read_bytes(File::open(path)?).map(Cow::Owned),
+        }
+    }
+
+    /// Where it comes from, for messages: the file, or `otherwise`.
+    pub(crate) fn place(&self, otherwise: &str) -> String {
+        match self {
+            Self::Data(_) => otherwise.to_owned(),
+            Self::File(path) => path.display().to_string(),
+        }
+    }
+}
+
+impl fmt::Debug for Pem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Pem(_) => f.write_str("Pem(..)"),
+            Self::Data(_) => f.write_str("Data(..)"),
             Self::File(path) => f.debug_tuple("File").field(path).finish(),
         }
     }
+}
+
+/// The client certificate of a configuration, and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCert {
+    /// Certificate chain.
+    pub certificate: Pem,
+    /// Private key.
+    pub key: Pem,
 }
 
 /// Client certificate and key, in PEM. `Debug` does not print them.
@@ -168,7 +199,7 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(Server::parse(text).ok(), expected, "{text}");
         }
-        assert_eq!(server(true, "fd00::1", 6443, "").origin(None), "https://[fd00::1]:6443");
-        assert_eq!(server(false, "a", 80, "").origin(Some("b")), "http://b:80");
+        assert_eq!(server(true, "fd00::1", 6443, "").origin(), "https://[fd00::1]:6443");
+        assert_eq!(server(false, "a", 80, "").origin(), "http://a:80");
     }
 }

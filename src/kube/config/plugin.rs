@@ -1,7 +1,8 @@
 //! Credential plugins of a kubeconfig (`users[].user.exec`): a program that prints a token or a client certificate.
 //!
-//! Promises: a credential is kept until it expires; the plugin runs under a time limit, one run at a time, without a terminal;
-//! nothing that it prints is repeated except the short end of its error output, without long words.
+//! Promises: a credential is kept until it expires; the plugin runs under a time limit, one run at a time, without a terminal; what it
+//! says on standard error, perhaps where to log in, is passed on line by line, without long words except addresses; nothing else that
+//! it prints is.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -26,12 +27,27 @@ use super::parts::{ClientCertPem, ConfigError};
 const INFO_VARIABLE: &str = "KUBERNETES_EXEC_INFO";
 /// Largest answer in bytes; a token or a certificate with its key is a few KB.
 const ANSWER_MAX: usize = 1024 * 1024;
-/// Bytes of the error output that are read.
-const COMPLAINT_MAX: usize = 4096;
-/// Words longer than this are left out of a complaint: tokens are longer.
+/// Most of the error output that is kept in bytes, until it is passed on.
+const SAID_MAX: usize = 4096;
+/// Words longer than this are left out of what it says: tokens are longer. Addresses are not: one logs in there.
 const WORD_MAX: usize = 40;
+/// A plugin that has said something and still runs after this is likely waiting for a person.
+const PAUSE: Duration = Duration::from_secs(1);
+/// For the ends of its pipes after its own end.
+const GRACE: Duration = Duration::from_millis(100);
 /// Between two looks at a plugin that has not ended.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// How long a plugin may take, and where its words go.
+#[derive(Clone, Copy, Debug)]
+pub struct PluginPatience {
+    /// Limit on a run that says nothing.
+    pub silent: Duration,
+    /// Limit on one that has said something on standard error: it may wait for a person who logs in.
+    pub talking: Duration,
+    /// Takes a line of its standard error.
+    pub tell: fn(&str),
+}
 
 /// What the kubeconfig says of a plugin.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -97,26 +113,26 @@ impl Plugin {
     }
 
     /// The credential to use; the plugin runs if there is none, or it has ended.
-    pub fn current(&self, limit: Duration) -> Result<Arc<Issued>, ConfigError> {
+    pub fn current(&self, patience: PluginPatience) -> Result<Arc<Issued>, ConfigError> {
         let mut issued = self.lock();
         match &*issued {
             Some(known) if known.ends.is_none_or(|ends| Instant::now() < ends) => Ok(Arc::clone(known)),
-            _ => self.renew(&mut issued, limit),
+            _ => self.renew(&mut issued, patience),
         }
     }
 
     /// The server refused `used`: another credential, if there is one.
-    pub fn after_rejection(&self, used: &Arc<Issued>, limit: Duration) -> Option<Arc<Issued>> {
+    pub fn after_rejection(&self, used: &Arc<Issued>, patience: PluginPatience) -> Option<Arc<Issued>> {
         let mut issued = self.lock();
         match &*issued {
             // Another thread has renewed it since.
             Some(known) if !Arc::ptr_eq(known, used) => Some(Arc::clone(known)),
-            _ => self.renew(&mut issued, limit).map_err(|error| log::warn!(error:%; "credential not renewed")).ok(),
+            _ => self.renew(&mut issued, patience).map_err(|error| log::warn!(error:%; "credential not renewed")).ok(),
         }
     }
 
-    fn renew(&self, issued: &mut Option<Arc<Issued>>, limit: Duration) -> Result<Arc<Issued>, ConfigError> {
-        let new = Arc::new(self.spec.run(limit)?);
+    fn renew(&self, issued: &mut Option<Arc<Issued>>, patience: PluginPatience) -> Result<Arc<Issued>, ConfigError> {
+        let new = Arc::new(self.spec.run(patience)?);
         *issued = Some(Arc::clone(&new));
         Ok(new)
     }
@@ -133,8 +149,7 @@ impl PluginSpec {
         ConfigError::new(&self.place, &self.field, format!("{program}: {reason}"), hint)
     }
 
-    fn run(&self, limit: Duration) -> Result<Issued, ConfigError> {
-        let deadline = Instant::now() + limit;
+    fn run(&self, patience: PluginPatience) -> Result<Issued, ConfigError> {
         let mut command = Command::new(&self.command);
         command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value))).env(INFO_VARIABLE, &self.info);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -143,25 +158,52 @@ impl PluginSpec {
             io::ErrorKind::NotFound => self.error("not found", "install the credential plugin or add it to PATH"),
             _ => self.error(error, "it must be an executable program"),
         })?;
-        let (status, answer, complaint) = wait(&mut child, deadline).map_err(|error| {
+        let ended = self.wait(&mut child, patience).inspect_err(|_| {
             let _ = child.kill();
             let _ = child.wait();
-            match error.kind() {
-                io::ErrorKind::TimedOut => {
-                    self.error(format!("no answer in {} s", limit.as_secs()), "run it by hand to see what it is waiting for")
-                }
-                _ => self.error(error, ""),
-            }
-        })?;
+        });
+        let (status, answer, mut said) = ended?;
         if answer.len() > ANSWER_MAX {
             return Err(self.error(format!("printed more than {ANSWER_MAX} bytes"), "it must print an ExecCredential"));
         }
+        // Why it failed is part of the error.
+        let reason = if status.success() { None } else { said.pop() };
+        said.iter().for_each(|line| (patience.tell)(line));
         if !status.success() {
-            let complaint = tail(&complaint);
-            let colon = if complaint.is_empty() { "" } else { ": " };
-            return Err(self.error(format!("failed, {status}{colon}{complaint}"), "run it by hand to see why"));
+            let reason = reason.map_or_else(String::new, |line| format!(": {}", one_line(&line, 160)));
+            return Err(self.error(format!("failed, {status}{reason}"), "run it by hand to see why"));
         }
         self.read(&answer).map_err(|reason| self.error(reason, "it must print an ExecCredential"))
+    }
+
+    /// How the plugin ended, its output, and what it has said that was not passed on yet.
+    fn wait(&self, child: &mut Child, patience: PluginPatience) -> Result<(ExitStatus, Vec<u8>, Vec<String>), ConfigError> {
+        let broken = |error: io::Error| self.error(error, "");
+        let answer = Reader::start("exec-output", child.stdout.take().map(OwnedFd::from), ANSWER_MAX, true).map_err(broken)?;
+        let said = Reader::start("exec-errors", child.stderr.take().map(OwnedFd::from), SAID_MAX, false).map_err(broken)?;
+        let tell = || lines(&said.take()).iter().for_each(|line| (patience.tell)(line));
+        let (start, mut limit) = (Instant::now(), patience.silent);
+        let (mut ended_at, mut said_since) = (None, None);
+        loop {
+            let now = Instant::now();
+            if let Some(status) = child.try_wait().map_err(broken)? {
+                let all_is_read = answer.thread.is_finished() && said.thread.is_finished();
+                // What it has started may go on and hold the pipes: they are waited for no longer than the credential takes.
+                let is_late = now >= *ended_at.get_or_insert(now) + GRACE;
+                if all_is_read || is_late && (!status.success() || self.read(&answer.kept()).is_ok()) {
+                    return Ok((status, answer.take(), lines(&said.take())));
+                }
+            }
+            if !said.kept().is_empty() && now >= *said_since.get_or_insert(now) + PAUSE {
+                tell();
+                (limit, said_since) = (patience.talking.max(patience.silent), None);
+            }
+            if now >= start + limit {
+                tell();
+                return Err(self.error(format!("no answer in {} s", limit.as_secs()), "run it by hand to see what it is waiting for"));
+            }
+            thread::sleep(LOOK);
+        }
     }
 
     /// The credential in what the plugin printed. The error quotes nothing of it.
@@ -230,35 +272,24 @@ impl Reader {
         Ok(Self { thread, kept })
     }
 
-    fn take(self) -> Vec<u8> {
-        std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner))
+    fn kept(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.kept())
     }
 }
 
-/// How the plugin ended, its output and its error output.
-fn wait(child: &mut Child, deadline: Instant) -> io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
-    let answer = Reader::start("exec-output", child.stdout.take().map(OwnedFd::from), ANSWER_MAX, true)?;
-    let complaint = Reader::start("exec-errors", child.stderr.take().map(OwnedFd::from), COMPLAINT_MAX, false)?;
-    loop {
-        if answer.thread.is_finished()
-            && complaint.thread.is_finished()
-            && let Some(status) = child.try_wait()?
-        {
-            return Ok((status, answer.take(), complaint.take()));
-        }
-        if Instant::now() >= deadline {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        thread::sleep(LOOK);
-    }
-}
-
-/// The last line that says something.
-fn tail(complaint: &[u8]) -> String {
-    let text = String::from_utf8_lossy(complaint);
-    let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    let words: Vec<&str> = last.split_whitespace().map(|word| if word.len() > WORD_MAX { "(hidden)" } else { word }).collect();
-    one_line(&words.join(" "), 160)
+/// The lines that say something, fit to be shown.
+fn lines(said: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(said);
+    let is_fit = |word: &str| word.len() <= WORD_MAX || word.contains("://");
+    let fit = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().map(|word| if is_fit(word) { word } else { "(hidden)" }).collect();
+        one_line(&words.join(" "), 1_000)
+    };
+    text.lines().map(fit).filter(|line| !line.is_empty()).collect()
 }
 
 #[cfg(test)]

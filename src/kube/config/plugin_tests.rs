@@ -3,7 +3,7 @@ use crate::kube::scripted::TempDir;
 use super::*;
 
 const V1: &str = "client.authentication.k8s.io/v1";
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: PluginPatience = PluginPatience { silent: Duration::from_secs(60), talking: Duration::from_secs(60), tell: |_| {} };
 
 fn plugin(script: &str) -> Plugin {
     Plugin::new(PluginSpec {
@@ -87,7 +87,8 @@ fn whatever_goes_wrong_is_one_line_without_a_secret() {
 #[test]
 fn a_plugin_that_does_not_end_is_ended() {
     for script in ["exec sleep 1000", "exec >&- 2>&-; exec sleep 1000"] {
-        let error = plugin(script).current(Duration::from_millis(200)).expect_err("an error").to_string();
+        let error =
+            plugin(script).current(PluginPatience { silent: Duration::from_millis(200), ..LIMIT }).expect_err("an error").to_string();
         assert!(error.contains("/bin/sh: no answer in 0 s (run it by hand"), "{error}");
     }
 }
@@ -105,4 +106,78 @@ fn a_missing_program_is_told_with_its_hint() {
     let mut plugin = plugin("");
     plugin.spec.command = "/etc/passwd".into();
     assert!(plugin.current(LIMIT).expect_err("an error").to_string().contains("Permission denied"));
+}
+
+/// What plugins have said, in order of their lines; each test has words of its own.
+static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+fn keep(line: &str) {
+    SAID.lock().expect("no panic").push(line.to_owned());
+}
+
+fn said(word: &str) -> Vec<String> {
+    SAID.lock().expect("no panic").iter().filter(|line| line.contains(word)).cloned().collect()
+}
+
+#[test]
+fn what_it_says_is_passed_on_while_it_waits_for_a_person() {
+    let dir = TempDir::new();
+    let logged_in = dir.path().join("logged-in");
+    let good = answer(r#"{"token": "t"}"#);
+    let address = format!("https://login.example/authorize?state={}", "s".repeat(80));
+    let script = format!(
+        "echo 'open {address} apple {}' >&2; printf 'code: apple' >&2; while [ ! -e {} ]; do sleep 0.01; done; echo apple done >&2; {good}",
+        "k".repeat(60),
+        logged_in.display()
+    );
+    let patience = PluginPatience { silent: Duration::from_millis(100), talking: LIMIT.talking, tell: keep };
+    let plugin = plugin(&script);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| plugin.current(PluginPatience { silent: Duration::from_secs(5), ..patience }));
+        while said("apple").len() < 2 {
+            assert!(!waiting.is_finished(), "it waits for the person");
+            std::thread::sleep(LOOK);
+        }
+        std::fs::write(&logged_in, "").expect("written");
+        assert_eq!(waiting.join().expect("no panic").expect("a credential").token.as_deref(), Some("t"));
+    });
+    assert_eq!(said("apple"), [format!("open {address} apple (hidden)"), "code: apple".to_owned(), "apple done".to_owned()]);
+}
+
+#[test]
+fn one_that_has_said_something_may_take_longer() {
+    let script = "echo pear >&2; sleep 1000";
+    let patience = PluginPatience { silent: Duration::from_secs(2), talking: Duration::from_secs(3), tell: keep };
+    let error = plugin(&format!("exec 2>&1; {script}")).current(PluginPatience { silent: Duration::from_millis(50), ..patience });
+    assert!(error.expect_err("silent on standard error").to_string().contains("no answer in 0 s"));
+    let error = plugin(script).current(patience).expect_err("nobody logs in").to_string();
+    assert!(error.contains("no answer in 3 s"), "{error}");
+    assert_eq!(said("pear"), ["pear"]);
+}
+
+#[test]
+fn what_it_said_before_it_failed_is_passed_on_and_the_last_line_is_the_reason() {
+    let patience = PluginPatience { tell: keep, ..LIMIT };
+    let error = plugin("echo plum one >&2; echo plum two >&2; exit 1").current(patience).expect_err("it failed").to_string();
+    assert!(error.contains("failed, exit status: 1: plum two"), "{error}");
+    assert_eq!(said("plum"), ["plum one"]);
+}
+
+#[test]
+fn a_child_that_keeps_the_pipes_open_is_not_waited_for() {
+    let dir = TempDir::new();
+    let pid = dir.path().join("pid");
+    let good = answer(r#"{"token": "t"}"#);
+    // Both pipes; standard error alone; and one that fails.
+    for (child, end) in [("sleep 1000 &", good.as_str()), ("sleep 1000 >&- &", &good), ("sleep 1000 &", "echo no >&2; exit 1")] {
+        let plugin = plugin(&format!("{child} echo $! > {}; {end}", pid.display()));
+        let start = Instant::now();
+        let result = plugin.current(LIMIT);
+        assert!(start.elapsed() < LIMIT.silent / 2);
+        match result {
+            Ok(issued) => assert_eq!(issued.token.as_deref(), Some("t")),
+            Err(error) => assert!(error.to_string().contains("exit status: 1: no"), "{error}"),
+        }
+        let _ = Command::new("kill").arg(std::fs::read_to_string(&pid).expect("a pid").trim()).status();
+    }
 }

@@ -1,0 +1,180 @@
+//! The proxy between us and the API server: of a kubeconfig (`proxy-url`), or of the variables that kubectl takes too. Pure.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::parts::Server;
+
+/// A proxy. `Debug` does not print user name and password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// For the HTTP client: `http://` (CONNECT) or `socks5h://` (the proxy looks up names, as with kubectl). May hold a password.
+    pub(crate) url: String,
+    /// Host and port: where to connect, and for messages.
+    pub(crate) server: Server,
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Proxy").field(&self.server.authority()).finish()
+    }
+}
+
+impl Proxy {
+    /// Reads a URL; without a scheme it is `http`. The error quotes nothing of it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
+        let (scheme, port) = match scheme {
+            "http" => ("http", 80),
+            "socks5" | "socks5h" => ("socks5h", 1080),
+            "https" => return Err("a proxy that is reached over TLS is not supported".to_owned()),
+            _ => return Err("scheme must be http or socks5".to_owned()),
+        };
+        let rest = rest.trim_end_matches('/');
+        let (user, authority) = rest.rsplit_once('@').map_or((None, rest), |(user, authority)| (Some(user), authority));
+        if authority.contains('/') || user.is_some_and(|user| user.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/')) {
+            return Err("must contain only scheme, user, host and port".to_owned());
+        }
+        let has_port = authority.rsplit(']').next().is_some_and(|after| after.contains(':'));
+        let authority = if has_port { authority.to_owned() } else { format!("{authority}:{port}") };
+        let server = Server::parse(&format!("http://{authority}"))?;
+        let user = user.map_or_else(String::new, |user| format!("{user}@"));
+        Ok(Self { url: format!("{scheme}://{user}{authority}"), server })
+    }
+
+    /// The proxy of the environment for this server, by the rules of Go's `httpproxy`, which are kubectl's: `HTTPS_PROXY` or
+    /// `HTTP_PROXY` by the server's scheme, never for this machine itself, nor for what `NO_PROXY` lists. The error is the variable
+    /// and what is wrong with it.
+    pub(super) fn of_environment(server: &Server, env: &dyn Fn(&str) -> Option<String>) -> Result<Option<Self>, (&'static str, String)> {
+        let names = if server.https { ["HTTPS_PROXY", "https_proxy"] } else { ["HTTP_PROXY", "http_proxy"] };
+        let Some((name, url)) = names.into_iter().find_map(|name| Some((name, env(name)?))) else { return Ok(None) };
+        let list = env("NO_PROXY").or_else(|| env("no_proxy")).unwrap_or_default();
+        if is_this_machine(&server.host) || list.split(',').any(|entry| is_listed(server, entry.trim())) {
+            return Ok(None);
+        }
+        Self::parse(&url).map(Some).map_err(|reason| (name, reason))
+    }
+}
+
+fn is_this_machine(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Whether an entry of `NO_PROXY` means this server: `*`, an address, a network, or a domain with all that is in it; each of the last
+/// three with a port or without. A domain with a leading dot means only what is in it.
+fn is_listed(server: &Server, entry: &str) -> bool {
+    if entry == "*" {
+        return true;
+    }
+    let address = server.host.parse::<IpAddr>().ok();
+    if let Some((network, bits)) = entry.split_once('/') {
+        return match (network.parse(), bits.parse(), address) {
+            (Ok(network), Ok(bits), Some(address)) => is_in(address, network, bits),
+            _ => false,
+        };
+    }
+    let is_plain_v6 = entry.matches(':').count() > 1 && !entry.starts_with('[');
+    let (entry, port) = match entry.rsplit_once(':') {
+        Some((entry, port)) if !is_plain_v6 && !port.ends_with(']') => (entry, Some(port)),
+        _ => (entry, None),
+    };
+    if entry.is_empty() || port.is_some_and(|port| port.parse() != Ok(server.port)) {
+        return false;
+    }
+    let entry = entry.trim_start_matches('[').trim_end_matches(']');
+    if let Ok(listed) = entry.parse::<IpAddr>() {
+        return address == Some(listed);
+    }
+    let (entry, host) = (entry.trim_start_matches('*').to_ascii_lowercase(), server.host.to_ascii_lowercase());
+    let domain = entry.trim_start_matches('.');
+    host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.') || rest.is_empty() && domain.len() == entry.len())
+}
+
+/// Whether an address is in a network of so many bits.
+fn is_in(address: IpAddr, network: IpAddr, bits: u32) -> bool {
+    let numbers = match (address, network) {
+        (IpAddr::V4(address), IpAddr::V4(network)) => Some((u128::from(address.to_bits()), u128::from(network.to_bits()), 32)),
+        (IpAddr::V6(address), IpAddr::V6(network)) => Some((address.to_bits(), network.to_bits(), 128)),
+        _ => None,
+    };
+    numbers.is_some_and(|(address, network, all)| bits <= all && (address ^ network).checked_shr(all - bits).unwrap_or(0) == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxies() {
+        for (text, expected) in [
+            ("http://p:3128", Ok("http://p:3128")),
+            ("http://p", Ok("http://p:80")),
+            ("p:3128/", Ok("http://p:3128")),
+            ("socks5://127.0.0.1:1080", Ok("socks5h://127.0.0.1:1080")),
+            ("socks5h://p", Ok("socks5h://p:1080")),
+            ("http://u:canary@p:1", Ok("http://u:canary@p:1")),
+            ("http://[fd00::1]:1", Ok("http://[fd00::1]:1")),
+            ("http://[fd00::1]", Ok("http://[fd00::1]:80")),
+            ("https://p:1", Err("a proxy that is reached over TLS is not supported")),
+            ("ftp://canary", Err("scheme must be http or socks5")),
+            ("http://", Err("host is missing or malformed")),
+            ("http://p:0", Err("port must be from 1 to 65535")),
+            ("http://p/canary", Err("must contain only scheme, user, host and port")),
+            ("http://u:ca nary@p", Err("must contain only scheme, user, host and port")),
+            ("http://p?canary", Err("must contain only scheme, host, port and path")),
+        ] {
+            let proxy = Proxy::parse(text);
+            assert_eq!(proxy.as_ref().map(|proxy| proxy.url.as_str()).map_err(String::as_str), expected, "{text}");
+            assert!(!format!("{proxy:?}").contains("canary"), "{proxy:?}");
+        }
+    }
+
+    #[test]
+    fn no_proxy_is_read_as_kubectl_reads_it() {
+        for (server, list, is_direct) in [
+            ("https://a.example.com", "", false),
+            ("https://a.example.com", "*", true),
+            ("https://a.example.com", "example.com", true),
+            ("https://A.example.com", "b, Example.com", true),
+            ("https://a.example.com", ".example.com", true),
+            ("https://a.example.com", "*.example.com", true),
+            ("https://example.com", ".example.com", false),
+            ("https://example.com", "example.com", true),
+            ("https://badexample.com", "example.com", false),
+            ("https://a.example.com:6443", "example.com:6443", true),
+            ("https://a.example.com:6443", "example.com:443", false),
+            ("https://10.1.2.3", "10.1.2.3", true),
+            ("https://10.1.2.3:6443", "10.1.2.3:6443", true),
+            ("https://10.1.2.3", "10.0.0.0/8", true),
+            ("https://10.1.2.3", "10.2.0.0/16", false),
+            ("https://10.1.2.3", "0.0.0.0/0", true),
+            ("https://10.1.2.3", "10.0.0.0/33", false),
+            ("https://[fd00::1]", "fd00::/8", true),
+            ("https://[fd00::1]", "fd00::1", true),
+            ("https://[fd00::1]:6443", "[fd00::1]:6443", true),
+            ("https://[fd00::1]", "fd01::1,10.0.0.0/8", false),
+            ("https://127.0.0.1:6443", "", true),
+            ("https://localhost:6443", "", true),
+            ("https://[::1]:6443", "", true),
+        ] {
+            let env = |name: &str| match name {
+                "HTTPS_PROXY" => Some("http://p:1".to_owned()),
+                "NO_PROXY" => Some(list.to_owned()).filter(|list| !list.is_empty()),
+                _ => None,
+            };
+            let proxy = Proxy::of_environment(&Server::parse(server).expect("a server"), &env).expect("a valid URL");
+            assert_eq!(proxy.is_none(), is_direct, "{server} with {list:?}");
+        }
+    }
+
+    #[test]
+    fn the_variable_goes_by_the_servers_scheme() {
+        let env = |name: &str| matches!(name, "http_proxy" | "HTTPS_PROXY").then(|| format!("http://{}", &name[..5].to_lowercase()));
+        let of = |server: &str| {
+            Proxy::of_environment(&Server::parse(server).expect("a server"), &env).expect("valid").map(|proxy| proxy.server.host)
+        };
+        assert_eq!((of("https://a"), of("http://a")), (Some("https".to_owned()), Some("http_".to_owned())));
+        let bad = Proxy::of_environment(&Server::parse("https://a").expect("a server"), &|_| Some("ftp://canary".to_owned()));
+        assert_eq!(bad, Err(("HTTPS_PROXY", "scheme must be http or socks5".to_owned())));
+    }
+}

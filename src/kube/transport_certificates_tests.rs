@@ -1,0 +1,173 @@
+//! Certificates that people have: those of servers, and ours.
+
+use super::*;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
+
+/// A server's certificate and key in PEM, signed by itself.
+fn self_signed(change: impl FnOnce(&mut CertificateParams)) -> (String, String) {
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("parameters");
+    change(&mut params);
+    (params.self_signed(&key).expect("a certificate").pem(), key.serialize_pem())
+}
+
+fn error_of(tls: Tls, ca: &[u8]) -> Option<String> {
+    let peer = Peer::start(tls, echo);
+    let config = peer.tls_config(Pem::Data(ca.to_vec()));
+    let create = Request::create(Resource::JOBS, "ns", &serde_json::json!({}));
+    let error = client(&config, WAIT).call::<String>(&create).err()?;
+    assert!(!error.maybe_applied(), "nothing was sent: {error}");
+    Some(error.to_string()).inspect(|text| assert!(!text.contains(['\n', '[']), "one line without bytes: {text}"))
+}
+
+#[test]
+fn the_authority_may_be_the_servers_own_certificate() {
+    let authority = |params: &mut CertificateParams| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let (plain, plain_key) = self_signed(|_| {});
+    let (ca, ca_key) = self_signed(authority);
+    let (expired, expired_key) = self_signed(|params| {
+        authority(params);
+        params.not_after = date_time_ymd(2020, 1, 1);
+    });
+    let (early, early_key) = self_signed(|params| params.not_before = date_time_ymd(3020, 1, 1));
+    let (named, named_key) = self_signed(|params| {
+        authority(params);
+        params.subject_alt_names = vec![rcgen::SanType::DnsName("kubernetes".try_into().expect("a name"))];
+    });
+    let text = |bytes: &'static [u8]| std::str::from_utf8(bytes).expect("text").to_owned();
+    let (server, server_key, test_ca) = (text(testdata::SERVER), text(testdata::SERVER_KEY), text(testdata::CA));
+    let (old, old_key) = {
+        // By the authority of the tests it would be valid, if its time were not over.
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("parameters");
+        params.not_after = date_time_ymd(2020, 1, 1);
+        let issuer_key = KeyPair::generate().expect("a key");
+        let issuer = rcgen::Issuer::new(CertificateParams::default(), issuer_key);
+        (params.signed_by(&key, &issuer).expect("a certificate").pem(), key.serialize_pem())
+    };
+    for (title, certificate, key, given, expected) in [
+        ("self-signed", &plain, &plain_key, &plain, None),
+        ("self-signed, CA:TRUE", &ca, &ca_key, &ca, None),
+        ("signed by an authority that is not given", &server, &server_key, &server, None),
+        ("its authority", &server, &server_key, &test_ca, None),
+        ("both, and others", &ca, &ca_key, &format!("{test_ca}{plain}{ca}"), None),
+        ("self-signed, CA:TRUE, not the given one", &ca, &ca_key, &test_ca, Some("CA:TRUE")),
+        ("self-signed, not the given one", &plain, &plain_key, &test_ca, Some("unknown authority")),
+        ("expired, CA:TRUE", &expired, &expired_key, &expired, Some("expired")),
+        ("expired, signed by an authority that is not given", &old, &old_key, &old, Some("expired")),
+        ("not valid yet", &early, &early_key, &early, Some("not valid yet")),
+        ("another name, CA:TRUE", &named, &named_key, &named, Some("not valid for name")),
+    ] {
+        let error = error_of(server_tls(certificate.as_bytes(), key.as_bytes(), None), given.as_bytes());
+        match (error, expected) {
+            (None, None) => {}
+            (Some(error), Some(expected)) => {
+                assert!(error.contains("server certificate not trusted: ") && error.contains(expected), "{title}: {error}");
+            }
+            (error, expected) => panic!("{title}: {error:?} instead of {expected:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_server_needs_the_key_of_the_certificate_that_we_trust_as_it_is() {
+    let (certificate, _) = self_signed(|_| {});
+    let (_, key) = self_signed(|_| {});
+    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).expect("PEM")];
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
+    let key = provider().key_provider.load_private_key(key).expect("a key");
+    let resolver = rustls::sign::SingleCertAndKey::from(rustls::sign::CertifiedKey::new(chain, key));
+    let builder = rustls::ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().expect("versions");
+    let tls = builder.with_no_client_auth().with_cert_resolver(Arc::new(resolver));
+    let error = error_of(Some(Arc::new(tls)), certificate.as_bytes()).expect("an impostor");
+    assert!(error.contains("server certificate not trusted"), "{error}");
+}
+
+#[test]
+fn what_cannot_work_is_told_in_one_line() {
+    let error = error_of(server_tls(testdata::BY_P_521, testdata::BY_P_521_KEY, None), testdata::P_521).expect("not supported");
+    assert!(error.contains("server certificate not trusted: signed with a key that is not supported, perhaps P-521"), "{error}");
+
+    let old =
+        rustls::ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&rustls::version::TLS12]).expect("a version");
+    let chain = vec![CertificateDer::from_pem_slice(testdata::SERVER).expect("PEM")];
+    let old = old.with_no_client_auth().with_single_cert(chain, PrivateKeyDer::from_pem_slice(testdata::SERVER_KEY).expect("a key"));
+    let error = error_of(Some(Arc::new(old.expect("a pair"))), testdata::CA).expect("too old");
+    assert!(error.contains("cannot connect: the server does not speak TLS 1.3"), "{error}");
+
+    // What a server with a P-521 key sends, and one that does not speak TLS.
+    for (bytes, expected) in
+        [(&b"\x15\x03\x03\x00\x02\x02\x28"[..], "perhaps P-521"), (b"HTTP/1.0 400 Bad Request\r\n\r\n", "does not speak TLS on this port")]
+    {
+        let peer = Peer::start(None, move |_, stream| {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(bytes);
+        });
+        let create = Request::create(Resource::JOBS, "ns", &serde_json::json!({}));
+        let error = client(&peer.tls_config(Pem::Data(testdata::CA.to_vec())), WAIT).call_unit(&create).expect_err("no TLS");
+        assert!(!error.maybe_applied() && error.to_string().contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn what_is_broken_in_a_bundle_is_left_out() {
+    let ca = std::str::from_utf8(testdata::CA).expect("text");
+    let block = |content: &str| format!("-----BEGIN CERTIFICATE-----\n{content}\n-----END CERTIFICATE-----\n");
+    let (garbage, empty, no_certificate) = (block("!!!"), block(""), block("AAAA"));
+    for (title, bundle, is_good) in [
+        ("base64 before", format!("{garbage}{ca}"), true),
+        ("base64 after", format!("{ca}{garbage}"), true),
+        ("no certificate", format!("{no_certificate}{ca}"), true),
+        ("nothing in it", format!("{empty}{ca}"), true),
+        ("without an end", format!("{ca}-----BEGIN CERTIFICATE-----\nAAAA"), true),
+        ("text around", format!("# our authority\n{ca}\nend\n"), true),
+        ("all of it", format!("{garbage}{no_certificate}"), false),
+        ("nothing", String::new(), false),
+    ] {
+        let peer = Peer::start(server_tls(testdata::SERVER, testdata::SERVER_KEY, None), echo);
+        let client = Client::new(&peer.tls_config(Pem::Data(bundle.into_bytes())), ClientOptions::default());
+        match client {
+            Ok(client) => assert!(is_good && client.call::<String>(&Request::get_path("/version")).is_ok(), "{title}"),
+            Err(error) => {
+                assert!(!is_good && error.to_string().starts_with("test: certificate authority: contains no "), "{title}: {error}")
+            }
+        }
+    }
+}
+
+#[test]
+fn a_client_certificate_file_that_is_replaced_is_read_again() {
+    // Answers with the length of the certificate that it was given.
+    let peer = Peer::start(server_tls(testdata::SERVER, testdata::SERVER_KEY, Some(testdata::CA)), echo);
+    let dir = TempDir::new();
+    let (certificate, key) = (dir.write("crt", testdata::V1), dir.write("key", testdata::V1_KEY));
+    let mut config = peer.tls_config(Pem::Data(testdata::CA.to_vec()));
+    config.client_cert = Some(ClientCert { certificate: Pem::File(certificate), key: Pem::File(key) });
+    let settings = ClientOptions::default();
+    let patience = PluginPatience { silent: WAIT, talking: WAIT, tell: |_| {} };
+    let transport = HttpTransport::new(&config, &settings.user_agent, WAIT, 4, patience).expect("a transport");
+    let version = HttpRequest {
+        method: Method::Get,
+        path_and_query: "/version".to_owned(),
+        accept: "application/json",
+        authorization: None,
+        body: None,
+        limit: Limit::Call,
+    };
+    let old = || transport.lock().identity_read = Instant::now().checked_sub(IDENTITY_FOR).expect("the machine runs long enough");
+    let is_taken = |transport: &HttpTransport| {
+        let mut body = String::new();
+        transport.send(&version).is_ok_and(|mut answer| answer.body.read_to_string(&mut body).is_ok())
+    };
+    assert!(!is_taken(&transport), "the server does not know the first one");
+    dir.write("crt", testdata::CLIENT);
+    assert!(!is_taken(&transport), "not due yet");
+    old();
+    assert!(!is_taken(&transport), "the key is still that of the other");
+    dir.write("key", testdata::CLIENT_KEY);
+    old();
+    assert!(is_taken(&transport), "now both are there");
+    dir.write("crt", "");
+    old();
+    assert!(is_taken(&transport), "the last good one is kept");
+}
