@@ -84,7 +84,7 @@ impl fmt::Display for HandshakeError {
 impl std::error::Error for HandshakeError {}
 
 /// What connecting has left of its time: TLS does not start again from zero.
-fn left(details: &ConnectionDetails<'_>) -> NextTimeout {
+pub(super) fn left(details: &ConnectionDetails<'_>) -> NextTimeout {
     let mut timeout = details.timeout;
     if let (Instant::Exact(start), Instant::Exact(now)) = (details.now, (details.current_time)())
         && !timeout.after.is_not_happening()

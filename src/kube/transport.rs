@@ -15,11 +15,11 @@ use ureq::http::{HeaderMap, HeaderValue, header};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Connector as _, NextTimeout, TcpConnector};
 
-use super::config::{Auth, ClientCertPem, Config, ConfigError, PluginPatience, Server};
+use super::config::{Auth, ClientCertPem, Config, ConfigError, PluginPatience, Proxy, Server};
 use super::request::{ContentType, Method};
 use super::tls::{HandshakeError, TlsConnector};
 use super::trust::{Authorities, Trust};
-use super::via::{self, ProxyConnector};
+use super::via::ProxyConnector;
 use super::{explain, identity};
 
 /// Time for connecting, TLS included. Three SYNs, and a slow machine's handshake.
@@ -257,7 +257,7 @@ impl HttpTransport {
                 }
             }
         }
-        .map_err(|error| classify(&error))?;
+        .map_err(|error| classify(&error, self.settings.config.proxy.as_ref()))?;
         let (parts, body) = response.into_parts();
         Ok(HttpResponse {
             status: parts.status.as_u16(),
@@ -313,7 +313,7 @@ fn refused(message: &str) -> TransportError {
     TransportError { kind: TransportErrorKind::Connect, message: message.to_owned() }
 }
 
-fn classify(error: &ureq::Error) -> TransportError {
+fn classify(error: &ureq::Error, proxy: Option<&Proxy>) -> TransportError {
     use TransportErrorKind::{Certificate, Closed, Connect, Other, TimedOut};
     let (in_handshake, io) = match error {
         ureq::Error::Other(other) => other.downcast_ref::<HandshakeError>().map_or((false, None), |error| (true, Some(&error.0))),
@@ -354,13 +354,16 @@ fn classify(error: &ureq::Error) -> TransportError {
         _ => Other,
     };
     let reason = match (error, tls) {
-        (ureq::Error::ConnectProxyFailed(reason), _) => format!("proxy: {reason}"),
+        (ureq::Error::ConnectProxyFailed(reason), _) => reason.clone(),
         (_, Some(tls)) => explain::explain(tls),
         _ => error.to_string(),
     };
     let message = match kind {
         Certificate => format!("server certificate not trusted: {reason}"),
-        Connect => format!("cannot connect: {reason}"),
+        Connect => match proxy {
+            Some(proxy) => format!("cannot connect through the proxy {}: {reason}", proxy.server.authority()),
+            None => format!("cannot connect: {reason}"),
+        },
         TimedOut => format!("no answer in time: {reason}"),
         Closed | Other => reason,
     };
@@ -394,7 +397,7 @@ fn build_agent(settings: &Settings, tls: &TlsConnector) -> ureq::Agent {
     let agent_config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .https_only(https)
-        .proxy(config.proxy.as_ref().and_then(via::proxy))
+        .proxy(None)
         .max_redirects(0)
         .max_redirects_will_error(false)
         .user_agent(AutoHeaderValue::Provided(Arc::new(user_agent.clone())))
@@ -409,9 +412,10 @@ fn build_agent(settings: &Settings, tls: &TlsConnector) -> ureq::Agent {
         .timeout_global(Some(*call_timeout))
         .build();
     // A proxy looks up the server's name itself.
-    let server = config.proxy.as_ref().map_or(&config.server, |proxy| &proxy.server).clone();
-    let resolver = ServerResolver { server, known: Mutex::new(None), system: DefaultResolver::default() };
-    let connector = ().chain(ProxyConnector).chain(TcpConnector::default()).chain(tls.clone());
+    let first = config.proxy.as_ref().map_or(&config.server, |proxy| &proxy.server).clone();
+    let resolver = ServerResolver { server: first, known: Mutex::new(None), system: DefaultResolver::default() };
+    let via = ProxyConnector { proxy: config.proxy.clone(), server: config.server.clone() };
+    let connector = ().chain(TcpConnector::default()).chain(via).chain(tls.clone());
     ureq::Agent::with_parts(agent_config, connector, resolver)
 }
 

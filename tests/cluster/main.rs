@@ -15,6 +15,8 @@ mod http;
 mod tls;
 #[path = "../scripted/support/times.rs"]
 mod times;
+#[path = "../scripted/support/tunnel.rs"]
+mod tunnel;
 // The tables of the docs, and their commands.
 #[allow(dead_code)]
 #[path = "../docs/pages.rs"]
@@ -22,6 +24,7 @@ mod pages;
 #[path = "../docs/order.rs"]
 mod order;
 
+mod access;
 mod admission;
 mod audit;
 mod bad_input;

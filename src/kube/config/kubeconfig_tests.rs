@@ -297,13 +297,13 @@ fn the_way_may_go_through_a_proxy() {
     let dir = TempDir::new();
     let url = |cluster: &str, env: Env<'_>| {
         let path = dir.write("config", with_cluster(cluster));
-        load(&[path], None, env).map(|config| config.proxy.map(|proxy| proxy.url)).map_err(|error| error.to_string())
+        load(&[path], None, env).map(|config| config.proxy.map(|proxy| proxy.server.authority())).map_err(|error| error.to_string())
     };
     let env = |name: &str| (name == "HTTPS_PROXY").then(|| "http://variable:1".to_owned());
     let by_field = "{server: 'https://a', certificate-authority-data: UEVN, proxy-url: 'socks5://field:1'}";
     let plain = "{server: 'https://a', certificate-authority-data: UEVN}";
-    assert_eq!(url(by_field, &env), Ok(Some("socks5h://field:1".to_owned())));
-    assert_eq!(url(plain, &env), Ok(Some("http://variable:1".to_owned())));
+    assert_eq!(url(by_field, &env), Ok(Some("field:1".to_owned())));
+    assert_eq!(url(plain, &env), Ok(Some("variable:1".to_owned())));
     assert_eq!(url(plain, &bare), Ok(None));
     let bad = |name: &str| (name == "https_proxy").then(|| "ftp://canary".to_owned());
     assert_eq!(url(plain, &bad), Err("https_proxy: scheme must be http or socks5 (use http://HOST:PORT or socks5://HOST:PORT)".to_owned()));

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 pub use access::{Auth, Config};
 pub use parts::{ClientCert, ClientCertPem, ConfigError, Pem, Server};
 pub use plugin::{Issued, Plugin, PluginPatience, PluginSpec};
-pub use proxy::Proxy;
+pub use proxy::{Proxy, ProxyLogin, ProxyProtocol};
 pub use token::{TokenError, TokenFile};
 
 use crate::api::SERVICE_ACCOUNT_DIR;

@@ -5,18 +5,41 @@ use std::net::IpAddr;
 
 use super::parts::Server;
 
-/// A proxy. `Debug` does not print user name and password.
-#[derive(Clone, PartialEq, Eq)]
+/// Longest user name and password in bytes: the protocol has one byte for their lengths (RFC 1929).
+const LOGIN_MAX: usize = 255;
+
+/// A proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
-    /// For the HTTP client: `http://` (CONNECT) or `socks5h://` (the proxy looks up names, as with kubectl). May hold a password.
-    pub(crate) url: String,
-    /// Host and port: where to connect, and for messages.
-    pub(crate) server: Server,
+    /// How it is spoken to.
+    pub protocol: ProxyProtocol,
+    /// Where it is.
+    pub server: Server,
+    /// What it wants to know of us.
+    pub login: Option<ProxyLogin>,
 }
 
-impl fmt::Debug for Proxy {
+/// How a proxy is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// HTTP, with CONNECT (RFC 9110, section 9.3.6).
+    Http,
+    /// SOCKS 5 (RFC 1928). It looks up names, as with kubectl.
+    Socks5,
+}
+
+/// User name and password for a proxy. `Debug` does not print them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ProxyLogin {
+    /// User name.
+    pub user: String,
+    /// Password.
+    pub password: String,
+}
+
+impl fmt::Debug for ProxyLogin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Proxy").field(&self.server.authority()).finish()
+        f.write_str("ProxyLogin(..)")
     }
 }
 
@@ -24,22 +47,19 @@ impl Proxy {
     /// Reads a URL; without a scheme it is `http`. The error quotes nothing of it.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
-        let (scheme, port) = match scheme {
-            "http" => ("http", 80),
-            "socks5" | "socks5h" => ("socks5h", 1080),
+        let (protocol, port) = match scheme {
+            "http" => (ProxyProtocol::Http, 80),
+            "socks5" | "socks5h" => (ProxyProtocol::Socks5, 1080),
             "https" => return Err("a proxy that is reached over TLS is not supported".to_owned()),
             _ => return Err("scheme must be http or socks5".to_owned()),
         };
         let rest = rest.trim_end_matches('/');
-        let (user, authority) = rest.rsplit_once('@').map_or((None, rest), |(user, authority)| (Some(user), authority));
-        if authority.contains('/') || user.is_some_and(|user| user.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/')) {
-            return Err("must contain only scheme, user, host and port".to_owned());
-        }
+        let (login, authority) = rest.rsplit_once('@').map_or((None, rest), |(login, authority)| (Some(login), authority));
         let has_port = authority.rsplit(']').next().is_some_and(|after| after.contains(':'));
-        let authority = if has_port { authority.to_owned() } else { format!("{authority}:{port}") };
-        let server = Server::parse(&format!("http://{authority}"))?;
-        let user = user.map_or_else(String::new, |user| format!("{user}@"));
-        Ok(Self { url: format!("{scheme}://{user}{authority}"), server })
+        let port = if has_port { String::new() } else { format!(":{port}") };
+        let server = Server::parse(&format!("http://{authority}{port}"))?;
+        let login = login.map(ProxyLogin::parse).transpose()?;
+        if server.prefix.is_empty() { Ok(Self { protocol, server, login }) } else { Err("must have no path".to_owned()) }
     }
 
     /// The proxy of the environment for this server, by the rules of Go's `httpproxy`, which are kubectl's: `HTTPS_PROXY` or
@@ -54,6 +74,26 @@ impl Proxy {
         }
         Self::parse(&url).map(Some).map_err(|reason| (name, reason))
     }
+}
+
+impl ProxyLogin {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (user, password) = text.split_once(':').unwrap_or((text, ""));
+        let part = |text| decode(text).filter(|part| part.len() <= LOGIN_MAX).ok_or("user name or password is not valid");
+        Ok(Self { user: part(user)?, password: part(password)? })
+    }
+}
+
+/// Percent-encoding (RFC 3986, section 2.1) undone.
+fn decode(text: &str) -> Option<String> {
+    let mut pieces = text.split('%');
+    let mut bytes = pieces.next()?.as_bytes().to_vec();
+    for piece in pieces {
+        let (code, rest) = piece.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(code, 16).ok()?);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8(bytes).ok()
 }
 
 fn is_this_machine(host: &str) -> bool {
@@ -107,26 +147,35 @@ mod tests {
     #[test]
     fn proxies() {
         for (text, expected) in [
-            ("http://p:3128", Ok("http://p:3128")),
-            ("http://p", Ok("http://p:80")),
-            ("p:3128/", Ok("http://p:3128")),
-            ("socks5://127.0.0.1:1080", Ok("socks5h://127.0.0.1:1080")),
-            ("socks5h://p", Ok("socks5h://p:1080")),
-            ("http://u:canary@p:1", Ok("http://u:canary@p:1")),
-            ("http://[fd00::1]:1", Ok("http://[fd00::1]:1")),
-            ("http://[fd00::1]", Ok("http://[fd00::1]:80")),
+            ("http://p:3128", Ok("Http p:3128 ")),
+            ("http://p", Ok("Http p:80 ")),
+            ("p:3128/", Ok("Http p:3128 ")),
+            ("socks5://127.0.0.1:1080", Ok("Socks5 127.0.0.1:1080 ")),
+            ("socks5h://p", Ok("Socks5 p:1080 ")),
+            ("http://u:canary@p:1", Ok("Http p:1 u canary")),
+            ("http://u@p:1", Ok("Http p:1 u ")),
+            ("http://%75:c%40na:ry%25@p:1", Ok("Http p:1 u c@na:ry%")),
+            ("http://[fd00::1]:1", Ok("Http [fd00::1]:1 ")),
+            ("http://[fd00::1]", Ok("Http [fd00::1]:80 ")),
             ("https://p:1", Err("a proxy that is reached over TLS is not supported")),
             ("ftp://canary", Err("scheme must be http or socks5")),
             ("http://", Err("host is missing or malformed")),
             ("http://p:0", Err("port must be from 1 to 65535")),
-            ("http://p/canary", Err("must contain only scheme, user, host and port")),
-            ("http://u:ca nary@p", Err("must contain only scheme, user, host and port")),
+            ("http://p/canary", Err("must have no path")),
+            ("http://p:1/canary", Err("must have no path")),
+            ("http://%4:canary@p", Err("user name or password is not valid")),
+            ("http://u:canary%ff@p", Err("user name or password is not valid")),
             ("http://p?canary", Err("must contain only scheme, host, port and path")),
         ] {
             let proxy = Proxy::parse(text);
-            assert_eq!(proxy.as_ref().map(|proxy| proxy.url.as_str()).map_err(String::as_str), expected, "{text}");
+            let shown = proxy.as_ref().map(|Proxy { protocol, server, login }| {
+                let login = login.as_ref().map_or_else(String::new, |login| format!("{} {}", login.user, login.password));
+                format!("{protocol:?} {} {login}", server.authority())
+            });
+            assert_eq!(shown.as_deref().map_err(|reason| reason.as_str()), expected, "{text}");
             assert!(!format!("{proxy:?}").contains("canary"), "{proxy:?}");
         }
+        assert!(Proxy::parse(&format!("http://u:{}@p", "x".repeat(256))).is_err());
     }
 
     #[test]
