@@ -45,6 +45,7 @@ mod failures;
 mod fixed;
 mod granted;
 mod identity;
+mod kustomize;
 mod namespaces;
 mod outputs;
 mod policies;
@@ -54,6 +55,7 @@ mod runs;
 mod second;
 mod sidecar_cost;
 mod stops;
+mod user_rights;
 mod webhooks;
 
 // Looks at what all cases have caused. `scripts/test` runs it after them, and `docs` after that.

@@ -1,0 +1,521 @@
+//! What the optional roles and the policy for users grant, tried as these users: `view`, `edit`, and who may only trigger.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Value, json};
+
+use crate::admission::PROBE;
+use crate::case::{Case, MANIFESTS, cluster, quarks_job, run, text, until};
+use crate::granted::binding;
+
+const REQUESTED: &str = "quarks.cloudfoundry.org/run-requested";
+const PARAMETERS: &str = "quarks.cloudfoundry.org/run-parameters";
+const GROUP: &str = "quarks.cloudfoundry.org";
+/// What each refusal of the policy says.
+const POLICY: &str = "ValidatingAdmissionPolicy 'quarks-job-trigger-only'";
+/// And each one for a missing right.
+const RBAC: &str = "system:serviceaccount:";
+
+/// An account of the case's namespace.
+struct Account<'a> {
+    case: &'a Case,
+    name: &'static str,
+}
+
+impl<'a> Account<'a> {
+    /// With these ClusterRoles in the namespace.
+    fn new(case: &'a Case, name: &'static str, roles: &[&str]) -> Self {
+        case.kubectl(&["create", "serviceaccount", name]);
+        for role in roles {
+            case.apply(&binding("RoleBinding", "ClusterRole", &format!("{name}-{role}"), role, (&case.namespace, name)));
+        }
+        Self { case, name }
+    }
+
+    fn kubectl(&self, args: &[&str], input: Option<&Value>) -> Result<String, String> {
+        let user = format!("--as=system:serviceaccount:{}:{}", self.case.namespace, self.name);
+        self.case.try_kubectl(&[args, &[&user]].concat(), input)
+    }
+
+    fn patch(&self, name: &str, kind: &str, patch: &Value) -> Result<String, String> {
+        self.kubectl(&["patch", "qjob", name, "--type", kind, "-p", &patch.to_string()], None)
+    }
+
+    fn may(&self, verb: &str, resource: &str) -> bool {
+        self.kubectl(&["auth", "can-i", "--quiet", verb, resource], None).is_ok()
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------- view and edit
+
+/// Taken away with the test. Nobody else may have made it.
+struct Applied {
+    file: &'static str,
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// One at a time: all have the same names.
+static TURN: Mutex<()> = Mutex::new(());
+
+impl Applied {
+    fn new(file: &'static str) -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        cluster(&["create", "-f", &format!("{MANIFESTS}/{file}")]);
+        Self { file, _turn: turn }
+    }
+}
+
+impl Drop for Applied {
+    fn drop(&mut self) {
+        let path = format!("{MANIFESTS}/{}", self.file);
+        if let Err(error) = run(&["delete", "--ignore-not-found", "-f", &path], None) {
+            eprintln!("{path} is left: {error}");
+        }
+    }
+}
+
+/// Verbs on resources of our group, also by a star.
+fn verbs_of(role: &str) -> BTreeSet<(String, String)> {
+    let role: Value = serde_json::from_str(&cluster(&["get", "clusterrole", role, "-o", "json"])).expect("JSON");
+    let list = |value: &Value| -> Vec<String> { value.as_array().into_iter().flatten().map(text).collect() };
+    let rules = role["rules"].as_array().cloned().unwrap_or_default();
+    let ours = rules.iter().filter(|rule| list(&rule["apiGroups"]).iter().any(|group| group == GROUP || group == "*"));
+    ours.flat_map(|rule| {
+        let (resources, verbs) = (list(&rule["resources"]), list(&rule["verbs"]));
+        resources.into_iter().flat_map(move |resource| verbs.clone().into_iter().map(move |verb| (verb, resource.clone())))
+    })
+    .collect()
+}
+
+#[test]
+fn view_and_edit_have_quarksjobs_and_view_writes_nothing() {
+    let case = Case::new("user-roles");
+    let reads: BTreeSet<(String, String)> = ["quarksjobs", "quarksjobs/status"]
+        .into_iter()
+        .flat_map(|resource| ["get", "list", "watch"].map(|verb| (verb.to_owned(), resource.to_owned())))
+        .collect();
+    let writes = ["create", "update", "patch", "delete", "deletecollection"];
+    let viewer = Account::new(&case, "viewer", &["view"]);
+    let editor = Account::new(&case, "editor", &["edit"]);
+    assert!(!viewer.may("get", "quarksjobs") && !editor.may("create", "quarksjobs"), "granted by something else");
+    let applied = Applied::new("components/user-roles/user-roles.yaml");
+    until("the roles to be aggregated", || {
+        (viewer.may("watch", "quarksjobs") && ["edit", "admin"].iter().all(|role| verbs_of(role).len() > reads.len())).then_some(())
+    });
+    assert_eq!(verbs_of("view"), reads);
+    let all: BTreeSet<(String, String)> = reads.iter().cloned().chain(writes.map(|verb| (verb.to_owned(), "quarksjobs".to_owned()))).collect();
+    for role in ["edit", "admin"] {
+        assert_eq!(verbs_of(role), all, "{role}");
+    }
+
+    case.apply(&quarks_job("q", "manual", "true"));
+    let note = json!({"metadata": {"annotations": {"a": "b"}}});
+    let status = ["patch", "qjob", "q", "--subresource=status", "--type=merge", "-p", r#"{"status":{"runs":7}}"#];
+    viewer.kubectl(&["get", "qjob", "q"], None).expect("it sees one");
+    viewer.kubectl(&["get", "qjob"], None).expect("it lists");
+    for (what, tried) in [
+        ("create", viewer.kubectl(&["create", "-f", "-"], Some(&quarks_job("other", "manual", "true")))),
+        ("patch", viewer.patch("q", "merge", &note)),
+        ("annotate", viewer.kubectl(&["annotate", "qjob", "q", "--overwrite", &format!("{REQUESTED}=1")], None)),
+        ("delete", viewer.kubectl(&["delete", "qjob", "q"], None)),
+        ("delete all", viewer.kubectl(&["delete", "qjob", "--all"], None)),
+        ("status", viewer.kubectl(&status, None)),
+        ("status by edit", editor.kubectl(&status, None)),
+    ] {
+        let error = tried.expect_err(what);
+        assert!(error.contains(RBAC) && error.contains("cannot"), "{what}: {error}");
+    }
+    editor.kubectl(&["apply", "-f", "-"], Some(&quarks_job("mine", "manual", "true"))).expect("it creates");
+    editor.kubectl(&["annotate", "qjob", "mine", &format!("{REQUESTED}=1")], None).expect("it requests a run");
+    assert_eq!(case.wait_runs("mine", 1)["outcome"], "Succeeded");
+    editor.kubectl(&["delete", "qjob", "--all"], None).expect("it deletes");
+    drop(applied);
+    until("the roles to be as before", || (!viewer.may("get", "quarksjobs") && verbs_of("edit").is_empty()).then_some(()));
+}
+
+// -------------------------------------------------------------------------------------------------------- trigger only
+
+const TRIGGER_ONLY: &str = "policies/trigger-only.yaml";
+
+/// In force when this returns.
+fn trigger_only(case: &Case) -> Applied {
+    let applied = Applied::new(TRIGGER_ONLY);
+    let probe = Account::new(case, "probe", &["quarks-job-trigger"]);
+    case.apply(&quarks_job("probe", "manual", "true"));
+    until("the policy to be in force", || {
+        let tried = probe.kubectl(&["label", "qjob", "probe", "--overwrite", "a=b", "--dry-run=server"], None);
+        tried.is_err_and(|error| error.contains(POLICY)).then_some(())
+    });
+    applied
+}
+
+/// All of the object but what the account may change, what follows from it, and the operator's part.
+fn rest(case: &Case, name: &str) -> Value {
+    let mut object = case.qjob(name);
+    object.as_object_mut().expect("an object").remove("status");
+    let meta = object["metadata"].as_object_mut().expect("metadata");
+    for field in ["resourceVersion", "generation", "managedFields"] {
+        meta.remove(field);
+    }
+    if let Some(notes) = meta.get_mut("annotations").and_then(Value::as_object_mut) {
+        for note in [REQUESTED, PARAMETERS, "quarks.cloudfoundry.org/settled"] {
+            notes.remove(note);
+        }
+    }
+    object["spec"]["trigger"].as_object_mut().expect("a trigger").remove("strategy");
+    object
+}
+
+/// Who owns what of it, for server-side apply, but for the operator's part.
+fn owners(case: &Case, name: &str) -> Vec<Value> {
+    let object: Value = serde_json::from_str(&case.kubectl(&["get", "qjob", name, "-o", "json", "--show-managed-fields"])).expect("JSON");
+    let all = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    all.into_iter().filter(|owner| !text(&owner["manager"]).starts_with("quarks-job")).collect()
+}
+
+/// Each value of a trigger is another one, so that each is one run.
+fn merge_annotations(pairs: &[(&str, Value)]) -> Value {
+    let notes: serde_json::Map<String, Value> = pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    json!({"metadata": {"annotations": notes}})
+}
+
+/// A manifest for server-side apply: names alone, and these parts.
+fn part(name: &str, parts: &Value) -> Value {
+    let mut object = json!({"apiVersion": format!("{GROUP}/v1alpha1"), "kind": "QuarksJob", "metadata": {"name": name}});
+    for (key, value) in parts.as_object().expect("fields") {
+        match value.as_object().filter(|_| key == "metadata") {
+            Some(fields) => object[key].as_object_mut().expect("metadata").extend(fields.clone()),
+            None => object[key] = value.clone(),
+        }
+    }
+    object
+}
+
+/// A case with the QuarksJobs that the attempts are about; suspended, so that the operator changes nothing meanwhile.
+fn prepared(name: &str) -> Case {
+    let case = Case::new(name);
+    for (name, strategy) in [("q", "manual"), ("one", "once"), ("applied", "manual")] {
+        let mut object = quarks_job(name, strategy, "true");
+        object["spec"]["suspend"] = json!(true);
+        object["metadata"]["labels"] = json!({"mine": "yes"});
+        object["metadata"]["annotations"] = json!({REQUESTED: "waits", PARAMETERS: "{}", "mine": "yes"});
+        // One of them belongs to a GitOps tool.
+        let args = if name == "applied" { &["apply", "--server-side", "--field-manager=gitops", "-f", "-"][..] } else { &["apply", "-f", "-"] };
+        case.try_kubectl(args, Some(&object)).unwrap_or_else(|error| panic!("{error}"));
+        case.wait_condition(name, "Ready", "True", "Suspended");
+    }
+    case
+}
+
+#[test]
+fn the_trigger_only_account_can_do_nothing_else() {
+    let case = prepared("trigger-only");
+    let _policy = trigger_only(&case);
+    let account = Account::new(&case, "cron", &["quarks-job-trigger"]);
+    let names = ["q", "one", "applied"];
+    let before: Vec<(Value, Vec<Value>, Value)> =
+        names.iter().map(|name| (rest(&case, name), owners(&case, name), case.qjob(name)["spec"].clone())).collect();
+
+    // By the policy.
+    let spec = |value: Value| json!({"spec": value});
+    let meta = |value: Value| json!({"metadata": value});
+    let template = json!({"template": {"spec": {"template": {"spec": {"serviceAccountName": "admin"}}}}});
+    let container = "/spec/template/spec/template/spec/containers/0";
+    let owner = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "c", "uid": "0a0a0a0a-0000-4000-8000-000000000000"}]);
+    let forged = json!([{"manager": "gitops", "operation": "Update", "apiVersion": format!("{GROUP}/v1alpha1"), "time": "2026-01-01T00:00:00Z",
+        "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:template": {}}}}]);
+    let with_request = |mut patch: Value| {
+        patch["metadata"]["annotations"] = json!({REQUESTED: "new"});
+        patch
+    };
+    let merges: Vec<(&str, Value)> = vec![
+        ("another account for the pod", spec(template.clone())),
+        ("the same with a request", with_request(spec(template.clone()))),
+        ("the same with now", spec({
+            let mut both = template;
+            both["trigger"] = json!({"strategy": "now"});
+            both
+        })),
+        ("output", spec(json!({"output": {"outputMap": {"main": {"output.json": {"name": "s"}}}}}))),
+        ("suspend", spec(json!({"suspend": false}))),
+        ("updateOnConfigChange", spec(json!({"updateOnConfigChange": true}))),
+        ("history", spec(json!({"failedJobsHistoryLimit": 0}))),
+        ("strategy once", spec(json!({"trigger": {"strategy": "once"}}))),
+        ("strategy done", spec(json!({"trigger": {"strategy": "done"}}))),
+        ("a label", meta(json!({"labels": {"quarks.cloudfoundry.org/monitored": "x"}}))),
+        ("a label less", meta(json!({"labels": {"mine": null}}))),
+        ("no labels", meta(json!({"labels": null}))),
+        ("a finalizer", meta(json!({"finalizers": ["example.com/stays"]}))),
+        ("an owner", meta(json!({"ownerReferences": owner}))),
+        ("another annotation", merge_annotations(&[("other", json!("x"))])),
+        ("another annotation with a request", merge_annotations(&[("other", json!("x")), (REQUESTED, json!("new"))])),
+        ("the value of another annotation", merge_annotations(&[("mine", json!("no"))])),
+        ("an annotation less", merge_annotations(&[("mine", Value::Null)])),
+        ("the operator's record", merge_annotations(&[("quarks.cloudfoundry.org/settled", json!("{}"))])),
+        ("no annotations", meta(json!({"annotations": null}))),
+        ("the request withdrawn", merge_annotations(&[(REQUESTED, Value::Null)])),
+        ("an empty request", merge_annotations(&[(REQUESTED, json!(""))])),
+        ("a request that is too long", merge_annotations(&[(REQUESTED, json!("é".repeat(513)))])),
+        ("parameters of the request of another", merge_annotations(&[(PARAMETERS, json!("{\"a\":1}"))])),
+        ("parameters withdrawn", merge_annotations(&[(PARAMETERS, Value::Null)])),
+        ("a prefix for names", meta(json!({"generateName": "x-"}))),
+        ("no owners of fields", meta(json!({"managedFields": [{}]}))),
+        ("other owners of fields", meta(json!({"managedFields": forged}))),
+    ];
+    let jsons: Vec<(&str, Value)> = vec![
+        ("an image", json!([{"op": "replace", "path": format!("{container}/image"), "value": "other"}])),
+        ("a container", json!([{"op": "add", "path": "/spec/template/spec/template/spec/containers/-", "value": {"name": "b", "image": "b"}}])),
+        ("the command less", json!([{"op": "remove", "path": format!("{container}/command")}])),
+        ("a copy", json!([{"op": "copy", "from": format!("{container}/name"), "path": format!("{container}/workingDir")}])),
+        ("all annotations", json!([{"op": "replace", "path": "/metadata/annotations", "value": {REQUESTED: "new"}}])),
+        ("all of the spec", json!([{"op": "replace", "path": "/spec", "value": quarks_job("q", "now", "false")["spec"]}])),
+        ("a test first", json!([{"op": "test", "path": "/spec/suspend", "value": true}, {"op": "remove", "path": "/spec/suspend"}])),
+    ];
+    let refused_by_policy = |what: &str, name: &str, tried: Result<String, String>| {
+        let error = tried.expect_err(&format!("{what} of {name}"));
+        assert!(error.contains(POLICY) && error.contains("(Forbidden)"), "{what} of {name}: {error}");
+    };
+    let mut tries = 0;
+    for name in names {
+        for (what, patch) in &merges {
+            // It has it already.
+            if name == "one" && *what == "strategy once" {
+                continue;
+            }
+            refused_by_policy(what, name, account.patch(name, "merge", patch));
+            tries += 1;
+        }
+        for (what, patch) in &jsons {
+            refused_by_policy(what, name, account.patch(name, "json", patch));
+            tries += 1;
+        }
+        // Server-side apply, also as somebody else, of other values and of the same ones: it would own them, too.
+        let same = json!({"spec": {"suspend": true, "trigger": case.qjob(name)["spec"]["trigger"], "template": case.qjob(name)["spec"]["template"]}});
+        for (what, manager, parts) in [
+            ("a label", "cron", json!({"metadata": {"labels": {"a": "b"}}})),
+            ("the same label", "cron", json!({"metadata": {"labels": {"mine": "yes"}}})),
+            ("the same annotation", "cron", json!({"metadata": {"annotations": {"mine": "yes"}}})),
+            ("the same spec", "cron", same),
+            ("another spec", "cron", json!({"spec": quarks_job(name, "manual", "false")["spec"]})),
+        ] {
+            let manager = format!("--field-manager={manager}");
+            let args = ["apply", "--server-side", "--force-conflicts", &manager, "-f", "-"];
+            refused_by_policy(what, name, account.kubectl(&args, Some(&part(name, &parts))));
+            tries += 1;
+        }
+    }
+    // As the GitOps tool, with a part of what it has applied: the API server would take the rest away.
+    let args = ["apply", "--server-side", "--force-conflicts", "--field-manager=gitops", "-f", "-"];
+    let fewer = part("applied", &json!({"metadata": {"annotations": {REQUESTED: "new"}}, "spec": {"trigger": {"strategy": "now"}}}));
+    let error = account.kubectl(&args, Some(&fewer)).expect_err("a part of the object");
+    assert!(error.contains(POLICY) || error.contains("spec.template: Required value"), "{error}");
+    // A one-off that has not run would be an errand afterwards.
+    refused_by_policy("now", "one", account.patch("one", "merge", &spec(json!({"trigger": {"strategy": "now"}}))));
+    // kubectl apply, which wants to patch, and kubectl edit and replace in their way.
+    let mut changed = quarks_job("q", "manual", "false");
+    changed["spec"]["suspend"] = json!(true);
+    refused_by_policy("apply", "q", account.kubectl(&["apply", "-f", "-"], Some(&changed)));
+    refused_by_policy("set image", "q", account.patch("q", "merge", &spec(json!({"template": {"spec": {"backoffLimit": 3}}}))));
+
+    // By RBAC: no right was granted.
+    let status = json!({"status": {"runs": 7}}).to_string();
+    let mut current = case.qjob("q");
+    current["spec"]["suspend"] = json!(false);
+    let new = quarks_job("new", "once", "true");
+    let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}, "spec": {"template": {"spec": {
+        "restartPolicy": "Never", "containers": [{"name": "c", "image": "busybox:1.36"}]}}}});
+    let attempts: [(&str, &[&str], Option<&Value>); 13] = [
+        ("status", &["patch", "qjob", "q", "--subresource=status", "--type=merge", "-p", &status], None),
+        ("replace", &["replace", "-f", "-"], Some(&current)),
+        ("replace by force", &["replace", "--force", "-f", "-"], Some(&current)),
+        ("create", &["create", "-f", "-"], Some(&new)),
+        ("apply of a new one", &["apply", "-f", "-"], Some(&new)),
+        ("server-side apply of a new one", &["apply", "--server-side", "-f", "-"], Some(&new)),
+        ("delete", &["delete", "qjob", "q"], None),
+        ("delete all", &["delete", "qjob", "--all"], None),
+        ("delete the collection", &["delete", "--raw", &format!("/apis/{GROUP}/v1alpha1/namespaces/{}/quarksjobs", case.namespace)], None),
+        ("a Job", &["create", "-f", "-"], Some(&job)),
+        ("Secrets", &["get", "secrets"], None),
+        ("a token", &["create", "token", "quarks-job-sidecar"], None),
+        ("more rights", &["create", "rolebinding", "more", "--clusterrole=edit", &format!("--serviceaccount={}:cron", case.namespace)], None),
+    ];
+    for (what, args, input) in attempts {
+        let error = account.kubectl(args, input).expect_err(what);
+        assert!(error.contains(RBAC) && error.contains("cannot"), "{what}: {error}");
+        tries += 1;
+    }
+    // Not a change: the API server drops the status of a patch of the object, and what the schema does not have.
+    for patch in [json!({"status": {"runs": 7}}), json!({"extra": 1})] {
+        account.patch("q", "merge", &patch).expect("no change");
+    }
+    // Elsewhere it has no right at all.
+    let elsewhere = case.bare_beside("trigger-else");
+    elsewhere.apply(&quarks_job("q", "manual", "true"));
+    let user = format!("--as=system:serviceaccount:{}:cron", case.namespace);
+    let error = elsewhere.try_kubectl(&["annotate", "qjob", "q", &format!("{REQUESTED}=1"), &user], None).expect_err("elsewhere");
+    assert!(error.contains(RBAC) && error.contains("cannot"), "{error}");
+
+    for (name, (rest_before, owners_before, spec_before)) in names.iter().zip(before) {
+        assert_eq!(rest(&case, name), rest_before, "{name}");
+        assert_eq!(case.qjob(name)["spec"], spec_before, "{name}");
+        assert_eq!(owners(&case, name), owners_before, "{name}");
+        assert_eq!(case.qjob(name)["metadata"]["annotations"][REQUESTED], "waits", "{name}");
+    }
+    assert_eq!(case.qjob("q")["status"]["runs"].as_u64().unwrap_or_default(), 0);
+    println!("{tries} attempts refused");
+}
+
+/// A kubeconfig with a token of the account, for the command line.
+struct Kubeconfig(PathBuf);
+
+impl Kubeconfig {
+    fn new(account: &Account) -> Self {
+        let Account { case, name } = account;
+        let mut config: Value =
+            serde_json::from_str(&cluster(&["config", "view", "--raw", "--minify", "--flatten", "-o", "json"])).expect("JSON");
+        let token = case.kubectl(&["create", "token", name, "--duration=1h"]);
+        config["users"][0]["user"] = json!({"token": token.trim()});
+        let path = std::env::temp_dir().join(format!("quarks-job-{}-{name}", case.namespace));
+        let file: File = File::options().write(true).create(true).truncate(true).mode(0o600).open(&path).expect("a kubeconfig");
+        serde_json::to_writer(file, &config).expect("written");
+        Self(path)
+    }
+
+    /// `quarks-job trigger NAME ...`: its output.
+    fn trigger(&self, case: &Case, args: &[&str]) -> Result<String, String> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quarks-job"));
+        command.arg("trigger").args(args).args(["--namespace", &case.namespace, "--kubeconfig"]).arg(&self.0);
+        let output = command.env_remove("KUBECONFIG").stdin(Stdio::null()).output().expect("the program starts");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    }
+}
+
+impl Drop for Kubeconfig {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn the_trigger_only_account_triggers_in_every_way() {
+    let case = Case::new("trigger-may");
+    let _policy = trigger_only(&case);
+    let account = Account::new(&case, "cron", &["quarks-job-trigger"]);
+    case.apply(&quarks_job("q", "manual", "true"));
+    case.apply(&quarks_job("one", "once", "true"));
+    let gitops = ["apply", "--server-side", "--field-manager=gitops", "-f", "-"];
+    case.try_kubectl(&gitops, Some(&quarks_job("applied", "manual", "true"))).expect("applied");
+    case.wait_runs("one", 1);
+    let before: Vec<Value> = ["q", "one", "applied"].iter().map(|name| rest(&case, name)).collect();
+    let now = json!({"spec": {"trigger": {"strategy": "now"}}});
+    let mut runs = std::collections::BTreeMap::from([("q", 0), ("one", 1), ("applied", 0)]);
+    let mut ran = |name: &'static str, strategy: &str, what: &str| {
+        let number = runs.get_mut(name).expect("one of them");
+        *number += 1;
+        assert_eq!(case.wait_runs(name, *number)["outcome"], "Succeeded", "{what} of {name}");
+        assert_eq!(case.qjob(name)["spec"]["trigger"]["strategy"], strategy, "{what} of {name}");
+    };
+    for (name, strategy) in [("q", "manual"), ("one", "done"), ("applied", "manual")] {
+        account.kubectl(&["annotate", "qjob", name, "--overwrite", &format!("{REQUESTED}=first")], None).expect("annotate");
+        ran(name, strategy, "annotate");
+        account.patch(name, "merge", &now).expect("now");
+        ran(name, strategy, "now");
+        let request = json!([{"op": "add", "path": "/metadata/annotations/quarks.cloudfoundry.org~1run-requested", "value": "second"}]);
+        account.patch(name, "json", &request).expect("a JSON patch");
+        ran(name, strategy, "a JSON patch");
+        let both = merge_annotations(&[(REQUESTED, json!("third")), (PARAMETERS, json!("{\"request\":\"third\"}"))]);
+        account.patch(name, "merge", &both).expect("with parameters");
+        ran(name, strategy, "with parameters");
+        let without = merge_annotations(&[(REQUESTED, json!("x".repeat(1024))), (PARAMETERS, Value::Null)]);
+        account.patch(name, "merge", &without).expect("without parameters");
+        ran(name, strategy, "without parameters");
+        let apply = ["apply", "--server-side", "--force-conflicts", "--field-manager=cron", "-f", "-"];
+        account.kubectl(&apply, Some(&part(name, &json!({"metadata": {"annotations": {REQUESTED: "fourth"}}})))).expect("server-side apply");
+        ran(name, strategy, "server-side apply");
+    }
+    let kubeconfig = Kubeconfig::new(&account);
+    let said = kubeconfig.trigger(&case, &["q", "--wait", "--timeout=5m"]).expect("trigger");
+    assert!(said.contains("Succeeded"), "{said}");
+    ran("q", "manual", "trigger");
+    for (name, before) in ["q", "one", "applied"].iter().zip(before) {
+        assert_eq!(rest(&case, name), before, "{name}");
+    }
+    // The GitOps tool still owns what it has applied, and applies it without a conflict.
+    let mut again = quarks_job("applied", "manual", "true");
+    again["spec"]["suspend"] = json!(true);
+    case.try_kubectl(&gitops, Some(&again)).expect("no conflict");
+
+    // Many have changed it, so many that the API server merges the oldest; the account still triggers.
+    for number in 0..12 {
+        let note = format!("note-{number}=x");
+        case.kubectl(&["annotate", "qjob", "q", "--field-manager", &format!("manager-{number}"), &note]);
+        account.kubectl(&["annotate", "qjob", "q", "--overwrite", &format!("{REQUESTED}=many-{number}")], None).expect("one of many");
+    }
+}
+
+#[test]
+fn the_policy_is_for_nobody_else() {
+    let case = Case::new("trigger-others");
+    let _policy = trigger_only(&case);
+    case.apply(&quarks_job("q", "manual", "true"));
+    let label = |value: &str| ["label".to_owned(), "qjob".to_owned(), "q".to_owned(), "--overwrite".to_owned(), format!("a={value}")];
+    // Rights add up: one that may update may do so.
+    let rights = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "all"}, "rules": [
+        {"apiGroups": [GROUP], "resources": ["quarksjobs"], "verbs": ["create", "update", "patch", "delete"]}]});
+    case.apply(&rights);
+    let both = Account::new(&case, "both", &["quarks-job-trigger"]);
+    let try_label = |account: &Account, value: &str| {
+        let args = label(value);
+        account.kubectl(&args.iter().map(String::as_str).collect::<Vec<_>>(), None)
+    };
+    assert!(try_label(&both, "1").is_err_and(|error| error.contains(POLICY)));
+    case.apply(&binding("RoleBinding", "Role", "both-all", "all", (&case.namespace, "both")));
+    until("the second role to count", || try_label(&both, "2").ok());
+    both.patch("q", "merge", &json!({"spec": {"failedJobsHistoryLimit": 3}})).expect("it may");
+    // One that may patch and was never given the verb: as before.
+    case.apply(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "patch"}, "rules": [
+        {"apiGroups": [GROUP], "resources": ["quarksjobs"], "verbs": ["get", "patch"]}]}));
+    let patches = Account::new(&case, "patches", &[]);
+    case.apply(&binding("RoleBinding", "Role", "patches", "patch", (&case.namespace, "patches")));
+    until("the role to count", || try_label(&patches, "3").ok());
+    // Administrators, whose star includes the verb, and the operator, which settles.
+    let [user, group] = PROBE;
+    case.kubectl(&["label", "qjob", "q", "--overwrite", "a=4", user, group]);
+    case.set_now("q");
+    assert_eq!(case.wait_runs("q", 1)["outcome"], "Succeeded");
+}
+
+/// The CronJob of the example, with the policy in force; what its account may not do.
+#[test]
+fn the_account_of_the_scheduled_errand_can_only_trigger_it() {
+    let case = Case::new("trigger-cron");
+    let _policy = trigger_only(&case);
+    case.apply_with_image("scheduled-errand.yaml");
+    case.kubectl(&["patch", "cronjob", "scheduled-errand", "-p", r#"{"spec":{"suspend":true}}"#]);
+    case.kubectl(&["create", "job", "by-hand", "--from=cronjob/scheduled-errand"]);
+    case.wait_qjob("scheduled-errand", "the run that the pod requested", |qjob| {
+        qjob["metadata"]["annotations"][REQUESTED] == "by-hand" && qjob["status"]["lastRun"]["outcome"] == "Succeeded" && qjob["status"]["active"].is_null()
+    });
+    let account = Account { case: &case, name: "scheduled-errand" };
+    case.apply(&quarks_job("other", "manual", "true"));
+    // It has no `get`, so these are raw requests of the API, as the program makes them: kubectl would read first.
+    let kubeconfig = Kubeconfig::new(&account);
+    let error = kubeconfig.trigger(&case, &["other"]).expect_err("another QuarksJob");
+    assert!(error.contains("cannot patch"), "{error}");
+    kubeconfig.trigger(&case, &["scheduled-errand"]).expect("its own");
+    for (what, parts) in [
+        ("a label", json!({"metadata": {"labels": {"a": "b"}}})),
+        ("an annotation", json!({"metadata": {"annotations": {"a": "b"}}})),
+        ("suspend", json!({"spec": {"suspend": true}})),
+    ] {
+        let args = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+        let error = account.kubectl(&args, Some(&part("scheduled-errand", &parts))).expect_err(what);
+        assert!(error.contains(POLICY), "{what}: {error}");
+    }
+}
