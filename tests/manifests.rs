@@ -4,10 +4,6 @@
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-#[allow(dead_code)]
-#[path = "docs/pages.rs"]
-mod pages;
-
 fn read(manifest: &str) -> String {
     let path = format!("{}/manifests/{manifest}", env!("CARGO_MANIFEST_DIR"));
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -34,37 +30,50 @@ fn the_deployment_for_openshift_is_the_usual_one_without_a_fixed_user() {
     assert_eq!(deployment("openshift.yaml"), usual);
 }
 
-/// The commands in the head of a manifest, a text for each block of them.
-fn commands(manifest: &str) -> Vec<String> {
-    let mut blocks = vec![String::new()];
-    for line in read(manifest).lines().take_while(|line| line.starts_with('#')) {
-        match line.strip_prefix("#   ") {
-            Some(command) => *blocks.last_mut().expect("one at least") += &format!("{command}\n"),
-            None => blocks.push(String::new()),
-        }
+/// Kustomize reads no file from outside of a component's folder, so the file is there, and users have it where it always was.
+#[test]
+fn files_of_components_are_where_users_apply_them() {
+    for (usual, file) in [
+        ("leader-election.yaml", "components/leader-election/leader-election.yaml"),
+        ("network-policy.yaml", "components/network-policy/network-policy.yaml"),
+        ("monitored-namespace.yaml", "monitored-namespace/monitored-namespace.yaml"),
+    ] {
+        assert_eq!(read(usual), read(file), "{usual} is a link, or on systems without links a copy");
+        assert!(read(file).starts_with("# "), "{file}");
     }
-    blocks.retain(|block| !block.is_empty());
-    blocks
 }
 
 #[test]
-fn the_commands_for_openshift_are_complete_and_the_same_as_in_the_docs() {
-    let commands = commands("openshift.yaml");
-    assert_eq!(commands.len(), 2, "by label, and with fixed namespaces");
-    let in_docs: Vec<String> =
-        pages::pages().iter().flat_map(|page| pages::blocks(page).expect("blocks that end")).map(|block| block.body).collect();
-    for block in &commands {
-        assert!(in_docs.contains(block), "no page has this block:\n{block}");
-        // What they apply by a pipe names no placeholder; and no user, but in what openshift.yaml comes after.
-        let printed = format!("kubectl() {{ :; }}\n{}", block.replace("kubectl apply -f -", "cat"));
-        let output = std::process::Command::new("sh").args(["-ec", &printed]).current_dir(env!("CARGO_MANIFEST_DIR")).output();
-        let output = output.expect("a shell");
-        let text = String::from_utf8(output.stdout).expect("UTF-8");
-        let lines = || text.lines().filter(|line| !line.starts_with('#'));
-        let count = |what: &str| lines().filter(|line| line.contains(what)).count();
-        assert!(output.status.success() && count("quarks-job:dev") + count("team-a") == 0, "{block}");
-        let deployments = count("kind: Deployment");
-        assert_eq!((count("REGISTRY/quarks-job:TAG"), count(": 65532")), (2 * deployments, 2 * (deployments - 1)), "{block}");
+fn each_component_is_on_the_page() {
+    let folder = std::fs::read_dir(format!("{}/manifests/components", env!("CARGO_MANIFEST_DIR"))).expect("a folder");
+    let mut names: Vec<String> = folder.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
+    names.sort();
+    let page = std::fs::read_to_string(format!("{}/docs/install.md", env!("CARGO_MANIFEST_DIR"))).expect("readable");
+    let (_, table) = page.split_once("| component | what it does |\n|---|---|\n").expect("the table of the components");
+    let rows = table.lines().map_while(|line| line.strip_prefix("| `")?.split_once('`'));
+    let mut on_page: Vec<&str> = rows.map(|(name, _)| name).collect();
+    on_page.sort_unstable();
+    assert_eq!(on_page, names);
+}
+
+/// A rule file of Prometheus cannot be an object of Kubernetes, and kustomize cannot put one into the other.
+#[test]
+fn the_rules_of_the_prometheus_operator_are_those_of_the_alerts() {
+    let alerts: Value = serde_yaml::from_str(&read("monitoring/alerts.yml")).expect("valid YAML");
+    let rule = objects("components/prometheus-operator/prometheus-operator.yaml", "PrometheusRule").pop().expect("one");
+    assert!(alerts["groups"][0]["rules"].as_array().is_some_and(|rules| rules.len() > 5));
+    assert_eq!(rule["spec"], alerts, "copy the groups of monitoring/alerts.yml under spec, two spaces further in");
+}
+
+#[test]
+fn the_images_of_operator_and_sidecar_are_the_same() {
+    for manifest in DEPLOYMENTS {
+        let pod = &deployment(manifest)["spec"]["template"];
+        let annotation = "quarks.cloudfoundry.org/sidecar-image";
+        assert_eq!(pod["spec"]["containers"][0]["image"], pod["metadata"]["annotations"][annotation], "{manifest}");
+        let env = pod["spec"]["containers"][0]["env"].as_array().expect("variables");
+        let field = json!({"fieldRef": {"fieldPath": format!("metadata.annotations['{annotation}']")}});
+        assert!(env.contains(&json!({"name": "IMAGE", "valueFrom": field})), "{manifest}");
     }
 }
 

@@ -131,14 +131,21 @@ fn patch(kind: &str, name: &str, operations: &Value) -> Value {
 fn env_patch(variables: &[(&str, &str)]) -> Value {
     let env: Vec<Value> = variables.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
     let spec = json!({"template": {"spec": {"containers": [{"name": "quarks-job", "env": env}]}}});
-    patch("Deployment", "quarks-job", &json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "quarks-job"}, "spec": spec}))
+    patch(
+        "Deployment",
+        "quarks-job",
+        &json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "quarks-job"}, "spec": spec}),
+    )
 }
 
 /// The tested image, as `images` of a kustomization wants it.
 fn images() -> Value {
     let image = std::env::var("QUARKS_TEST_IMAGE").expect("these tests need a cluster: run them with scripts/test");
-    let (name, tag) = image.rsplit_once(':').expect("an image with a tag");
-    json!([{"name": "quarks-job", "newName": name, "newTag": tag}])
+    let ((name, version), field) = match image.split_once('@') {
+        Some(parts) => (parts, "digest"),
+        None => (image.rsplit_once(':').expect("an image with a tag"), "newTag"),
+    };
+    json!([{"name": "quarks-job", "newName": name, field: version}])
 }
 
 /// All values of the strings of an object, with the key that they stand under.
@@ -175,9 +182,7 @@ fn a_plain_file_and_its_component_are_the_same() {
     env.and_then(Value::as_array_mut).expect("variables").push(json!({"name": "SIDECAR_USER", "value": "none"}));
     let openshift = by_key(openshift.into_values().collect());
     assert_eq!(the_deployment(&repository.build(&["openshift"], &json!({}))), the_deployment(&openshift));
-    for (folder, file) in
-        [("monitored-namespace", "monitored-namespace.yaml"), ("fixed-namespaces", "fixed-namespaces/namespace.yaml")]
-    {
+    for (folder, file) in [("monitored-namespace", "monitored-namespace.yaml"), ("fixed-namespaces", "fixed-namespaces/namespace.yaml")] {
         assert_eq!(build(&format!("{MANIFESTS}/{folder}")), plain(&[file]), "{folder}");
     }
 }
@@ -248,12 +253,17 @@ fn image_and_namespace_reach_everything() {
             let env = pod["spec"]["containers"][0]["env"].as_array().expect("variables");
             let sidecar = env.iter().find(|variable| variable["name"] == "IMAGE").expect("the sidecar's image");
             let annotation = text(&sidecar["valueFrom"]["fieldRef"]["fieldPath"]);
-            let annotation = annotation.strip_prefix("metadata.annotations['").and_then(|rest| rest.strip_suffix("']")).expect("an annotation");
-            assert_eq!((&pod["spec"]["containers"][0]["image"], &pod["metadata"]["annotations"][annotation]), (&expected.into(), &expected.into()));
+            let annotation =
+                annotation.strip_prefix("metadata.annotations['").and_then(|rest| rest.strip_suffix("']")).expect("an annotation");
+            assert_eq!(
+                (&pod["spec"]["containers"][0]["image"], &pod["metadata"]["annotations"][annotation]),
+                (&expected.into(), &expected.into())
+            );
             assert!(env.contains(&json!({"name": "MONITORED_ID", "value": "quarks-job"})), "{set:?}: {env:?}");
             let mut found = Vec::new();
             built.values().for_each(|object| strings(object, "", &mut found));
-            let left: Vec<_> = found.iter().filter(|(_, text)| text.contains("quarks-job:dev") || text.contains("-n quarks-job ")).collect();
+            let left: Vec<_> =
+                found.iter().filter(|(_, text)| text.contains("quarks-job:dev") || text.contains("-n quarks-job ")).collect();
             assert!(left.is_empty(), "{set:?}: {left:?}");
             let namespaces: BTreeSet<&str> = found.iter().filter(|(key, _)| *key == "namespace").map(|(_, text)| *text).collect();
             assert_eq!(namespaces, BTreeSet::from(["elsewhere"]), "{set:?}");
@@ -313,7 +323,8 @@ impl PrometheusKinds {
         let rule = json!({"type": "object", "required": ["expr"], "properties": {
             "alert": text, "expr": {"x-kubernetes-int-or-string": true}, "for": duration, "labels": texts, "annotations": texts,
         }});
-        let group = json!({"type": "object", "required": ["name"], "properties": {"name": text, "rules": {"type": "array", "items": rule}}});
+        let group =
+            json!({"type": "object", "required": ["name"], "properties": {"name": text, "rules": {"type": "array", "items": rule}}});
         let rules = json!({"type": "object", "properties": {"groups": {"type": "array", "items": group}}});
         let mut made = Vec::new();
         for (plural, kind, spec) in [("podmonitors", "PodMonitor", monitor), ("prometheusrules", "PrometheusRule", rules)] {
@@ -341,7 +352,9 @@ impl PrometheusKinds {
             });
         }
         // kubectl looks the kinds up, and keeps for a while what it found.
-        until("the kinds to be served", || run(&["get", "podmonitors.monitoring.coreos.com,prometheusrules.monitoring.coreos.com", "-A"], None).ok());
+        until("the kinds to be served", || {
+            run(&["get", "podmonitors.monitoring.coreos.com,prometheusrules.monitoring.coreos.com", "-A"], None).ok()
+        });
         this
     }
 }
@@ -364,7 +377,8 @@ fn check(args: &[&str], input: Option<&Value>) -> Result<String, String> {
 /// The same for a file, in this namespace if it names none.
 fn check_file(file: &Path, namespace: &str) -> Result<String, String> {
     let path = file.to_str().expect("UTF-8");
-    let has_namespace = parse(&fs::read_to_string(file).expect("readable")).iter().any(|object| object["metadata"]["namespace"].is_string());
+    let has_namespace =
+        parse(&fs::read_to_string(file).expect("readable")).iter().any(|object| object["metadata"]["namespace"].is_string());
     let namespace = if has_namespace { &[][..] } else { &["--namespace", namespace] };
     check(&[&["-f", path], namespace].concat(), None)
 }
@@ -395,7 +409,11 @@ fn the_api_server_takes_every_manifest_and_every_kind_of_combination() {
         .collect();
     assert!(refused.is_empty(), "{refused:#?}");
     // It would have seen what is wrong: a field too many, also deep in a template, and a value.
-    for (kind, pointer, value) in [("Deployment", "/spec/replicaz", json!(1)), ("Deployment", "/spec/replicas", json!("one")), ("PrometheusRule", "/spec/groups/0/rules/0/form", json!("1m"))] {
+    for (kind, pointer, value) in [
+        ("Deployment", "/spec/replicaz", json!(1)),
+        ("Deployment", "/spec/replicas", json!("one")),
+        ("PrometheusRule", "/spec/groups/0/rules/0/form", json!("1m")),
+    ] {
         let file = if kind == "Deployment" { "operator.yaml" } else { "components/prometheus-operator/prometheus-operator.yaml" };
         let mut object = objects(file, |text| text).into_iter().find(|object| object["kind"] == kind).expect("one");
         let (parent, field) = pointer.rsplit_once('/').expect("a field");
@@ -419,7 +437,11 @@ fn the_api_server_takes_every_manifest_and_every_kind_of_combination() {
         for (name, more) in [("usual", json!({"images": images()})), ("elsewhere", more.clone())] {
             let folder = repository.operator(name, set, &more);
             let taken = check(&["-k", &folder], None).unwrap_or_else(|error| panic!("{name} {set:?}: {error}"));
-            assert_eq!(taken.lines().filter(|line| line.ends_with("(server dry run)")).count(), build(&folder).len(), "{name} {set:?}: {taken}");
+            assert_eq!(
+                taken.lines().filter(|line| line.ends_with("(server dry run)")).count(),
+                build(&folder).len(),
+                "{name} {set:?}: {taken}"
+            );
         }
     }
     println!("{} manifests, {} combinations in two places", files.len(), sets.len());
@@ -427,26 +449,24 @@ fn the_api_server_takes_every_manifest_and_every_kind_of_combination() {
 
 // ------------------------------------------------------------------------------------------------------ what is installed
 
-/// Takes away what a kustomization has made.
-struct Installed(String);
+/// Takes away what these kustomizations have made: `kubectl apply` takes nothing away that a later one does not have.
+#[derive(Default)]
+struct Installed(Vec<String>);
 
 impl Installed {
-    fn apply(folder: String) -> Self {
-        let this = Self(folder);
-        this.again();
-        this
-    }
-
-    fn again(&self) {
-        cluster(&["apply", "-k", &self.0]);
+    fn apply(&mut self, folder: String) {
+        self.0.push(folder);
+        cluster(&["apply", "-k", self.0.last().expect("just pushed")]);
     }
 }
 
 impl Drop for Installed {
     fn drop(&mut self) {
-        let delete = ["delete", "--ignore-not-found", "--wait=false", "-k", &self.0];
-        if let Err(error) = run(&delete, None) {
-            eprintln!("kubectl {}: {error}", delete.join(" "));
+        for folder in &self.0 {
+            let delete = ["delete", "--ignore-not-found", "--wait=false", "-k", folder];
+            if let Err(error) = run(&delete, None) {
+                eprintln!("kubectl {}: {error}", delete.join(" "));
+            }
         }
     }
 }
@@ -457,7 +477,11 @@ fn wait_rollout(home: &Case, name: &str) {
 
 /// Who created Jobs there.
 fn job_creators(case: &Case) -> BTreeSet<String> {
-    case.audit().into_iter().filter(|entry| entry.verb == "create" && entry.resource == "jobs" && entry.code == 201).map(|entry| entry.user).collect()
+    case.audit()
+        .into_iter()
+        .filter(|entry| entry.verb == "create" && entry.resource == "jobs" && entry.code == 201)
+        .map(|entry| entry.user)
+        .collect()
 }
 
 /// A second operator beside the one of the tests: other names, another namespace, another id, first with one replica and then with two.
@@ -469,8 +493,10 @@ fn a_second_operator_with_names_of_its_own_serves_a_run() {
     let name = format!("quarks-job-{id}");
     let repository = Repository::new("second");
     let lease = json!([{"op": "replace", "path": "/rules/0/resourceNames/0", "value": format!("quarks-job-{id}")}]);
-    let more = json!({"namespace": id, "nameSuffix": format!("-{id}"), "images": images(), "patches": [env_patch(&[("MONITORED_ID", &id)])]});
-    let installed = Installed::apply(repository.operator("operator", &["without-crd"], &more));
+    let more =
+        json!({"namespace": id, "nameSuffix": format!("-{id}"), "images": images(), "patches": [env_patch(&[("MONITORED_ID", &id)])]});
+    let mut installed = Installed::default();
+    installed.apply(repository.operator("one", &["without-crd"], &more));
     wait_rollout(&home, &name);
     // What a page says of a namespace for another operator.
     let subject = json!([
@@ -479,16 +505,22 @@ fn a_second_operator_with_names_of_its_own_serves_a_run() {
     ]);
     let namespace = json!({"namespace": served.namespace, "resources": ["../manifests/monitored-namespace"], "patches": [patch("RoleBinding", "quarks-job", &subject)]});
     cluster(&["apply", "-k", &repository.kustomization("served", &namespace)]);
-    served.label_namespace(&[&format!("quarks.cloudfoundry.org/monitored={id}"), "quarks.cloudfoundry.org/qjob-service-account=quarks-job-sidecar"]);
+    served.label_namespace(&[
+        &format!("quarks.cloudfoundry.org/monitored={id}"),
+        "quarks.cloudfoundry.org/qjob-service-account=quarks-job-sidecar",
+    ]);
     served.apply(&with_output("one", "once", WRITES, "one"));
     assert_eq!(served.wait_runs("one", 1)["outcome"], "Succeeded");
     assert_eq!(served.secret("one"), map(&[("a", "b")]), "the sidecar has the image, too");
 
-    // Now with all that goes with it; the same folder, changed.
-    let mut more = more;
-    more["patches"].as_array_mut().expect("patches").push(patch("Role", "quarks-job-leader-election", &lease));
-    repository.operator("operator", &["without-crd", "leader-election", "openshift", "network-policy", "monitoring", "user-roles"], &more);
-    installed.again();
+    // Now with what else an operator of its own may have.
+    let mut with_lease = more.clone();
+    with_lease["patches"].as_array_mut().expect("patches").push(patch("Role", "quarks-job-leader-election", &lease));
+    installed.apply(repository.operator(
+        "two",
+        &["without-crd", "leader-election", "openshift", "network-policy", "monitoring"],
+        &with_lease,
+    ));
     wait_rollout(&home, &name);
     let deployment = home.get("deployment", &name);
     assert_eq!(deployment["status"]["readyReplicas"], 2);
@@ -498,13 +530,14 @@ fn a_second_operator_with_names_of_its_own_serves_a_run() {
     served.apply(&with_output("two", "once", WRITES, "two"));
     assert_eq!(served.wait_runs("two", 1)["outcome"], "Succeeded");
     assert_eq!(served.secret("two"), map(&[("a", "b")]));
-    for made in [format!("configmap/quarks-job-dashboard-{id}"), format!("configmap/quarks-job-alerts-{id}"), format!("networkpolicy/{name}")] {
+    for made in
+        [format!("configmap/quarks-job-dashboard-{id}"), format!("configmap/quarks-job-alerts-{id}"), format!("networkpolicy/{name}")]
+    {
         home.kubectl(&["get", &made]);
     }
 
     // And back to one replica: the strategy changes in one apply.
-    repository.operator("operator", &["without-crd"], &json!({"namespace": id, "nameSuffix": format!("-{id}"), "images": images(), "patches": [env_patch(&[("MONITORED_ID", &id)])]}));
-    installed.again();
+    installed.apply(repository.operator("one", &["without-crd"], &more));
     wait_rollout(&home, &name);
     let spec = home.get("deployment", &name)["spec"].clone();
     assert_eq!((&spec["replicas"], &spec["strategy"]), (&json!(1), &json!({"type": "Recreate"})));
@@ -526,7 +559,8 @@ fn an_operator_for_fixed_namespaces_by_kustomize_serves_a_run() {
     let subject = json!([{"op": "replace", "path": "/subjects/0/namespace", "value": home.namespace}]);
     let namespace = json!({"namespace": served.namespace, "resources": ["../manifests/fixed-namespaces"], "patches": [patch("RoleBinding", "quarks-job", &subject)]});
     cluster(&["apply", "-k", &repository.kustomization("served", &namespace)]);
-    let _installed = Installed::apply(folder);
+    let mut installed = Installed::default();
+    installed.apply(folder);
     served.apply(&with_output("q", "once", WRITES, "s"));
     assert_eq!(served.wait_runs("q", 1)["outcome"], "Succeeded");
     assert_eq!(served.secret("s"), map(&[("a", "b")]));
