@@ -45,6 +45,8 @@ pub const ANNOTATION_SOURCE_DESCRIPTION: &str = "quarks.cloudfoundry.org/source-
 /// Label of the Job controller on pods: the Job's UID (Kubernetes 1.27).
 pub const LABEL_JOB_UID: &str = "batch.kubernetes.io/controller-uid";
 
+/// Namespace of the operator's account, as the manifests have it.
+pub const OPERATOR_NAMESPACE: &str = "quarks-job";
 /// Name of the sidecar container.
 pub const SIDECAR_CONTAINER: &str = "output-persist";
 /// Where a mapped container writes its output files.

@@ -209,6 +209,7 @@ fn begin(flags: Flags, client: &Client, metrics: Metrics, panics: &Sender<&'stat
         max_workers: flags.max_workers,
         sidecar: flags.sidecar,
         instance: instance(),
+        home: variable("POD_NAMESPACE"),
         metrics,
     };
     let operator = controller::run(client, operator_config, &shutdown, panics).map_err(not_started)?;

@@ -46,6 +46,8 @@ pub struct OperatorConfig {
     pub sidecar: SidecarSettings,
     /// Name of this process in Events: the pod's name.
     pub instance: String,
+    /// Namespace of the pod, if there is one: that of the operator's account.
+    pub home: Option<String>,
     /// Where everything is counted.
     pub metrics: Metrics,
 }
@@ -91,10 +93,10 @@ impl DirtySender {
 
 /// Starts all threads. They end after `shutdown`; a thread that panics is named on `panics`.
 pub fn run(client: &Client, config: OperatorConfig, shutdown: &Shutdown, panics: &Sender<&'static str>) -> std::io::Result<Operator> {
-    let OperatorConfig { monitored_id, fixed_namespaces, sidecar_service_account, max_workers, sidecar, instance, metrics } = config;
+    let OperatorConfig { monitored_id, fixed_namespaces, sidecar_service_account, max_workers, sidecar, instance, home, metrics } = config;
     let is_fixed = !fixed_namespaces.is_empty();
-    let index =
-        SharedIndex::new(if is_fixed { Index::fixed(&fixed_namespaces, &sidecar_service_account) } else { Index::new(monitored_id) });
+    let index = if is_fixed { Index::fixed(&fixed_namespaces, &sidecar_service_account) } else { Index::new(monitored_id) };
+    let index = SharedIndex::new(index.with_home(home.unwrap_or_default()));
     let ((errand, errand_keys), (job, job_keys)) = (keys(), keys());
     let dirty = DirtySender { errand, job };
     let (events, poster) = events::pair(instance);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::api::{ObjectKey, Uid};
+use crate::api::{OPERATOR_NAMESPACE, ObjectKey, Uid};
 use crate::planted::{Defect, is_planted};
 use crate::rules::references::{Reference, ReferenceKind};
 use crate::rules::versions::may_be_version_of;
@@ -69,6 +69,8 @@ pub struct Index {
     number: u64,
     pub(super) passed_over: PassedOver,
     is_fixed: bool,
+    /// Namespace of the operator's account; empty outside of a cluster.
+    home: String,
 }
 
 impl Index {
@@ -87,6 +89,7 @@ impl Index {
             number: 0,
             passed_over: PassedOver::default(),
             is_fixed: false,
+            home: String::new(),
         }
     }
 
@@ -101,6 +104,16 @@ impl Index {
             index.namespaces.insert(key, Arc::new(view));
         }
         index
+    }
+
+    /// The same for an operator whose account is in this namespace.
+    pub fn with_home(self, home: String) -> Self {
+        Self { home, ..self }
+    }
+
+    /// Namespace of the operator's account, if it is another one than in the manifests.
+    pub fn other_home(&self) -> Option<&str> {
+        Some(self.home.as_str()).filter(|home| !home.is_empty() && *home != OPERATOR_NAMESPACE)
     }
 
     /// True if the namespaces are given and not found by their labels.

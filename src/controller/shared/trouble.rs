@@ -28,11 +28,19 @@ const TROUBLE_TRIES: u32 = 3;
 
 /// The command that gives the operator its rights: in a namespace, or, without one, in the cluster.
 pub fn remedy(index: &SharedIndex, namespace: &str) -> String {
-    if namespace.is_empty() {
-        return "kubectl apply -f manifests/operator.yaml".to_owned();
+    let index = index.read();
+    let mut command = if namespace.is_empty() {
+        "kubectl apply -f manifests/operator.yaml".to_owned()
+    } else {
+        let manifest = if index.is_fixed() { "fixed-namespaces/namespace.yaml" } else { "monitored-namespace.yaml" };
+        format!("kubectl apply -n {namespace} -f manifests/{manifest}")
+    };
+    if let Some(home) = index.other_home() {
+        command += " with namespace: ";
+        command += home;
+        command += " for the operator's account";
     }
-    let manifest = if index.read().is_fixed() { "fixed-namespaces/namespace.yaml" } else { "monitored-namespace.yaml" };
-    format!("kubectl apply -n {namespace} -f manifests/{manifest}")
+    command
 }
 
 impl Memory {
