@@ -8,7 +8,7 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::admission::{Policy, SENTENCE};
-use crate::case::{Case, MANIFESTS, MONITORED_DEFAULT, SIDECAR_ACCOUNT, cluster, until, with_output};
+use crate::case::{Case, MONITORED_DEFAULT, SIDECAR_ACCOUNT, cluster, until, with_output};
 
 const WRITES: &str = r#"echo '{"a": "b"}' >> /mnt/quarks/output.json"#;
 
@@ -133,12 +133,4 @@ fn output_volumes_in_memory_with_a_limit_are_taken() {
     let case = case("volumes");
     let pod = assert_created(&case, &rendered(&["--output-size-limit=64Mi", "--output-medium=Memory"], |_| {}));
     assert_eq!(pod["spec"]["volumes"][0]["emptyDir"], json!({"sizeLimit": "64Mi", "medium": "Memory"}));
-}
-
-#[test]
-fn the_manifests_for_openshift_and_for_network_policies_are_taken() {
-    for manifest in ["openshift.yaml", "network-policy.yaml"] {
-        let made = cluster(&["apply", "--dry-run=server", "--validate=strict", "-f", &format!("{MANIFESTS}/{manifest}")]);
-        assert!(made.contains("server dry run"), "{made}");
-    }
 }
