@@ -30,7 +30,7 @@ const COMMANDS: [(&str, Help, Run); 5] = [
     ("render", render::HELP, render::main),
     ("convert", convert::HELP, convert::main),
     ("crd", without_flags("Usage: {me} crd   print the custom resource definition\n"), |arguments| {
-        no_more(arguments).and_then(|()| print(crd::MANIFEST))
+        no_more(arguments).and_then(|()| print(&crd::manifest()))
     }),
     ("version", without_flags("Usage: {me} version   print the version\n"), |arguments| {
         no_more(arguments).and_then(|()| print(&format!("quarks-job {}\n", env!("CARGO_PKG_VERSION"))))
