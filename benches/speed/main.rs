@@ -82,7 +82,7 @@ fn main() {
     let mut table = Table::default();
     let load = |when: &str| println!("load {when}: {}", std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim());
     load("before");
-    let bytes = std::fs::metadata(operator::binary()).map_or(0, |file| file.len());
+    let bytes = std::fs::metadata(support::operator::binary()).map_or(0, |file| file.len());
     table.row("program, bytes", "", bytes as f64, Budget::AtMost(4_000_000.0));
     let is_wanted = |name: &str| arguments.is_empty() || arguments.iter().any(|wanted| wanted == name);
     for (name, measure) in MEASURES.into_iter().filter(|(name, _)| is_wanted(name)) {

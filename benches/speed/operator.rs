@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::cluster::{LIMIT, wait};
+use crate::support::operator::binary;
 
 /// Nothing has changed for so long: it is at rest.
 const AT_REST: Duration = Duration::from_secs(2);
@@ -116,9 +117,4 @@ impl Drop for Operator {
             let _ = std::fs::remove_file(&self.log);
         }
     }
-}
-
-/// The program that is measured.
-pub fn binary() -> String {
-    std::env::var("QUARKS_JOB_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_quarks-job").to_owned())
 }

@@ -26,6 +26,7 @@ mod order;
 
 mod access;
 mod admission;
+mod arm64;
 mod audit;
 mod bad_input;
 mod budgets;

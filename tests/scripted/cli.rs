@@ -9,7 +9,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::support::operator::make_program;
+use crate::support::operator::{binary, make_program};
 use crate::support::play::{self, path};
 use crate::support::scene::{Folder, Scene};
 use crate::support::server::OPERATOR_TOKEN;
@@ -25,7 +25,7 @@ const MEMORY_KIB: u32 = 700_000;
 type Ended = (i32, String, String);
 
 fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_quarks-job"));
+    let mut command = Command::new(binary());
     command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -306,7 +306,7 @@ fn in_a_pod_the_account_and_its_namespace_are_used() {
 fn called_as_kubectl_qjob_it_is_a_plugin() {
     let cluster = Cluster::new("cli-plugin");
     let link = cluster.folder.path().join("kubectl-qjob");
-    symlink(env!("CARGO_BIN_EXE_quarks-job"), &link).expect("a link");
+    symlink(binary(), &link).expect("a link");
     let call = |arguments: &[&str]| {
         let mut command = Command::new(&link);
         command.args(arguments).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -512,7 +512,7 @@ fn a_kubeconfig_that_is_no_good_is_one_line() {
 fn feed(command: &str, input: &[u8]) -> Ended {
     let script = format!("ulimit -v {MEMORY_KIB}; exec \"$0\" {command} -f -");
     let mut child = Command::new("/bin/sh")
-        .args(["-c", &script, env!("CARGO_BIN_EXE_quarks-job")])
+        .args(["-c", &script, &binary()])
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

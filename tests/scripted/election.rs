@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::operator::LIMIT;
+use crate::support::operator::{LIMIT, binary};
 use crate::support::play::{self, path};
 use crate::support::scene::{Scene, program};
 use crate::support::server::Entry;
@@ -29,7 +29,7 @@ fn candidate(scene: &Scene, name: &str, [lease, renew, retry]: [u32; 3]) -> Oper
     scene.server.api().settings(|settings| {
         settings.tokens.insert(token, name.to_owned());
     });
-    Operator::new(env!("CARGO_BIN_EXE_quarks-job"))
+    Operator::new(binary())
         .kubeconfig(&kubeconfig)
         .arg("--log-level=debug")
         .arg("--image=quarks-job:test")

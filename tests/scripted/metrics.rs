@@ -7,6 +7,7 @@ use std::process::Command as Process;
 
 use serde_json::{Value, json};
 
+use crate::support::operator::binary;
 use crate::support::play::{self, End};
 use crate::support::probe::{Samples, address, ask, connect, get, listening};
 use crate::support::scene::{NAMESPACE, Scene};
@@ -314,7 +315,7 @@ fn the_log_as_json_is_one_object_a_line_and_the_sidecar_is_told() {
 
 #[test]
 fn a_wrong_log_format_is_named() {
-    let output = Process::new(env!("CARGO_BIN_EXE_quarks-job")).env_clear().env("LOG_FORMAT", "xml").output().expect("it runs");
+    let output = Process::new(binary()).env_clear().env("LOG_FORMAT", "xml").output().expect("it runs");
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{error}");
     assert!(error.contains("LOG_FORMAT") && error.contains("xml") && error.lines().count() == 1, "{error}");

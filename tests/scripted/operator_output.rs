@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::support::operator::binary;
 use crate::support::play::{self, End, path};
 use crate::support::scene::Folder;
 use crate::support::{Command, Fault, Gate, Operator, Request, Server, When};
@@ -27,10 +28,7 @@ impl Scene {
         let folder = Folder::new(name);
         let server = Server::start();
         play::monitored_namespace(server.api(), NAMESPACE);
-        let operator = Operator::new(env!("CARGO_BIN_EXE_quarks-job"))
-            .kubeconfig(&server.kubeconfig(folder.path()))
-            .arg("--log-level=debug")
-            .arg("--image=i:1");
+        let operator = Operator::new(binary()).kubeconfig(&server.kubeconfig(folder.path())).arg("--log-level=debug").arg("--image=i:1");
         let operator = flags.iter().fold(operator, |operator, flag| operator.arg(*flag));
         Scene { server, operator, _folder: folder }
     }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::api::Api;
+use crate::support::operator::binary;
 use crate::support::play::{self, Auto, End, path};
 use crate::support::scene::{NAMESPACE, Scene, condition};
 use crate::support::{Fault, Gate, Operator, Request, When};
@@ -335,7 +336,7 @@ fn pruning_that_is_refused_holds_nothing_up_and_is_done_later() {
 fn a_version_that_a_starting_job_has_chosen_is_not_pruned() {
     let mut scene = Scene::new("choice");
     // The create is held for as long as the test needs.
-    let patient = Operator::new(env!("CARGO_BIN_EXE_quarks-job")).kubeconfig(&scene.server.kubeconfig(scene.folder.path()));
+    let patient = Operator::new(binary()).kubeconfig(&scene.server.kubeconfig(scene.folder.path()));
     scene.operator = patient.arg("--log-level=debug").arg("--ctx-timeout=300").arg("--image=quarks-job:test");
     let _jobs = producer(&scene, Some(1));
     plain_references(&scene, &[]);

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Map, Value, json};
 
 use super::scene::{NAMESPACE, Scene, document, ended};
+use crate::support::operator::binary;
 use crate::support::play::{self, path};
 
 /// What `render` sets for the UID.
@@ -13,7 +14,7 @@ const PLACEHOLDER_UID: &str = "00000000-0000-0000-0000-000000000000";
 
 /// Literal variables that the operator gives the sidecar of a QuarksJob, as the kubelet hands them over.
 fn environment(object: &Value) -> Vec<(String, String)> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_quarks-job"));
+    let mut command = Command::new(binary());
     command.args(["render", "-f", "-"]).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().expect("render starts");
     child.stdin.take().expect("piped").write_all(object.to_string().as_bytes()).expect("it reads");

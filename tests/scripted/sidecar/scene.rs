@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::support::api::Api;
-use crate::support::operator::LIMIT;
+use crate::support::operator::{LIMIT, binary};
 use crate::support::play::{self, path};
 use crate::support::scene::Folder;
 use crate::support::server::OPERATOR_TOKEN;
@@ -97,7 +97,7 @@ impl Scene {
             fs::create_dir_all(root.join(name)).expect("folder made");
         }
         let address = self.server.address();
-        let process = Operator::new(env!("CARGO_BIN_EXE_quarks-job"))
+        let process = Operator::new(binary())
             .arg("persist-output")
             .env("KUBERNETES_SERVICE_HOST", address.ip().to_string())
             .env("KUBERNETES_SERVICE_PORT", address.port().to_string())

@@ -15,6 +15,12 @@ use super::faults::Callback;
 pub const LIMIT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(5);
 
+/// The program under test: the one that cargo built for the tests, or that of `QUARKS_JOB_BINARY`. `scripts/bench` measures the static
+/// program with it, and `scripts/test` runs the one for arm64.
+pub fn binary() -> String {
+    std::env::var("QUARKS_JOB_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_quarks-job").to_owned())
+}
+
 pub struct Operator {
     program: PathBuf,
     args: Vec<String>,

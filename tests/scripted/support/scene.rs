@@ -7,6 +7,7 @@ use quarks_job::api::Uid;
 use quarks_job::rules::names::job_name;
 use serde_json::{Value, json};
 
+use super::operator::binary;
 use super::play::{self, End, path};
 use super::{Operator, Server};
 
@@ -183,7 +184,7 @@ pub fn own_job(name: &str, object: &Value, run: u64) -> String {
 }
 
 pub fn program(server: &Server, folder: &Folder) -> Operator {
-    Operator::new(env!("CARGO_BIN_EXE_quarks-job"))
+    Operator::new(binary())
         .kubeconfig(&server.kubeconfig(&folder.0))
         .arg("--log-level=debug")
         .arg("--ctx-timeout=2")
