@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+mod audit;
 mod layers;
 #[allow(dead_code)]
 #[path = "../docs/pages.rs"]
