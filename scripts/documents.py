@@ -119,10 +119,24 @@ def ring_files(folder, arch):
     return sorted(files)
 
 
+def included(folder, files):
+    """The files of ring that these include, and so on. Those for 32 bits and for another compiler are left out."""
+    found, open_files = set(files), list(files)
+    while open_files:
+        file = open_files.pop()
+        for name in re.findall(r'#\s*include\s+["<]([^">]+)[">]', (folder / file).read_text()):
+            for base in [Path(file).parent, Path("include"), Path()]:
+                path = os.path.normpath(base / name)
+                if (folder / path).is_file() and path not in found and not re.search(r"_32\.h|_msvc\.h", path):
+                    found.add(path)
+                    open_files.append(path)
+    return sorted(found)
+
+
 def ring_parts(crate, folder, arch):
     """Nested components of ring: where its C and assembly come from, file by file."""
     parts = {}
-    for file in ring_files(folder, arch):
+    for file in included(folder, ring_files(folder, arch)):
         # Generated files name BoringSSL and no license: LICENSE-BoringSSL.
         head = (folder / file).read_text()[:2000]
         if file.startswith("third_party/fiat/"):
