@@ -140,7 +140,7 @@ def ring_parts(crate, folder, arch):
         # Generated files name BoringSSL and no license: LICENSE-BoringSSL.
         head = (folder / file).read_text()[:2000]
         if file.startswith("third_party/fiat/"):
-            part = ("fiat-crypto", "MIT OR Apache-2.0 OR BSD-1-Clause", "pkg:github/mit-plv/fiat-crypto")
+            part = ("fiat-crypto", "Apache-2.0", "pkg:github/mit-plv/fiat-crypto")
         elif "Licensed under the Apache License" in head or file.startswith("pregenerated/"):
             part = ("BoringSSL", "Apache-2.0", "pkg:github/google/boringssl")
         else:
