@@ -42,7 +42,7 @@ need() {
         if [[ $what == go ]] && compgen -G "$cache/cluster-bin/*/kube-apiserver" >/dev/null; then continue; fi
         if [[ $what == promcheck ]] && promcheck_built; then continue; fi
         if [[ ${missing[*]} == *"Go "* ]]; then continue; fi
-        want=$(awk '$1 == "go" {print $2}' "$here/tests/cluster/go.mod")
+        want=$(awk '$1 == "go" {print $2}' "$here/tests/cluster/kubernetes/$(<"$here/tests/cluster/kubernetes/default")/go.mod")
         if have=$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null); then
           have=${have#go}
           at_least "$want" "$have" || missing+=("Go $want or newer (found $have)")
