@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::audit::{self, Entry};
 use crate::created::Created;
+use crate::player;
 use crate::times;
 
 /// Reached only when a case fails; machines are slow and shared.
@@ -126,6 +127,7 @@ impl Case {
 
     fn bare(name: &str, turn: Turn) -> Self {
         times::begin();
+        player::start();
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos();
         let namespace = format!("t-{name}-{:06x}", nanos / 1_000 % 0x100_0000);
         cluster(&["create", "namespace", &namespace]);
@@ -434,10 +436,17 @@ fn until_with<T>(pause_max: Duration, what: &str, mut check: impl FnMut() -> Opt
     }
 }
 
-/// What the operator in the cluster has logged about a namespace.
+/// All that the operator has logged. Without a node it is a process that scripts/test has started.
+pub fn log() -> String {
+    match std::env::var("OPERATOR_LOG") {
+        Ok(path) => std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}")),
+        Err(_) => cluster(&["--namespace", "quarks-job", "logs", "deployment/quarks-job", "--tail=-1"]),
+    }
+}
+
+/// The lines of it about a namespace.
 pub fn log_about(namespace: &str) -> Vec<String> {
-    let log = cluster(&["--namespace", "quarks-job", "logs", "deployment/quarks-job", "--tail=-1"]);
-    log.lines().filter(|line| line.contains(namespace)).map(ToOwned::to_owned).collect()
+    log().lines().filter(|line| line.contains(namespace)).map(ToOwned::to_owned).collect()
 }
 
 /// The same with something to read for kubectl.

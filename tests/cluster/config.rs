@@ -1,14 +1,12 @@
 //! ConfigMaps and Secrets that QuarksJobs use: what is missing is waited for, what changes makes them run.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::case::{Case, quarks_job, text, until, with_output};
+use crate::proxy::Proxy;
 use crate::stops;
 
 /// How long nothing may be written after a burst. Five minutes where there is time for it.
@@ -58,7 +56,8 @@ fn a_burst_of_100_edits_is_one_or_two_runs_and_then_there_is_quiet() {
     // On a machine that stands still for a second the edits are more than one burst.
     let (mut last, mut pauses) = (start, 0);
     for edit in 1..=100 {
-        proxy.patch(&path, &json!({"data": {"value": format!("edit {edit}")}}));
+        let (status, answer) = proxy.patch(&path, &json!({"data": {"value": format!("edit {edit}")}}));
+        assert_eq!(status, 200, "{answer}");
         pauses += u64::from(last.elapsed() > Duration::from_millis(800));
         last = Instant::now();
         until_after(start + Duration::from_millis(50) * edit);
@@ -84,39 +83,6 @@ fn a_burst_of_100_edits_is_one_or_two_runs_and_then_there_is_quiet() {
     until_after(quiet + quiet_time());
     assert_eq!(writes(), before, "writes in {:?} without a change", quiet.elapsed());
     assert_eq!(case.jobs_created(), created);
-}
-
-/// kubectl as a proxy without TLS: a kubectl for each edit would take too long.
-struct Proxy {
-    child: Child,
-    address: String,
-}
-
-impl Proxy {
-    fn start() -> Self {
-        let mut child = Command::new("kubectl").args(["proxy", "--port=0"]).stdout(Stdio::piped()).spawn().expect("kubectl starts");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("kubectl proxy says where it listens");
-        let address = line.trim().rsplit(' ').next().expect("an address").to_owned();
-        Self { child, address }
-    }
-
-    fn patch(&self, path: &str, patch: &Value) {
-        let mut stream = TcpStream::connect(&self.address).expect("connects");
-        let body = patch.to_string();
-        let head = format!("PATCH {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/merge-patch+json");
-        write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).expect("sent");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
-        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// What must not happen can only be seen by waiting for it.
