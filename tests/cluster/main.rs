@@ -59,6 +59,7 @@ mod second;
 mod sidecar_cost;
 mod stops;
 mod user_rights;
+mod versions;
 mod webhooks;
 
 // Looks at what all cases have caused. `scripts/test` runs it after them, and `docs` after that.

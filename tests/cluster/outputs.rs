@@ -81,6 +81,33 @@ fn the_last_of_several_documents_counts_after_a_restart() {
     assert_eq!(case.jobs_created(), 1);
 }
 
+/// A container that its own rule starts again, in a pod whose policy is `Never`: what counts is what it wrote in the end.
+fn restarted_by_a_rule(name: &str, action: &str) {
+    let case = Case::new(name);
+    // The output's volume outlives a restart of the container.
+    let script = r#"
+        if [ ! -e /mnt/quarks/again ]; then touch /mnt/quarks/again; echo '{"a": "first"}' >> /mnt/quarks/output.json; exit 42; fi
+        echo '{"a": "second"}' >> /mnt/quarks/output.json"#;
+    let mut qjob = with_output("q", "once", script, "s");
+    let container = &mut qjob["spec"]["template"]["spec"]["template"]["spec"]["containers"][0];
+    container["restartPolicy"] = json!("Never");
+    container["restartPolicyRules"] = json!([{"action": action, "exitCodes": {"operator": "In", "values": [42]}}]);
+    case.apply(&qjob);
+    let run = case.wait_runs("q", 1);
+    assert_eq!(run["outcome"], "Succeeded", "{run}");
+    assert_eq!(case.secret("s"), map(&[("a", "second")]));
+}
+
+#[test]
+fn a_container_that_its_rule_restarts_is_read_when_it_has_ended() {
+    restarted_by_a_rule("rule-restart", "Restart");
+}
+
+#[test]
+fn a_pod_that_a_rule_restarts_is_read_when_it_has_ended() {
+    restarted_by_a_rule("rule-restart-all", "RestartAllContainers");
+}
+
 #[test]
 fn versions_are_counted_and_only_new_content_makes_one() {
     let case = Case::new("versioned");

@@ -5,8 +5,6 @@
 //! sidecar, stays pending; the cases that have such a pod need `pods` in `needs.txt`.
 
 use std::collections::BTreeSet;
-use std::io::BufReader;
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Once};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -14,7 +12,9 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Deserializer, Value, json};
 
 use crate::case::text;
-use crate::proxy::Proxy;
+use crate::proxy::{Lasting, Proxy};
+
+const WATCH: [&str; 6] = ["get", "pods", "--all-namespaces", "--selector=batch.kubernetes.io/job-name", "--watch", "--output=json"];
 
 static STARTED: Once = Once::new();
 
@@ -41,9 +41,8 @@ fn play() {
     let mut played = BTreeSet::new();
     // The API server ends a watch now and then.
     loop {
-        let arguments = ["get", "pods", "--all-namespaces", "--selector=batch.kubernetes.io/job-name", "--watch", "--output=json"];
-        let mut kubectl = Command::new("kubectl").args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("kubectl starts");
-        let pods = Deserializer::from_reader(BufReader::new(kubectl.stdout.take().expect("piped"))).into_iter::<Value>();
+        let (_kubectl, output) = Lasting::start(&WATCH);
+        let pods = Deserializer::from_reader(output).into_iter::<Value>();
         for pod in pods.map_while(Result::ok) {
             let is_waiting = pod["status"]["phase"] == "Pending" && pod["metadata"]["deletionTimestamp"].is_null();
             let is_held = pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty());
@@ -53,8 +52,6 @@ fn play() {
                 thread::spawn(move || play_one(&proxy, &pod, fate));
             }
         }
-        let _ = kubectl.kill();
-        let _ = kubectl.wait();
     }
 }
 

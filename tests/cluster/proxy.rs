@@ -1,24 +1,48 @@
-//! kubectl as a proxy without TLS: where a kubectl for each request would take too long.
+//! A kubectl that lasts; as a proxy without TLS, where one for each request would take too long.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
+/// kubectl in the background. It ends with the value, and with this process however that ends: its shell reads what only this process
+/// holds open. A child that stayed would hold the output of `cargo test` open.
+pub struct Lasting {
+    child: Child,
+}
+
+impl Lasting {
+    pub fn start(args: &[&str]) -> (Self, BufReader<ChildStdout>) {
+        let script = r#"kubectl "$@" 2>/dev/null & exec >/dev/null; cat; kill $!"#;
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", script, "sh"]).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = shell.spawn().expect("a shell");
+        let output = BufReader::new(child.stdout.take().expect("piped"));
+        (Self { child }, output)
+    }
+}
+
+impl Drop for Lasting {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
 /// Ends with the value.
 pub struct Proxy {
-    child: Child,
+    _kubectl: Lasting,
     address: String,
 }
 
 impl Proxy {
     pub fn start() -> Self {
-        let mut child = Command::new("kubectl").args(["proxy", "--port=0"]).stdout(Stdio::piped()).spawn().expect("kubectl starts");
+        let (kubectl, mut output) = Lasting::start(&["proxy", "--port=0"]);
         let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("kubectl proxy says where it listens");
+        output.read_line(&mut line).expect("kubectl proxy says where it listens");
         let address = line.trim().rsplit(' ').next().expect("an address").to_owned();
-        Self { child, address }
+        Self { _kubectl: kubectl, address }
     }
 
     /// A merge patch; the answer's status and all of its text.
@@ -31,12 +55,5 @@ impl Proxy {
         stream.read_to_string(&mut answer).expect("an answer");
         let status = answer.split_whitespace().nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no status: {answer}"));
         (status, answer)
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
