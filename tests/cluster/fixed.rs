@@ -10,9 +10,11 @@ const WRITES: &str = r#"echo '{"a": "b"}' >> /mnt/quarks/output.json"#;
 
 /// What an administrator does for a namespace of an operator that lives in `home`.
 fn prepare(case: &Case, home: &str) {
-    for object in
-        objects("fixed-namespaces/namespace.yaml", |text| text.replace("namespace: quarks-job\n", &format!("namespace: {home}\n")))
-    {
+    let mut all =
+        objects("fixed-namespaces/namespace.yaml", |text| text.replace("namespace: quarks-job\n", &format!("namespace: {home}\n")));
+    // The operator starts the run as soon as it may: what the sidecar may has to be there before (see `report`).
+    all.sort_by_key(|object| object["kind"] == "RoleBinding" && object["metadata"]["name"] == "quarks-job");
+    for object in all {
         case.apply(&object);
     }
 }

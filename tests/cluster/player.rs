@@ -14,7 +14,7 @@ use serde_json::{Deserializer, Value, json};
 use crate::case::text;
 use crate::proxy::{Lasting, Proxy};
 
-const WATCH: [&str; 6] = ["get", "pods", "--all-namespaces", "--selector=batch.kubernetes.io/job-name", "--watch", "--output=json"];
+const WATCH: [&str; 5] = ["get", "pods", "--all-namespaces", "--watch", "--output=json"];
 
 static STARTED: Once = Once::new();
 
@@ -45,8 +45,10 @@ fn play() {
         let pods = Deserializer::from_reader(output).into_iter::<Value>();
         for pod in pods.map_while(Result::ok) {
             let is_waiting = pod["status"]["phase"] == "Pending" && pod["metadata"]["deletionTimestamp"].is_null();
+            // By no label: a Job with a selector of its own sets none.
+            let is_of_job = pod["metadata"]["ownerReferences"][0]["kind"] == "Job";
             let is_held = pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty());
-            let Some(fate) = fate(&pod["spec"]).filter(|_| is_waiting && !is_held) else { continue };
+            let Some(fate) = fate(&pod["spec"]).filter(|_| is_of_job && is_waiting && !is_held) else { continue };
             if played.insert(text(&pod["metadata"]["uid"])) {
                 let proxy = Arc::clone(&proxy);
                 thread::spawn(move || play_one(&proxy, &pod, fate));
