@@ -362,7 +362,9 @@ fn shutdown_frees_a_blocked_reader_at_once() {
     }
 }
 
+#[cfg(test)]
 #[path = "transport_certificates_tests.rs"]
 mod certificates;
+#[cfg(test)]
 #[path = "transport_proxy_tests.rs"]
 mod proxy;
