@@ -368,6 +368,7 @@ impl<'a> Waiter<'a> {
     fn next(&self, followed: Option<&mut Followed>) -> Result<Option<Shown>, CliError> {
         let name = &self.key.name;
         let left = self.timeout.map(|timeout| timeout.saturating_sub(self.start.elapsed()));
+        let request = if followed.is_some() { "the request remains in effect" } else { "no run was requested" };
         let quiet = followed.filter(|followed| followed.told.is_empty());
         let wait = match (left, &quiet) {
             (left, Some(_)) => Some(left.unwrap_or(QUIET).min(QUIET)),
@@ -379,12 +380,12 @@ impl<'a> Waiter<'a> {
             select! {
                 recv(self.news) -> news => news.map_err(|_| CliError::Failed("internal error: the watch has stopped; please report this".to_owned()))?,
                 recv(self.signals) -> _ => {
-                    return Err(CliError::Failed(format!("{name}: interrupted; the request remains in effect")));
+                    return Err(CliError::Failed(format!("{name}: interrupted; {request}")));
                 }
                 recv(timer) -> _ => {
                     if let Some(timeout) = self.timeout.filter(|timeout| self.start.elapsed() >= *timeout) {
                         let seconds = timeout.as_secs();
-                        return Err(CliError::TimedOut(format!("{name}: timed out after {seconds} s; the request remains in effect")));
+                        return Err(CliError::TimedOut(format!("{name}: timed out after {seconds} s; {request}")));
                     }
                     if let Some(followed) = quiet {
                         followed.told =

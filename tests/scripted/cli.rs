@@ -195,6 +195,11 @@ fn a_wait_that_takes_too_long_says_so_with_a_code_of_its_own() {
     let result = cluster.trigger(&["q", "--wait", "--timeout", "1s"]);
     one_line(&result, 3, "q: timed out after 1 s; the request remains in effect");
     assert!(cluster.requested().is_some(), "nothing was asked for");
+    // The watch shows nothing, so nothing is requested.
+    let cluster = Cluster::new("cli-timeout-early");
+    cluster.server.fault(When::request("GET", "/quarksjobs").nth(2).every(), Fault::status(500, "InternalError", "later", None));
+    one_line(&cluster.trigger(&["q", "--wait", "--timeout", "1s"]), 3, "q: timed out after 1 s; no run was requested");
+    assert_eq!(cluster.requested(), None);
 }
 
 #[test]
