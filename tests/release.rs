@@ -72,7 +72,7 @@ impl Copy {
         String::from_utf8(output.stdout).expect("UTF-8")[..64].to_owned()
     }
 
-    /// Puts other bytes into a file and, as whoever holds the key would, everything right that names its sum.
+    /// Puts other bytes into a file and, as anyone who holds the key could, everything right that names its sum.
     fn forge(&self, name: &str, content: impl AsRef<[u8]>) {
         let before = self.digest(name);
         self.write(name, content);

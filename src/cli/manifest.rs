@@ -18,7 +18,7 @@ pub(super) struct Object {
     pub place: String,
     /// The object.
     pub value: Value,
-    /// Its document as it stands in the file; empty if the document is a list.
+    /// Its document as it is in the file; empty if the document is a list.
     pub document: String,
     /// Whether the document has comments.
     pub has_comments: bool,

@@ -7,51 +7,21 @@ use std::process::{Child, Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::case::{Case, quarks_job, until};
+use crate::files::{Folder, kubeconfig};
 use crate::tunnel::{Tunnel, connect, socks};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_quarks-job");
 
-/// A folder for keys and kubeconfigs.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("quarks-job-access-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a temp folder");
-        Self(folder)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
-        std::fs::write(self.0.join(name), content).expect("written");
-        self.path(name)
-    }
-
-    /// openssl in this folder.
-    fn openssl(&self, arguments: &str) {
-        let output = Command::new("openssl").args(arguments.split(' ')).current_dir(&self.0).output().expect("openssl starts");
-        assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// openssl in a folder.
+fn openssl(folder: &Folder, arguments: &str) {
+    let output = Command::new("openssl").args(arguments.split(' ')).current_dir(folder.path()).output().expect("openssl starts");
+    assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// The cluster's keys, of which only scripts/cluster has files.
 fn pki() -> PathBuf {
     let kubeconfig = std::env::var("KUBECONFIG").expect("the cluster's kubeconfig");
     Path::new(&kubeconfig).parent().expect("a folder").join("pki")
-}
-
-/// The cluster's own kubeconfig.
-fn kubeconfig() -> Value {
-    serde_json::from_str(&crate::case::cluster(&["config", "view", "--raw", "--minify", "-o", "json"])).expect("JSON")
 }
 
 /// A kubeconfig with other fields of the cluster, or of the user.
@@ -92,20 +62,23 @@ fn kubectl_get(case: &Case, kubeconfig: &str, variables: &[(&str, &str)]) -> Res
 
 /// A certificate of an authority, made as people make them. `extensions` is empty for X.509 version 1.
 fn signed(folder: &Folder, name: &str, curve: &str, authority: (&str, &str), subject: &str, extensions: &str) {
-    folder.openssl(&format!("ecparam -name {curve} -genkey -noout -out {name}.key"));
-    folder.openssl(&format!("req -new -key {name}.key -subj {subject} -out {name}.csr"));
+    openssl(folder, &format!("ecparam -name {curve} -genkey -noout -out {name}.key"));
+    openssl(folder, &format!("req -new -key {name}.key -subj {subject} -out {name}.csr"));
     let file = if extensions.is_empty() { String::new() } else { format!(" -extfile {}", folder.write("extensions", extensions)) };
     let (certificate, key) = authority;
-    folder.openssl(&format!(
-        "x509 -req -in {name}.csr -CA {certificate} -CAkey {key} -CAcreateserial -CAserial {name}.serial -days 2 -out {name}.crt{file}"
-    ));
+    openssl(
+        folder,
+        &format!(
+            "x509 -req -in {name}.csr -CA {certificate} -CAkey {key} -CAcreateserial -CAserial {name}.serial -days 2 -out {name}.crt{file}"
+        ),
+    );
 }
 
 #[test]
 fn kubeconfigs_that_people_have_work_as_with_kubectl_or_say_why_not() {
     let case = Case::new("access");
     case.apply(&quarks_job("q", "manual", "exit 0"));
-    let (folder, pki) = (Folder::new("kubeconfigs"), pki());
+    let (folder, pki) = (Folder::new("access-kubeconfigs"), pki());
     let file = |name: &str| pki.join(name).display().to_string();
     let (ca, ca_key) = (file("ca.crt"), file("ca.key"));
     let pem = std::fs::read_to_string(&ca).expect("readable");
@@ -113,7 +86,7 @@ fn kubeconfigs_that_people_have_work_as_with_kubectl_or_say_why_not() {
     signed(&folder, "p521", "secp521r1", (&ca, &ca_key), "/O=system:masters/CN=p521", "basicConstraints=CA:FALSE");
     let client = |name: &str| {
         json!({"client-certificate-data": null, "client-key-data": null,
-            "client-certificate": folder.path(&format!("{name}.crt")), "client-key": folder.path(&format!("{name}.key"))})
+            "client-certificate": folder.file(&format!("{name}.crt")), "client-key": folder.file(&format!("{name}.key"))})
     };
     let authority = |file: &str| json!({"certificate-authority-data": null, "certificate-authority": file});
     let broken = folder.write("broken.crt", format!("-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n{pem}"));
@@ -158,7 +131,7 @@ fn kubeconfigs_that_people_have_work_as_with_kubectl_or_say_why_not() {
     }
     // Without an authority of the system that knows the server it says what to do; kubectl refuses it, too.
     let path = folder.write("kubeconfig", changed(&no_ca, &none).to_string());
-    let other = folder.path("v1.crt");
+    let other = folder.file("v1.crt");
     let variables = [("SSL_CERT_FILE", other.as_str())];
     let (ours, kubectls) = (trigger(&case, &path, &variables), kubectl_get(&case, &path, &variables));
     assert!(
@@ -171,12 +144,12 @@ fn kubeconfigs_that_people_have_work_as_with_kubectl_or_say_why_not() {
 fn a_plugin_that_waits_for_a_person_or_leaves_a_child_works_as_with_kubectl() {
     let case = Case::new("access-plugin");
     case.apply(&quarks_job("q", "manual", "exit 0"));
-    let folder = Folder::new("plugin");
+    let folder = Folder::new("access-plugin");
     let read = |name: &str| std::fs::read_to_string(pki().join(name)).expect("readable");
     let credential = json!({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential",
         "status": {"clientCertificateData": read("admin.crt"), "clientKeyData": read("admin.key")}});
     let answer = folder.write("answer", credential.to_string());
-    let (done, pid) = (folder.path("done"), folder.path("pid"));
+    let (done, pid) = (folder.file("done"), folder.file("pid"));
     let program = |script: &str, env: Value| {
         let plugin = folder.write("plugin", format!("#!/bin/sh\n{script}\n"));
         let _ = Command::new("chmod").args(["+x", &plugin]).status();
@@ -187,7 +160,7 @@ fn a_plugin_that_waits_for_a_person_or_leaves_a_child_works_as_with_kubectl() {
     // The person opens the page once both programs have shown its address.
     let address = format!("https://login.example/device?code={}", "4".repeat(50));
     let path = program(&format!("echo open {address} >&2; while [ ! -e {done} ]; do sleep 0.1; done; cat {answer}"), json!([]));
-    let shown = [folder.path("ours"), folder.path("kubectls")];
+    let shown = [folder.file("ours"), folder.file("kubectls")];
     let children: Vec<Child> = [(PROGRAM, vec!["trigger", "q"]), ("kubectl", vec!["get", "quarksjob", "q"])]
         .into_iter()
         .zip(&shown)
@@ -234,7 +207,7 @@ impl OpenSsl {
         let child = Command::new("openssl")
             .args(["s_server", "-quiet", "-www", "-accept", &accept, "-cert", &certificate, "-key", &key])
             .args(more)
-            .current_dir(&folder.0)
+            .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -254,12 +227,15 @@ impl Drop for OpenSsl {
 
 #[test]
 fn servers_that_kubectl_takes_are_taken_or_named() {
-    let folder = Folder::new("servers");
+    let folder = Folder::new("access-servers");
     let server = "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE";
     let authority = |name: &str, curve: &str| {
-        folder.openssl(&format!(
-            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:{curve} -nodes -keyout {name}.key -out {name}.crt -subj /CN={name} -days 2 -addext subjectAltName=IP:127.0.0.1"
-        ));
+        openssl(
+            &folder,
+            &format!(
+                "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:{curve} -nodes -keyout {name}.key -out {name}.crt -subj /CN={name} -days 2 -addext subjectAltName=IP:127.0.0.1"
+            ),
+        );
     };
     authority("ca", "P-256");
     authority("p521-ca", "P-521");
@@ -294,7 +270,7 @@ fn servers_that_kubectl_takes_are_taken_or_named() {
 #[test]
 fn what_convert_prints_can_be_applied_in_place_of_the_file() {
     let case = Case::new("access-convert");
-    let folder = Folder::new("convert");
+    let folder = Folder::new("access-convert");
     let old = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: script}\ndata: {run: exit 0}\n---\n\
                apiVersion: fissile.cloudfoundry.org/v1alpha1\nkind: ExtendedJob\nmetadata: {name: old}\nspec:\n  trigger: {strategy: once}\n  \
                template:\n    spec:\n      restartPolicy: Never\n      volumes: [{name: s, configMap: {name: script}}]\n      \

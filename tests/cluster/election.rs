@@ -5,9 +5,10 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::case::{Case, cluster, quarks_job, text, until};
+use crate::files::{Folder, kubeconfig_with};
 use crate::stops::scale;
 
 /// Lease duration, renew deadline and retry period in seconds: short enough to wait for, long enough for a slow machine.
@@ -30,23 +31,6 @@ impl Drop for Deployment {
             return scale("1");
         }
         let _ = Command::new("kubectl").args(["scale", "-n", "quarks-job", "deployment/quarks-job", "--replicas=1"]).status();
-    }
-}
-
-/// A folder that goes away with the value.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("quarks-job-election-{}", std::process::id()));
-        fs::create_dir_all(&path).expect("a temporary folder");
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -103,15 +87,11 @@ impl Drop for Operator {
 }
 
 /// A kubeconfig with a token of the operator's account; its namespace is that of the Lease. JSON is YAML.
-fn kubeconfig(folder: &Path) -> PathBuf {
-    let mut config: Value =
-        serde_json::from_str(&cluster(&["config", "view", "--raw", "--minify", "--flatten", "-o", "json"])).expect("JSON");
+fn kubeconfig(folder: &Folder) -> PathBuf {
     let token = cluster(&["create", "token", "quarks-job", "--namespace=quarks-job", "--duration=1h"]);
-    config["users"][0]["user"] = json!({"token": token.trim()});
+    let mut config = kubeconfig_with(&token);
     config["contexts"][0]["context"]["namespace"] = "quarks-job".into();
-    let path = folder.join("kubeconfig");
-    fs::write(&path, config.to_string()).expect("a kubeconfig");
-    path
+    folder.write("kubeconfig", config.to_string()).into()
 }
 
 /// Name of the process that holds the Lease.
@@ -130,12 +110,12 @@ fn wait_holder(name: &str) {
 fn each_trigger_runs_once_whoever_leads() {
     let case = Case::alone("election");
     let _deployment = Deployment::put_away();
-    let folder = Folder::new();
+    let folder = Folder::new("election");
     cluster(&["apply", "-f", MANIFEST]);
-    let kubeconfig = kubeconfig(&folder.0);
-    let mut first = Operator::start(&folder.0, "first", &kubeconfig);
+    let kubeconfig = kubeconfig(&folder);
+    let mut first = Operator::start(folder.path(), "first", &kubeconfig);
     first.wait_log("caches synced");
-    let mut second = Operator::start(&folder.0, "second", &kubeconfig);
+    let mut second = Operator::start(folder.path(), "second", &kubeconfig);
     second.wait_log("waiting for the Lease");
     case.apply(&quarks_job("q", "manual", "true"));
     case.wait("q", "condition=Ready");
@@ -157,7 +137,7 @@ fn each_trigger_runs_once_whoever_leads() {
     assert_eq!(first.log().matches("lost the Lease").count(), 1);
 
     // It waits now, and takes over when the other ends.
-    let first = Operator::start(&folder.0, "first-again", &kubeconfig);
+    let first = Operator::start(folder.path(), "first-again", &kubeconfig);
     first.wait_log("waiting for the Lease");
     second.signal("TERM");
     case.set_now("q");

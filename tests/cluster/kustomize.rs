@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::audit;
 use crate::case::{Case, MANIFESTS, cluster, cluster_with, map, run, text, until, with_output};
+use crate::files::Folder;
 use crate::granted::objects;
 use crate::pages::{blocks, pages};
 
@@ -25,14 +26,13 @@ const NOT_APPLIED: [&str; 2] = ["kustomization.yaml", "kustomize-images.yaml"];
 
 /// A repository of a user: kustomizations in folders beside `manifests`.
 struct Repository {
-    folder: PathBuf,
+    folder: Folder,
 }
 
 impl Repository {
     fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("quarks-job-kustomize-{}-{name}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a temp folder");
-        symlink(MANIFESTS, folder.join("manifests")).expect("a link");
+        let folder = Folder::new(&format!("kustomize-{name}"));
+        symlink(MANIFESTS, folder.path().join("manifests")).expect("a link");
         Self { folder }
     }
 
@@ -40,7 +40,7 @@ impl Repository {
     fn kustomization(&self, name: &str, fields: &Value) -> String {
         let mut object = json!({"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"});
         object.as_object_mut().expect("an object").extend(fields.as_object().expect("fields").clone());
-        let folder = self.folder.join(name);
+        let folder = self.folder.path().join(name);
         fs::create_dir_all(&folder).expect("a folder");
         fs::write(folder.join("kustomization.yaml"), object.to_string()).expect("written");
         folder.to_str().expect("UTF-8").to_owned()
@@ -56,12 +56,6 @@ impl Repository {
 
     fn build(&self, components: &[&str], more: &Value) -> Objects {
         build(&self.operator("build", components, more))
-    }
-}
-
-impl Drop for Repository {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -291,7 +285,7 @@ fn the_kustomizations_of_the_pages_can_be_built() {
                 continue;
             }
             number += 1;
-            let folder = repository.folder.join(format!("page-{number}"));
+            let folder = repository.folder.path().join(format!("page-{number}"));
             fs::create_dir_all(&folder).expect("a folder");
             fs::write(folder.join("kustomization.yaml"), &block.body).expect("written");
             let built = run(&["kustomize", folder.to_str().expect("UTF-8")], None);

@@ -43,6 +43,7 @@ mod examples;
 mod exit_codes;
 mod explain;
 mod failures;
+mod files;
 mod fixed;
 mod granted;
 mod identity;

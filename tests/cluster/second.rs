@@ -1,19 +1,16 @@
 //! One more operator: the same program as a process beside the cluster, with an account and rights of its own.
 
 use std::fs::{self, File};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use serde_json::{Value, json};
-
 use crate::case::{Case, cluster, until};
+use crate::files::{Folder, kubeconfig_with};
 use crate::granted::{Right, binding, role_without};
 
 /// Ends with the test.
 pub struct Second {
     child: Child,
-    folder: PathBuf,
+    folder: Folder,
     /// Its account is here, and its ClusterRole has this name.
     home: String,
 }
@@ -26,14 +23,9 @@ impl Second {
         home.apply(&role_without("ClusterRole", name, rights, missing));
         home.apply(&binding("ClusterRoleBinding", "ClusterRole", name, name, (name, "operator")));
         let token = home.kubectl(&["create", "token", "operator", "--duration=1h"]);
-        let mut config: Value = serde_json::from_str(&cluster(&["config", "view", "--raw", "--minify", "-o", "json"])).expect("JSON");
-        config["users"][0]["user"] = json!({"token": token.trim()});
-
-        let folder = std::env::temp_dir().join(format!("quarks-job-{name}"));
-        fs::create_dir_all(&folder).expect("a temp folder");
-        let (kubeconfig, log) = (folder.join("kubeconfig"), File::create(folder.join("log")).expect("a log"));
-        let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&kubeconfig).expect("a kubeconfig");
-        serde_json::to_writer(file, &config).expect("written");
+        let folder = Folder::new(name);
+        let kubeconfig = folder.write("kubeconfig", kubeconfig_with(&token).to_string());
+        let log = File::create(folder.file("log")).expect("a log");
         let child = Command::new(env!("CARGO_BIN_EXE_quarks-job"))
             .args(["--monitored-id", id, "--log-level", "debug", "--kubeconfig"])
             .arg(&kubeconfig)
@@ -58,7 +50,7 @@ impl Second {
     }
 
     pub fn log(&self) -> String {
-        fs::read_to_string(self.folder.join("log")).expect("a log")
+        fs::read_to_string(self.folder.file("log")).expect("a log")
     }
 
     /// Until a line of its log has all these parts.
@@ -81,6 +73,5 @@ impl Drop for Second {
         for kind in ["clusterrolebinding", "clusterrole"] {
             cluster(&["delete", kind, &self.home, "--ignore-not-found"]);
         }
-        fs::remove_dir_all(&self.folder).ok();
     }
 }

@@ -2,9 +2,6 @@
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::admission::PROBE;
 use crate::case::{Case, MANIFESTS, cluster, quarks_job, run, text, until};
+use crate::files::{Folder, kubeconfig_with};
 use crate::granted::binding;
 
 const REQUESTED: &str = "quarks.cloudfoundry.org/run-requested";
@@ -397,34 +395,26 @@ fn the_trigger_only_account_can_do_nothing_else() {
 }
 
 /// A kubeconfig with a token of the account, for the command line.
-struct Kubeconfig(PathBuf);
+struct Kubeconfig {
+    file: String,
+    _folder: Folder,
+}
 
 impl Kubeconfig {
     fn new(account: &Account) -> Self {
         let Account { case, name } = account;
-        let mut config: Value =
-            serde_json::from_str(&cluster(&["config", "view", "--raw", "--minify", "--flatten", "-o", "json"])).expect("JSON");
+        let folder = Folder::new(&format!("{}-{name}", case.namespace));
         let token = case.kubectl(&["create", "token", name, "--duration=1h"]);
-        config["users"][0]["user"] = json!({"token": token.trim()});
-        let path = std::env::temp_dir().join(format!("quarks-job-{}-{name}", case.namespace));
-        let file: File = File::options().write(true).create(true).truncate(true).mode(0o600).open(&path).expect("a kubeconfig");
-        serde_json::to_writer(file, &config).expect("written");
-        Self(path)
+        Self { file: folder.write("kubeconfig", kubeconfig_with(&token).to_string()), _folder: folder }
     }
 
     /// `quarks-job trigger NAME ...`: its output.
     fn trigger(&self, case: &Case, args: &[&str]) -> Result<String, String> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_quarks-job"));
-        command.arg("trigger").args(args).args(["--namespace", &case.namespace, "--kubeconfig"]).arg(&self.0);
+        command.arg("trigger").args(args).args(["--namespace", &case.namespace, "--kubeconfig", &self.file]);
         let output = command.env_remove("KUBECONFIG").stdin(Stdio::null()).output().expect("the program starts");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
         if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
-    }
-}
-
-impl Drop for Kubeconfig {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
     }
 }
 
