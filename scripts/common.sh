@@ -113,3 +113,6 @@ wait_crd() {
 
 # manifest_with_image REF: the operator's manifest; the placeholder stands in it twice.
 manifest_with_image() { sed "s|quarks-job:dev|$1|" "$here/manifests/operator.yaml"; }
+
+# The version in Cargo.toml.
+own_version() { sed -n 's/^version = "\(.*\)"/\1/p' "$here/Cargo.toml" | head -n 1; }
