@@ -24,6 +24,8 @@ const POLL: Duration = Duration::from_millis(250);
 const POLL_MAX: Duration = Duration::from_secs(1);
 
 pub const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests");
+/// How the namespaces of all cases begin.
+pub const NAMESPACE_PREFIX: &str = "t-";
 pub const MONITORED: &str = "quarks.cloudfoundry.org/monitored";
 pub const MONITORED_DEFAULT: &str = "quarks.cloudfoundry.org/monitored=default";
 pub const SIDECAR_ACCOUNT: &str = "quarks.cloudfoundry.org/qjob-service-account=quarks-job-sidecar";
@@ -44,6 +46,15 @@ static MANY_PODS: Mutex<()> = Mutex::new(());
 /// Before the case is made.
 pub fn many_pods() -> MutexGuard<'static, ()> {
     MANY_PODS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Objects of the cluster whose names the manifests give: two cases may have them, one to use them, one to try whether the API server
+/// takes them. kubectl first looks whether an object is there and then creates or changes it, so nobody may make or delete one meanwhile.
+static NAMES_OF_THE_MANIFESTS: Mutex<()> = Mutex::new(());
+
+/// For one kubectl.
+pub fn names_of_the_manifests() -> MutexGuard<'static, ()> {
+    NAMES_OF_THE_MANIFESTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 enum Turn {
@@ -129,7 +140,7 @@ impl Case {
         times::begin();
         player::start();
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos();
-        let namespace = format!("t-{name}-{:06x}", nanos / 1_000 % 0x100_0000);
+        let namespace = format!("{NAMESPACE_PREFIX}{name}-{:06x}", nanos / 1_000 % 0x100_0000);
         cluster(&["create", "namespace", &namespace]);
         let created = (!audit::is_there()).then(|| Created::watch(&namespace));
         Self { namespace, created, _turn: turn }

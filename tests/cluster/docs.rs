@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::audit;
-use crate::case::{MANIFESTS, cluster, cluster_with, run, until};
+use crate::case::{MANIFESTS, MONITORED, NAMESPACE_PREFIX, cluster, cluster_with, run, until};
 use crate::cli::Plugin;
 use crate::order::{INSTALL, MIGRATE, MIGRATE_BACK, Part, REMOVE, UPGRADE, USE, lines};
 use crate::pages::{Block, Page, blocks, page};
@@ -78,15 +78,18 @@ impl Drop for Reader {
     }
 }
 
-/// Takes away the operator and the CRD, and the namespaces of earlier tests, which have labels that a page may go by.
+/// Takes away the operator and the CRD, and the namespaces that earlier tests have left: what is in them is what a page may look for.
 fn clear_cluster() {
     assert!(audit::is_there(), "only on the cluster of scripts/cluster, never on one of a user");
     let delete = ["delete", "--ignore-not-found", "--timeout=300s"];
     for manifest in ["operator.yaml", "crd.yaml"] {
         cluster(&[delete.as_slice(), &["-f", &format!("{MANIFESTS}/{manifest}")]].concat());
     }
-    cluster(&[delete.as_slice(), &["namespace", "-l", "quarks.cloudfoundry.org/monitored"]].concat());
-    cluster(&[delete.as_slice(), &["namespace", NAMESPACE]].concat());
+    let all = cluster(&["get", "namespaces", "-o", "jsonpath={.items[*].metadata.name}"]);
+    let of_tests = all.split_whitespace().filter(|name| name.starts_with(NAMESPACE_PREFIX));
+    let namespaces: Vec<&str> = of_tests.chain([NAMESPACE]).collect();
+    cluster(&[delete.as_slice(), &["namespace"], &namespaces].concat());
+    cluster(&[delete.as_slice(), &["namespace", "-l", MONITORED]].concat());
 }
 
 /// The README's example, as a reader copies it.

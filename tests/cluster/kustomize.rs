@@ -10,7 +10,7 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::audit;
-use crate::case::{Case, MANIFESTS, cluster, cluster_with, map, run, text, until, with_output};
+use crate::case::{Case, MANIFESTS, cluster, cluster_with, map, names_of_the_manifests, run, text, until, with_output};
 use crate::files::Folder;
 use crate::granted::objects;
 use crate::pages::{blocks, pages};
@@ -365,6 +365,7 @@ impl Drop for PrometheusKinds {
 
 /// `Err` if the API server does not take all of it as it stands.
 fn check(args: &[&str], input: Option<&Value>) -> Result<String, String> {
+    let _names = names_of_the_manifests();
     run(&[&["apply", "--dry-run=server", "--validate=strict"], args].concat(), input)
 }
 

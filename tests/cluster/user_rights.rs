@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 
 use crate::admission::PROBE;
-use crate::case::{Case, MANIFESTS, cluster, quarks_job, run, text, until};
+use crate::case::{Case, MANIFESTS, cluster, names_of_the_manifests, quarks_job, run, text, until};
 use crate::files::{Folder, kubeconfig_with};
 use crate::granted::binding;
 
@@ -73,6 +73,7 @@ static TURN: Mutex<()> = Mutex::new(());
 impl Applied {
     fn new(file: &'static str) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let _names = names_of_the_manifests();
         cluster(&["create", "-f", &format!("{MANIFESTS}/{file}")]);
         Self { file, _turn: turn }
     }
@@ -81,6 +82,7 @@ impl Applied {
 impl Drop for Applied {
     fn drop(&mut self) {
         let path = format!("{MANIFESTS}/{}", self.file);
+        let _names = names_of_the_manifests();
         if let Err(error) = run(&["delete", "--ignore-not-found", "-f", &path], None) {
             eprintln!("{path} is left: {error}");
         }
