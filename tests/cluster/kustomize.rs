@@ -20,7 +20,7 @@ const PROMETHEUS_OPERATOR: &str = "prometheus-operator";
 /// All of them change the Deployment or what else is in the base; the others only add objects.
 const CHANGING: [&str; 4] = ["fixed-namespaces", "leader-election", "openshift", "without-crd"];
 /// What is no manifest: it is for kustomize, or, in `monitoring`, for programs of its own.
-const NOT_APPLIED: [&str; 2] = ["kustomization.yaml", "kustomize-images.yaml"];
+const NOT_APPLIED: [&str; 3] = ["kustomization.yaml", "kustomize-images.yaml", "kustomize-names.yaml"];
 
 // ------------------------------------------------------------------------------------------------------------- helpers
 
@@ -272,6 +272,33 @@ fn image_and_namespace_reach_everything() {
             }
         }
     }
+}
+
+/// With a prefix and a suffix, every object has them, and so has what refers to one.
+#[test]
+fn names_reach_what_refers_to_them() {
+    let repository = Repository::new("names");
+    let mut all = components();
+    all.retain(|name| name != "fixed-namespaces");
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let built = repository.build(&all, &json!({"namespace": "elsewhere", "namePrefix": "a-", "nameSuffix": "-b"}));
+    let is_there = |kind: &Value, name: &Value| built.keys().any(|(a, _, b)| a == kind && b == name);
+    let mut referred = BTreeSet::new();
+    for ((kind, _, name), object) in &built {
+        assert!(name.starts_with("a-") && name.ends_with("-b") || kind == "Namespace", "{kind} {name}");
+        let pod = &object["spec"]["template"]["spec"]["serviceAccountName"];
+        let references = [
+            (&object["roleRef"]["kind"], &object["roleRef"]["name"]),
+            (&object["subjects"][0]["kind"], &object["subjects"][0]["name"]),
+            (&json!("ServiceAccount"), pod),
+            (&json!("ValidatingAdmissionPolicy"), &object["spec"]["policyName"]),
+        ];
+        for (other, name) in references.into_iter().filter(|(_, name)| name.is_string()) {
+            assert!(is_there(other, name), "{kind} refers to {other} {name}");
+            referred.insert(text(other));
+        }
+    }
+    assert_eq!(Vec::from_iter(referred), ["ClusterRole", "Role", "ServiceAccount", "ValidatingAdmissionPolicy"]);
 }
 
 /// Each kustomization that a page shows can be built where the page says that it is.
