@@ -7,6 +7,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use serde::Deserialize as _;
+
 const SIGNATURE: &str = "SHA256SUMS.minisig";
 
 fn from_environment(name: &str) -> PathBuf {
@@ -122,6 +124,30 @@ fn a_release_that_nobody_has_changed_is_in_order() {
     let copy = Copy::new("whole");
     let (code, lines) = copy.verify();
     assert_eq!(code, Some(0), "{lines:?}");
+}
+
+/// Each object as the manifests have it, with the image of the archive for all architectures.
+#[test]
+fn the_install_manifest_names_the_image_by_its_digest() {
+    let objects = |text: &str| -> Vec<serde_yaml::Value> {
+        serde_yaml::Deserializer::from_str(text)
+            .map(|document| serde_yaml::Value::deserialize(document).expect("valid YAML"))
+            .filter(|object| !object.is_null())
+            .collect()
+    };
+    let manifest = |name: &str| fs::read_to_string(format!("{}/manifests/{name}", env!("CARGO_MANIFEST_DIR"))).expect("a manifest");
+    let copy = Copy::new("install");
+    let version = copy.name(".intoto.json").replace("quarks-job-", "").replace(".intoto.json", "");
+    let mut tar = Command::new("tar");
+    tar.args(["--extract", "--to-stdout", "--file"]).arg(copy.0.join(format!("quarks-job-{version}.oci.tar"))).arg("index.json");
+    let index: serde_yaml::Value = serde_yaml::from_slice(&tar.output().expect("tar runs").stdout).expect("JSON");
+    let image = format!("REGISTRY/quarks-job@{}", index["manifests"][0]["digest"].as_str().expect("a digest"));
+    let expected = manifest("crd.yaml") + "---\n" + &manifest("operator.yaml").replace("quarks-job:dev", &image);
+    let text = copy.read("install.yaml");
+    assert_eq!(objects(&text), objects(&expected));
+    assert_eq!(text.matches(&image).count(), 2);
+    let head: Vec<&str> = text.lines().take_while(|line| line.starts_with('#')).collect();
+    assert!(head[0].contains(&version) && !text.contains("placeholder"), "{head:?}");
 }
 
 #[test]
