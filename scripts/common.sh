@@ -11,6 +11,8 @@ image=localhost/quarks-job:dev
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target/$(printf %s "$here" | sha256sum | cut -c1-8)}
 
 die() { printf '%s: %s\n' "$program" "$*" >&2; exit 1; }
+# A step of the script, with the seconds since its start.
+say() { printf '[%4ds] %s\n' "$SECONDS" "$*" >&2; }
 bad_usage() { printf '%s: %s (see --help)\n' "$program" "$*" >&2; exit 2; }
 
 # The scripts end at different places; a build that was told to stop should not go on alone.
