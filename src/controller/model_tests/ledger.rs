@@ -446,6 +446,13 @@ impl Ledger {
         self.require("Identity", is_last_own, || format!("{:?} is no run of {uid}", status.last_run));
         self.require("I1", is_last_true || is_doubtful, || format!("{:?} was settled otherwise", status.last_run));
         self.require("I1", status.runs == settled || is_doubtful, || format!("status counts {} runs, {settled} are settled", status.runs));
+        // Who has set a trigger waits for a status of that generation that says `Running=False`.
+        let is_covered = status.observed_generation >= stored.object.metadata.generation;
+        let says = |kind: &str, value: &str| status.condition(kind).is_some_and(|condition| condition.status == value);
+        let is_over = is_covered && says("Ready", "True") && !says("Running", "True");
+        self.require("Generation", !(stored.is_waiting && is_over) || is_doubtful, || {
+            format!("generation {} is covered, and its trigger waits", status.observed_generation)
+        });
     }
 
     /// What is kept of it.

@@ -111,11 +111,11 @@ impl<'a> StatusBuilder<'a> {
     }
 
     /// Observes the generation, unless a trigger of it is pending: a client that waits for `Running=False` at this generation
-    /// must not see it before the run.
+    /// must not see it before the run. It may have been observed while another run was active.
     fn observe(&mut self) {
-        if pending(self.view).is_none() {
-            self.status.observed_generation = self.view.generation;
-        }
+        let Self { view, status, .. } = self;
+        status.observed_generation =
+            if pending(view).is_none() { view.generation } else { status.observed_generation.min(view.generation - 1) };
     }
 
     /// Every condition speaks of the same generation as the status; `kubectl wait` compares it.
@@ -254,16 +254,19 @@ mod tests {
 
     #[test]
     fn a_generation_with_a_waiting_trigger_is_not_observed() {
-        let old = QuarksJobStatus { observed_generation: 4, ..QuarksJobStatus::default() };
-        let observed = |strategy, build: fn(StatusBuilder<'_>) -> QuarksJobStatus| {
-            let view = view(strategy, 5);
-            build(StatusBuilder::new(&view, &old, "t")).observed_generation
-        };
-        assert_eq!(observed("now", |b| b.idle(Readiness::Suspended, "")), 4);
-        assert_eq!(observed("manual", |b| b.idle(Readiness::Suspended, "")), 5);
-        assert_eq!(observed("now", |b| b.refused(Reason::InvalidTemplate, "")), 5);
-        assert_eq!(observed("now", |b| b.ended(ended(Outcome::Succeeded), ready())), 4);
-        assert_eq!(observed("manual", |b| b.ended(ended(Outcome::Succeeded), ready())), 5);
+        // 5: while another run was active, or while nothing could start.
+        for before in [4, 5] {
+            let old = QuarksJobStatus { observed_generation: before, ..QuarksJobStatus::default() };
+            let observed = |strategy, build: fn(StatusBuilder<'_>) -> QuarksJobStatus| {
+                let view = view(strategy, 5);
+                build(StatusBuilder::new(&view, &old, "t")).observed_generation
+            };
+            assert_eq!(observed("now", |b| b.idle(Readiness::Suspended, "")), 4);
+            assert_eq!(observed("manual", |b| b.idle(Readiness::Suspended, "")), 5);
+            assert_eq!(observed("now", |b| b.refused(Reason::InvalidTemplate, "")), 5);
+            assert_eq!(observed("now", |b| b.ended(ended(Outcome::Succeeded), ready())), 4);
+            assert_eq!(observed("manual", |b| b.ended(ended(Outcome::Succeeded), ready())), 5);
+        }
     }
 
     #[test]
