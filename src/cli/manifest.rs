@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::api::KIND;
 use crate::yaml;
 
 use super::flag::{Flag, Given};
@@ -42,7 +43,7 @@ impl Object {
     }
 }
 
-/// The objects of the file of flag `--filename`; `-` is standard input. Lists are taken apart.
+/// The objects of the file of flag `--filename`; `-` is standard input. Lists of any kinds and of ours are taken apart.
 pub(super) fn objects(given: &Given) -> Result<Vec<Object>, CliError> {
     let Some(file) = given.value("filename") else { return Err(CliError::Usage("-f FILE is required".to_owned())) };
     let (file, text) = match file.as_str() {
@@ -56,9 +57,8 @@ pub(super) fn objects(given: &Given) -> Result<Vec<Object>, CliError> {
         octal_modes(&mut value);
         let place = format!("{file}: line {line}");
         let has_comments = document.lines().any(|line| line.trim_start().starts_with('#'));
-        let is_list = value.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
-        match value.get_mut("items").map(Value::take) {
-            Some(Value::Array(items)) if is_list => objects.extend(items.into_iter().map(|value| {
+        match list_items(&mut value) {
+            Some(items) => objects.extend(items.into_iter().map(|value| {
                 let (place, document) = (place.clone(), String::new());
                 Object { place, value, document, has_comments }
             })),
@@ -68,6 +68,18 @@ pub(super) fn objects(given: &Given) -> Result<Vec<Object>, CliError> {
         }
     }
     Ok(objects)
+}
+
+/// The items, if it is such a list. In a list of one kind they need not say theirs.
+fn list_items(value: &mut Value) -> Option<Vec<Value>> {
+    let kind = value.get("kind")?.as_str()?.strip_suffix("List").filter(|kind| matches!(*kind, "" | "ExtendedJob" | KIND))?.to_owned();
+    let version = value.get("apiVersion").cloned();
+    let Value::Array(mut items) = value.get_mut("items")?.take() else { return None };
+    for item in items.iter_mut().filter_map(Value::as_object_mut).filter(|_| !kind.is_empty()) {
+        item.entry("kind").or_insert_with(|| kind.as_str().into());
+        item.entry("apiVersion").or_insert_with(|| version.clone().unwrap_or_default());
+    }
+    Some(items)
 }
 
 /// Numbers with a leading zero are octal for kubectl, and text in newer YAML: people write file modes so.

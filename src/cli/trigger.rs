@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded, never, select};
 use serde_json::json;
 
-use crate::api::{ANNOTATION_RUN_REQUESTED, LastRun, ObjectKey, Outcome, QuarksJob, Resource, Uid, is_subdomain};
+use crate::api::{
+    ANNOTATION_RUN_REQUESTED, ActiveRun, LastRun, ObjectKey, Outcome, QuarksJob, QuarksJobStatus, Resource, ResourceVersion, Uid,
+    is_subdomain,
+};
 use crate::clock;
 use crate::contract::record::{Marker, REQUEST_MAX, RunRecord};
 use crate::kube::{Client, ClientOptions, Config, Error, Request};
@@ -139,6 +142,10 @@ fn explain(error: &Error, key: &ObjectKey) -> CliError {
     })
 }
 
+fn not_served(name: &str, why: &str) -> CliError {
+    CliError::Failed(format!("{name}: request not served: {why}"))
+}
+
 fn absent(key: &ObjectKey) -> CliError {
     CliError::Failed(format!("QuarksJob {} not found in namespace {}", key.name, key.namespace))
 }
@@ -200,11 +207,20 @@ fn outcome(name: &str, last: &LastRun) -> String {
 struct Followed {
     /// The QuarksJob that was asked.
     uid: Uid,
+    /// Its version with our request.
+    asked: ResourceVersion,
     /// The annotation before ours.
     before: Option<String>,
-    /// Our value, and those that were set over it since: whichever run serves one of them began after our request.
-    values: Vec<String>,
-    /// The annotation has shown our value.
+    /// Our value.
+    value: String,
+    /// Those that were set over it since: whichever run serves one of them began after our request.
+    later: Vec<String>,
+    /// The newest run that began before our request, and the value that is the served one when it has ended.
+    run_before: u64,
+    served_before: Option<String>,
+    /// A later run has served another value since.
+    is_served_anew: bool,
+    /// The watch has shown our request, or a state after it.
     is_seen: bool,
     /// The run that served it, once it is settled.
     run: Option<u64>,
@@ -219,13 +235,37 @@ enum Look {
     Waiting(Vec<String>),
     /// The run that served the request has ended.
     Over(Box<LastRun>),
+    /// It will not be served, unless a run for it has begun that status does not show yet.
+    Unserved(&'static str),
     /// It will not be served.
     Lost(&'static str),
 }
 
 impl Followed {
-    fn new(object: &QuarksJob, value: String, before: Option<String>) -> Self {
-        Self { uid: object.metadata.uid.clone(), before, values: vec![value], is_seen: false, run: None, told: String::new() }
+    /// `asked` has the request, `before` is the annotation before it.
+    fn new(asked: &QuarksJob, value: String, before: Option<String>) -> Self {
+        let marker = Marker::in_force(&asked.metadata, &asked.status, asked.strategy());
+        let status = own_status(&asked.metadata, &asked.status);
+        let active = active_run(&status);
+        Self {
+            uid: asked.metadata.uid.clone(),
+            asked: asked.metadata.resource_version.clone(),
+            before,
+            value,
+            later: Vec::new(),
+            run_before: active.map_or(marker.runs, |active| active.run),
+            served_before: active.and_then(request_of_active).or(marker.request),
+            is_served_anew: false,
+            is_seen: false,
+            run: None,
+            told: String::new(),
+        }
+    }
+
+    /// True if a run that serves `request` serves ours.
+    fn is_ours(&self, run: u64, request: &str) -> bool {
+        let is_later = || self.later.iter().any(|value| value == request) && run > self.run_before;
+        request == self.value || (is_later() && (self.is_served_anew || self.served_before.as_deref() != Some(request)))
     }
 
     /// `is_list`: it comes from a fresh list, and states in between may have been missed.
@@ -236,36 +276,39 @@ impl Followed {
         if object.metadata.is_being_deleted() {
             return Look::Lost("it is being deleted");
         }
-        let mut news = Vec::new();
-        let value = annotation(object);
-        let is_wanted = |value: &Option<String>| value.as_ref().is_some_and(|value| self.values.contains(value));
-        // The watch shows every state, those before our request too; a fresh list shows a later one, or that of before.
-        self.is_seen |= is_wanted(&value) || (is_list && value != self.before);
-        let is_other = self.is_seen && !is_wanted(&value);
-        if let Some(value) = value.clone().filter(|_| is_other) {
-            news.push("another request replaced this one; its run serves both".to_owned());
-            self.values.push(value);
-        }
         let marker = Marker::in_force(&object.metadata, &object.status, object.strategy());
         let status = own_status(&object.metadata, &object.status);
-        if self.run.is_none() && marker.request.is_some_and(|request| self.values.contains(&request)) {
+        let value = annotation(object);
+        let is_own = value.as_ref() == Some(&self.value);
+        // The watch shows every state, those before our request too; a fresh list shows a later one, or that of before.
+        self.is_seen |=
+            object.metadata.resource_version == self.asked || if value == self.before { is_list && is_own } else { is_own || is_list };
+        let is_replaced = self.is_seen && !is_own;
+        let is_new = is_replaced && value.as_ref().is_some_and(|value| !self.later.contains(value));
+        self.later.extend(value.clone().filter(|_| is_new));
+        self.is_served_anew |= marker.runs > self.run_before && marker.request != self.served_before;
+        if self.run.is_none() && marker.request.as_ref().is_some_and(|request| self.is_ours(marker.runs, request)) {
             self.run = Some(marker.runs);
         }
+        let active = active_run(&status);
+        // Whether that value waits, too, is only known when the active run has ended.
+        let may_be_served = value == marker.request || value == active.and_then(request_of_active);
+        let replaced = || format!("another request replaced this one{}", if may_be_served { "" } else { "; its run serves both" });
+        let mut news: Vec<String> = is_new.then(replaced).into_iter().collect();
         if let Some(run) = self.run {
             return match &status.last_run {
                 Some(last) if last.run >= run => Look::Over(Box::new(last.clone())),
                 _ => Look::Waiting(news),
             };
         }
-        // One that has ended and cannot be settled is not active: condition `Ready` says why.
-        let has_ended = |run: u64| status.last_run.as_ref().is_some_and(|last| last.run >= run);
-        let active = status.active.as_ref().filter(|active| !has_ended(active.run));
-        let request = active.and_then(|active| RunRecord::of_active(active)?.request);
-        let serves = request.is_some_and(|request| self.values.contains(&request));
+        let serves = |active: &ActiveRun| request_of_active(active).is_some_and(|request| self.is_ours(active.run, &request));
         let state = match active {
-            Some(active) if serves => format!("run {} is active as Job {}", active.run, active.job_name),
-            _ if is_other && value.is_none() => return Look::Lost("the request was withdrawn"),
+            Some(active) if serves(active) => format!("run {} is active as Job {}", active.run, active.job_name),
+            _ if is_replaced && value.is_none() => return Look::Unserved("the request was withdrawn"),
             Some(active) => format!("waiting for run {} to end", active.run),
+            None if is_replaced && value == marker.request => {
+                return Look::Unserved("another request replaced it, with a value that had been served before");
+            }
             None => not_ready(object).unwrap_or_default(),
         };
         if !state.is_empty() && self.told != state {
@@ -274,6 +317,15 @@ impl Followed {
         }
         Look::Waiting(news)
     }
+}
+
+/// One that has ended and cannot be settled is not active: condition `Ready` says why.
+fn active_run(status: &QuarksJobStatus) -> Option<&ActiveRun> {
+    status.active.as_ref().filter(|active| status.last_run.as_ref().is_none_or(|last| last.run < active.run))
+}
+
+fn request_of_active(active: &ActiveRun) -> Option<String> {
+    RunRecord::of_active(active)?.request
 }
 
 fn annotation(object: &QuarksJob) -> Option<String> {
@@ -335,45 +387,50 @@ impl<'a> Waiter<'a> {
 
     fn run(self, client: &Client, value: String) -> Result<(), CliError> {
         let name = &self.key.name;
-        let before = loop {
-            if let Some((objects, _)) = self.next(None)? {
-                break annotation(objects.first().ok_or_else(|| absent(self.key))?);
+        let (before, version) = loop {
+            if let Some((objects, _)) = self.next(None, None)? {
+                let object = objects.first().ok_or_else(|| absent(self.key))?;
+                break (annotation(object), object.metadata.resource_version.clone());
             }
         };
         let object = request_run(client, self.key, &value)?;
         let mut followed = Followed::new(&object, value, before);
         let mut look = followed.look(&object, false);
-        // What the watch shows next may be older than this answer.
-        followed.is_seen = false;
+        // What the watch shows next may be older than this answer, if that changed anything.
+        followed.is_seen = version == followed.asked;
+        let mut unserved: Option<(Instant, &'static str)> = None;
         loop {
             match look {
                 Look::Over(last) => {
                     print(&outcome(name, &last))?;
                     return if last.outcome == Outcome::Succeeded { Ok(()) } else { Err(CliError::Said) };
                 }
-                Look::Lost(why) => return Err(CliError::Failed(format!("{name}: request not served: {why}"))),
-                Look::Waiting(news) => news.iter().for_each(|text| remark(&format!("{name}: {text}"))),
+                Look::Lost(why) => return Err(not_served(name, why)),
+                Look::Unserved(why) => unserved = Some((unserved.map_or_else(|| Instant::now() + QUIET, |(until, _)| until), why)),
+                Look::Waiting(news) => {
+                    unserved = None;
+                    news.iter().for_each(|text| remark(&format!("{name}: {text}")));
+                }
             }
-            look = match self.next(Some(&mut followed))? {
-                None => Look::Waiting(Vec::new()),
-                Some((objects, is_list)) => match objects.first() {
-                    Some(object) => followed.look(object, is_list),
-                    None => Look::Lost("it was deleted"),
-                },
+            look = loop {
+                if let Some((_, why)) = unserved.filter(|(until, _)| *until <= Instant::now()) {
+                    return Err(not_served(name, why));
+                }
+                if let Some((objects, is_list)) = self.next(Some(&mut followed), unserved.map(|(until, _)| until))? {
+                    break objects.first().map_or(Look::Lost("it was deleted"), |object| followed.look(object, is_list));
+                }
             };
         }
     }
 
-    /// What the watch shows next; `None` if nothing of the QuarksJob.
-    fn next(&self, followed: Option<&mut Followed>) -> Result<Option<Shown>, CliError> {
+    /// What the watch shows next; `None` if nothing of the QuarksJob, and at `until` at the latest.
+    fn next(&self, followed: Option<&mut Followed>, until: Option<Instant>) -> Result<Option<Shown>, CliError> {
         let name = &self.key.name;
         let left = self.timeout.map(|timeout| timeout.saturating_sub(self.start.elapsed()));
         let request = if followed.is_some() { "the request remains in effect" } else { "no run was requested" };
         let quiet = followed.filter(|followed| followed.told.is_empty());
-        let wait = match (left, &quiet) {
-            (left, Some(_)) => Some(left.unwrap_or(QUIET).min(QUIET)),
-            (left, None) => left,
-        };
+        let until = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let wait = [left, until, quiet.is_some().then_some(QUIET)].into_iter().flatten().min();
         let timer = wait.map_or_else(never, crossbeam_channel::after);
         let next = lock(&self.events).pop_front();
         let Some(event) = next else {
@@ -387,7 +444,7 @@ impl<'a> Waiter<'a> {
                         let seconds = timeout.as_secs();
                         return Err(CliError::TimedOut(format!("{name}: timed out after {seconds} s; {request}")));
                     }
-                    if let Some(followed) = quiet {
+                    if let Some(followed) = quiet.filter(|_| until.is_none()) {
                         followed.told =
                             format!("nothing has happened yet; check that an operator is running and serves namespace {}", self.key.namespace);
                         remark(&format!("{name}: {}", followed.told));

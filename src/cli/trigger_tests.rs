@@ -59,10 +59,20 @@ fn ready(reason: &str) -> Value {
 
 /// What each look says, in a word or by what is told.
 fn looks(before: &str, is_list: bool, objects: &[QuarksJob]) -> Vec<String> {
-    let mut followed = Followed::new(&object("", json!({})), "mine".to_owned(), Some(before.to_owned()).filter(|value| !value.is_empty()));
+    looks_after(&object("mine", json!({})), before, is_list, objects)
+}
+
+/// The same with what was there when the request was made.
+fn looks_after(asked: &QuarksJob, before: &str, is_list: bool, objects: &[QuarksJob]) -> Vec<String> {
+    let mut asked = asked.clone();
+    asked.metadata.resource_version = "asked".into();
+    let mut followed = Followed::new(&asked, "mine".to_owned(), Some(before.to_owned()).filter(|value| !value.is_empty()));
+    // As where the request changed nothing: the watch has shown that state already.
+    followed.is_seen = before == "mine";
     let word = |look| match look {
         Look::Waiting(news) => news.join("; "),
         Look::Over(last) => format!("over {}", last.run),
+        Look::Unserved(why) => format!("unserved: {why}"),
         Look::Lost(why) => format!("lost: {why}"),
     };
     objects.iter().map(|object| word(followed.look(object, is_list))).collect()
@@ -162,9 +172,48 @@ fn a_request_that_is_overwritten_is_served_with_the_later_one() {
     assert_eq!(looks("old", true, &objects), ["", OVER, "over 8"]);
 }
 
+const REPLACED: &str = "another request replaced this one";
+const SERVED: &str = "unserved: another request replaced it, with a value that had been served before";
+
+/// Nothing waits any more, and the run that has served that value is not ours.
+#[test]
+fn a_request_that_is_overwritten_with_a_served_value_is_not_served() {
+    let both = |mut one: Value, other: Value| {
+        one.as_object_mut().expect("a status").extend(other.as_object().expect("a status").clone());
+        one
+    };
+    // Nothing else is active.
+    let asked = object("mine", ended(1, "first", 1));
+    let over = object("first", ended(1, "first", 1));
+    let by_now = object("first", ended(2, "first", 2));
+    assert_eq!(looks_after(&asked, "first", false, &[asked.clone(), over.clone(), by_now]), ["", SERVED, SERVED]);
+    // Somebody asks for a run after all, and then with that value again.
+    let later = object("theirs", ended(1, "first", 1));
+    assert_eq!(
+        looks_after(&asked, "first", false, &[asked.clone(), over.clone(), later, object("theirs", ended(2, "theirs", 2))]).last().unwrap(),
+        "over 2"
+    );
+    // A run that has begun before: what is served when it has ended is its value.
+    let active_two = |value: &str| object(value, both(ended(1, "one", 1), active(2, json!("two"))));
+    let asked = active_two("mine");
+    let overwritten = [asked.clone(), active_two("one"), object("one", ended(2, "two", 2)), object("one", ended(3, "one", 3))];
+    assert_eq!(looks_after(&asked, "two", false, &overwritten), ["waiting for run 2 to end", REPLACED, "", "over 3"]);
+    let overwritten = [asked.clone(), active_two("two"), object("two", ended(2, "two", 2)), object("two", ended(3, "two", 3))];
+    assert_eq!(looks_after(&asked, "two", false, &overwritten), ["waiting for run 2 to end", REPLACED, SERVED, SERVED]);
+}
+
+/// Its request changes nothing, so no state of the watch is its own.
+#[test]
+fn a_second_caller_with_the_same_value_sees_what_becomes_of_it() {
+    let asked = object("mine", ended(2, "old", 2));
+    let replaced = [object("theirs", ended(2, "old", 2)), object("theirs", ended(3, "theirs", 3))];
+    assert_eq!(looks_after(&asked, "mine", false, &replaced), [OVER, "over 3"]);
+    assert_eq!(looks_after(&asked, "mine", false, &[object("", ended(2, "old", 2))]), ["unserved: the request was withdrawn"]);
+}
+
 #[test]
 fn a_request_is_lost_when_it_is_taken_back_or_its_quarksjob_goes() {
-    followed(&[("old", vec![object("mine", json!({})), object("", json!({}))], &["", "lost: the request was withdrawn"])]);
+    followed(&[("old", vec![object("mine", json!({})), object("", json!({}))], &["", "unserved: the request was withdrawn"])]);
     let mut other = object("mine", json!({}));
     other.metadata.uid = "u2".into();
     assert_eq!(looks("", false, &[other]), ["lost: it was deleted and re-created"]);

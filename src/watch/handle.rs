@@ -74,11 +74,14 @@ impl WatchHandle {
     /// How the watch does.
     pub fn health(&self) -> WatchHealth {
         let shared = &*self.shared;
+        let Progress { last, forgiven_at } = *shared.lock_progress();
+        // Nobody has to send anything in an open watch, so its thread does not know yet.
+        let is_forgiven = forgiven_at.is_some_and(|at| at <= Instant::now());
         WatchHealth {
             synced: shared.synced.load(Ordering::Acquire),
-            last_progress_age: shared.lock_progress().elapsed(),
+            last_progress_age: last.elapsed(),
             restarts: shared.restarts.load(Ordering::Relaxed),
-            failures: shared.failures.load(Ordering::Relaxed),
+            failures: if is_forgiven { 0 } else { shared.failures.load(Ordering::Relaxed) },
             alive: shared.alive.load(Ordering::Acquire),
         }
     }
@@ -95,11 +98,19 @@ impl Drop for WatchHandle {
 pub(super) struct Shared {
     control: Mutex<Control>,
     wake: Condvar,
-    progress: Mutex<Instant>,
+    progress: Mutex<Progress>,
     pub(super) synced: AtomicBool,
     pub(super) alive: AtomicBool,
     pub(super) restarts: AtomicU64,
-    pub(super) failures: AtomicU32,
+    failures: AtomicU32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    /// When the server last sent anything.
+    last: Instant,
+    /// When the open watch makes up for earlier failures.
+    forgiven_at: Option<Instant>,
 }
 
 /// What others want of the thread.
@@ -119,7 +130,7 @@ impl Shared {
         Self {
             control: Mutex::new(Control { stopped: false, client, is_asked: false, number: 0 }),
             wake: Condvar::new(),
-            progress: Mutex::new(Instant::now()),
+            progress: Mutex::new(Progress { last: Instant::now(), forgiven_at: None }),
             synced: AtomicBool::new(false),
             alive: AtomicBool::new(true),
             restarts: AtomicU64::new(0),
@@ -132,12 +143,24 @@ impl Shared {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_progress(&self) -> MutexGuard<'_, Instant> {
+    fn lock_progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn touch(&self) {
-        *self.lock_progress() = Instant::now();
+        self.lock_progress().last = Instant::now();
+    }
+
+    /// A watch is open. One that is for this long makes up for earlier failures.
+    pub(super) fn opened(&self, short: Duration) {
+        let now = Instant::now();
+        *self.lock_progress() = Progress { last: now, forgiven_at: Some(now + short) };
+    }
+
+    /// A request is over; failures in a row since the last watch that lived.
+    pub(super) fn ended(&self, failures: u32) {
+        self.failures.store(failures, Ordering::Relaxed);
+        self.lock_progress().forgiven_at = None;
     }
 
     fn stop(&self) {

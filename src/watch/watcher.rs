@@ -193,7 +193,7 @@ impl Watcher {
     /// Does what a transition requires besides the next state.
     fn report(&mut self, step: Step) -> ControlFlow<(), WatchState> {
         let Step { state, publish, restart, notice } = step;
-        self.shared.failures.store(state.failures(), Ordering::Relaxed);
+        self.shared.ended(state.failures());
         if publish {
             let items = std::mem::take(&mut self.items);
             log::debug!(watch:% = self.spec.name, namespace:% = self.spec.namespace, objects:% = items.len(); "list complete");
@@ -305,7 +305,7 @@ impl Watcher {
             Ok(frames) => frames,
             Err(failure) => return ControlFlow::Continue((state, End::Failed(failure, Duration::ZERO))),
         };
-        self.shared.touch();
+        self.shared.opened(self.timings.short);
         let start = Instant::now();
         let failed = |state, failure| ControlFlow::Continue((state, End::Failed(failure, start.elapsed())));
         loop {
@@ -336,10 +336,7 @@ impl Watcher {
                     Ok(Some(version)) => {
                         let notice;
                         (state, notice) = state.progress(Some(version), start.elapsed(), self.rules());
-                        if notice.is_some() {
-                            self.shared.failures.store(0, Ordering::Relaxed);
-                            self.tell(notice, None);
-                        }
+                        self.tell(notice, None);
                     }
                     Err(failure) => return failed(state, failure),
                 }
@@ -404,6 +401,9 @@ impl Watcher {
 
     fn note(&mut self, error: &Error) -> Failure {
         self.detail = error.to_string();
+        if error.code() == Some(404) && self.spec.resource == Resource::QUARKS_JOBS {
+            self.detail.push_str(" (is the CRD missing? run: kubectl apply -f manifests/crd.yaml)");
+        }
         failure_of(error)
     }
 

@@ -245,6 +245,21 @@ fn a_server_that_closes_each_watch_at_once_is_a_failure() {
     rig.stop();
 }
 
+/// In a quiet cluster nothing may come for a minute.
+#[test]
+fn a_watch_that_stays_open_makes_up_for_failures_without_an_event() {
+    let failures = std::iter::repeat_with(|| status(500)).take(5);
+    let rig = Rig::start(failures.chain([page("1", "", &[]), status(500), hang()]));
+    rig.expect(&["list "]);
+    wait_until("the watch is open and the failures are over", || rig.script.seen().len() == 8 && rig.handle.health().failures == 0);
+    rig.stop();
+    let timings = WatchTimings { short: WAIT, ..quick() };
+    let rig = Rig::start_with([status(500), status(500), page("1", "", &[]), hang()], timings, |_| {});
+    rig.script.wait_for(4);
+    assert_eq!(rig.handle.health().failures, 2, "it has not lived yet");
+    rig.stop();
+}
+
 #[test]
 fn frames_may_be_split_and_doubled_but_not_cut() {
     let whole = [frame("ADDED", "ä", "2"), frame("ADDED", "ä", "2"), frame("NEWS", "x", "9"), b"\n".to_vec(), frame("DELETED", "b", "3")];

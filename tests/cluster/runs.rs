@@ -68,6 +68,19 @@ fn now_during_a_run_of_another_cause_is_one_trailing_run() {
     assert_eq!((case.jobs_created(), text(&case.qjob("q")["spec"]["trigger"]["strategy"])), (2, "done".to_owned()));
 }
 
+/// Whoever sets `now` waits so, as the original's users did: the end of the run before is not the end of theirs.
+#[test]
+fn a_wait_after_now_ends_with_the_run_that_now_asked_for() {
+    let case = Case::new("waits");
+    case.apply(&quarks_job("q", "manual", "sleep 3"));
+    case.kubectl(&["annotate", "qjob", "q", "quarks.cloudfoundry.org/run-requested=1"]);
+    case.wait_qjob("q", "a run", |qjob| qjob["status"]["active"]["run"] == 1);
+    case.set_now("q");
+    case.wait("q", "condition=Running=false");
+    let qjob = case.qjob("q");
+    assert_eq!((&qjob["status"]["runs"], text(&qjob["spec"]["trigger"]["strategy"])), (&json!(2), "done".to_owned()), "{qjob}");
+}
+
 #[test]
 fn a_one_off_runs_again_when_its_template_changes() {
     let case = Case::new("template");

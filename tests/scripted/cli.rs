@@ -661,6 +661,13 @@ fn a_converted_extendedjob_renders() {
         out.split("---").skip(1).map(|document| document.trim().split([',', '\n', '\r']).next().unwrap_or_default()).collect();
     assert_eq!(kinds, ["{kind: A}", "{\"kind\": \"B\"}", "data:", "apiVersion: quarks.cloudfoundry.org/v1alpha1", "kind: C"], "{out}");
     assert!(out.contains("a: \"0400\"\n") && out.ends_with("kind: C\n"), "{out}");
+    // A list of one kind, whose items need not say it; others are passed on whole, whatever their kind ends in.
+    let mut item: Value = serde_yaml::from_str(first).expect("YAML");
+    item.as_object_mut().expect("an object").retain(|field, _| field != "kind" && field != "apiVersion");
+    let typed = json!({"apiVersion": "fissile.cloudfoundry.org/v1alpha1", "kind": "ExtendedJobList", "items": [item]});
+    let others = "kind: ConfigMapList\nitems: [{metadata: {name: a}}]\n---\nkind: AllowList\nitems: [{cidr: 10.0.0.0/8}]\n";
+    let (code, out, err) = feed("convert", format!("{typed}\n---\n{others}").as_bytes());
+    assert!(code == 0 && out.contains("kind: QuarksJob\n") && out.ends_with(&format!("---\n{others}")), "{err}: {out}");
     let podstate = old.replace("strategy: once", "strategy: podstate, podstate: {when: ready}").replace("kind: Secret", "");
     let result = feed("convert", podstate.split("---").next().expect("a document").as_bytes());
     one_line(&result, 1, "ExtendedJob myfoo: triggers by the state of other pods");
