@@ -3,17 +3,17 @@
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/quarks-job
-program=$(basename "$0")
+script=$(basename "$0")
 # shellcheck disable=SC2034 # read by the scripts
 image=localhost/quarks-job:dev
-# Outside the checkout. One folder a checkout: cargo goes by times relative to the checkout, and
-# would take what it has built from another one for its own.
+# Outside the checkout. One folder a checkout: cargo goes by times relative to the checkout, and would take what it has built
+# from another one for its own. (Where one is given for several checkouts, scripts/static looks at the sources itself.)
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target/$(printf %s "$here" | sha256sum | cut -c1-8)}
 
-die() { printf '%s: %s\n' "$program" "$*" >&2; exit 1; }
+die() { printf '%s: %s\n' "$script" "$*" >&2; exit 1; }
 # A step of the script, with the seconds since its start.
 say() { printf '[%4ds] %s\n' "$SECONDS" "$*" >&2; }
-bad_usage() { printf '%s: %s (see --help)\n' "$program" "$*" >&2; exit 2; }
+bad_usage() { printf '%s: %s (see --help)\n' "$script" "$*" >&2; exit 2; }
 
 # The scripts end at different places; a build that was told to stop should not go on alone.
 trap 'exit 130' INT
@@ -71,7 +71,7 @@ need_packages() {
   ((EUID == 0)) || die "please install first: apt-get install ${packages[*]}"
   printf 'installing %s\n' "${packages[*]}" >&2
   mkdir -p "$cache"
-  local log=$cache/apt-$program.log
+  local log=$cache/apt-$script.log
   {
     # An installation that was killed leaves half-configured packages behind.
     dpkg --configure -a &&
