@@ -396,13 +396,15 @@ def check_sums(arguments):
     """Every file of the folder is in SHA256SUMS with its sum, and the other way round; the signature is written as minisign writes it."""
     folder = Path(arguments.folder)
     unsigned = {"SHA256SUMS", "SHA256SUMS.minisig"}
-    sums = {}
-    for line in (folder / "SHA256SUMS").read_text().splitlines():
+    sums, others = {}, []
+    for line in (folder / "SHA256SUMS").read_bytes().decode(errors="replace").splitlines():
         match = re.fullmatch(r"([0-9a-f]{64})  ([A-Za-z0-9][A-Za-z0-9._-]*)", line)
         if match and match[2] not in sums:
             sums[match[2]] = match[1]
         else:
-            yield f"SHA256SUMS: not a line of sha256sum, or a file twice: {line[:100]!r}"
+            others.append(line)
+    if others:
+        yield f"SHA256SUMS: {len(others)} line(s) that sha256sum does not write, or a file twice; the first: {others[0][:100]!r}"
     there = {file.name: file for file in folder.iterdir()}
     for name in sorted(set(sums) | set(there) - unsigned):
         if name not in there:
@@ -411,11 +413,17 @@ def check_sums(arguments):
             yield f"{name}: not in SHA256SUMS"
         elif there[name].is_symlink() or not there[name].is_file():
             yield f"{name}: not a file"
-        elif sha256(there[name].read_bytes()) != sums[name]:
-            yield f"{name}: not the file that SHA256SUMS names: other bytes"
+        else:
+            try:
+                is_same = sha256(there[name].read_bytes()) == sums[name]
+            except OSError as error:
+                yield f"{name}: cannot be read: {error.strerror}"
+                continue
+            if not is_same:
+                yield f"{name}: not the file that SHA256SUMS names: other bytes"
     signature = folder / "SHA256SUMS.minisig"
     # minisign itself takes any first line, and some ways to write the same bytes.
-    if signature.exists() and signature.read_bytes() != canonical(signature.read_bytes()):
+    if os.access(signature, os.R_OK) and signature.read_bytes() != canonical(signature.read_bytes()):
         yield "SHA256SUMS.minisig: not as scripts/release writes it"
 
 
@@ -450,6 +458,8 @@ def check_provenance(arguments):
         yield f"{arguments.name}: another Cargo.lock than that of the commit"
     if digests["source"]["gitTree"] != arguments.tree:
         yield f"{arguments.name}: another tree than that of the commit"
+    # Before anything relies on it.
+    tools(statement)
 
 
 def check_sbom(arguments):
@@ -469,14 +479,38 @@ def check_sbom(arguments):
             yield f"{name}: {crate} is not as Cargo.lock and its manifest have it: checksum, license, features or scope"
 
 
+def tools(statement):
+    """The tools that a provenance names, as lines of text by name."""
+    parameters = statement["predicate"]["buildDefinition"]["internalParameters"]
+    named = {f"{arch} {name}": value for arch in TARGETS for name, value in parameters["toolchains"][arch].items()}
+    # The packages, one by one.
+    for name in [f"{arch} package" for arch in TARGETS]:
+        named |= {f"{name} {part}": version for part, version in (line.split(" ", 1) for line in named.pop(name))}
+    named["buildah"] = parameters["buildah"]
+    if not all(isinstance(value, str) and value.isprintable() for value in named.values()):
+        raise ValueError("a tool")
+    return named
+
+
+def check_tools(arguments):
+    """What of the compilers, linkers and libraries here is not as the provenance has it, in one line."""
+    theirs, here = tools(json.loads(Path(arguments.provenance).read_text())), {}
+    for arch in TARGETS:
+        for name, values in toolchain(getattr(arguments, arch)).items():
+            if name == "package":
+                here |= {f"{arch} {name} {part}": version for part, version in (line.split(" ", 1) for line in values)}
+            # The flags and the crates come with the commit.
+            elif name not in ["flags", "std-crate"]:
+                here[f"{arch} {name}"] = values[0]
+    del theirs["buildah"]
+    names = sorted(name for name in set(theirs) | set(here) if theirs.get(name) != here.get(name) and not name.endswith(" flags"))
+    if names:
+        yield "; ".join(f"{name} {theirs.get(name, 'none')} (here {here.get(name, 'none')})" for name in names)
+
+
 def compare_toolchains(arguments):
     """Why the bytes may differ: the tools of two provenances."""
-    def tools(path):
-        parameters = json.loads(Path(path).read_text())["predicate"]["buildDefinition"]["internalParameters"]
-        facts = {f"{arch} {name}": value for arch, names in parameters["toolchains"].items() for name, value in names.items()}
-        return facts | {"buildah": parameters["buildah"]}
-
-    theirs, here = tools(arguments.theirs), tools(arguments.here)
+    theirs, here = (tools(json.loads(Path(path).read_text())) for path in [arguments.theirs, arguments.here])
     for name in sorted(set(theirs) | set(here)):
         if theirs.get(name) != here.get(name):
             yield f"note: {name}: {theirs.get(name)} in the release, {here.get(name)} here"
@@ -501,8 +535,26 @@ COMMANDS = {
     "check-sums": (check_sums, ["folder"]),
     "check-provenance": (check_provenance, ["folder", "name", "tree"]),
     "check-sbom": (check_sbom, ["arch", "sbom"]),
+    "check-tools": (check_tools, ["provenance", "amd64", "arm64"]),
     "compare-toolchains": (compare_toolchains, ["theirs", "here"]),
 }
+
+
+def subject(arguments):
+    """What a command is about: the document that it reads, or its own name."""
+    return next((Path(path).name for path in (getattr(arguments, name, None) for name in ["sbom", "name", "provenance", "theirs"]) if path), arguments.command)
+
+
+def reason(error):
+    """An error in one short line."""
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"{' '.join(error.cmd[:2])} failed with exit code {error.returncode}"
+    if isinstance(error, AssertionError):
+        return str(error)
+    what = f"no field {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:100]
+    return f"not as scripts/release writes it: {what}"
 
 
 def main():
@@ -517,7 +569,7 @@ def main():
         lines, is_wrong = list(COMMANDS[arguments.command][0](arguments) or []), arguments.command.startswith("check-")
     except (AssertionError, AttributeError, KeyError, OSError, StopIteration, subprocess.CalledProcessError, TypeError, ValueError) as error:
         # A document that is not of the form that it should have, too.
-        lines, is_wrong = [f"{arguments.command}: {error!r}"], True
+        lines, is_wrong = [f"{subject(arguments)}: {reason(error)}"], True
     print(*lines, sep="\n", end="\n" if lines else "")
     return 1 if lines and is_wrong else 0
 

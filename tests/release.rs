@@ -4,8 +4,9 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use serde::Deserialize as _;
 
@@ -86,22 +87,33 @@ impl Copy {
         self.sign("key.sec");
     }
 
+    /// With the comment that scripts/release writes for the provenance as it is now.
     fn sign(&self, key: &str) {
+        let provenance = self.read(&self.name(".intoto.json"));
+        self.sign_as(key, &format!("quarks-job {} {}", field(&provenance, "version"), field(&provenance, "gitCommit")));
+    }
+
+    fn sign_as(&self, key: &str, comment: &str) {
         let mut sign = Command::new("minisign");
-        sign.args(["-S", "-H", "-c", "forged", "-t", "forged", "-s"]).arg(from_environment("QUARKS_RELEASE_KEYS").join(key));
+        sign.args(["-S", "-H", "-c", comment, "-t", comment, "-s"]).arg(from_environment("QUARKS_RELEASE_KEYS").join(key));
         assert!(sign.arg("-m").arg(self.0.join("SHA256SUMS")).output().expect("minisign runs").status.success());
     }
 
     /// Exit code and problems.
     fn verify_with(&self, arguments: &[&OsStr]) -> (Option<i32>, Vec<String>) {
-        let output = Command::new(script()).arg("--verify").arg(&self.0).args(arguments).output().expect("scripts/release runs");
-        let text = String::from_utf8(output.stdout).expect("UTF-8") + &String::from_utf8(output.stderr).expect("UTF-8");
-        (output.status.code(), text.lines().filter(|line| !line.starts_with('[')).map(str::to_owned).collect())
+        ended(Command::new(script()).arg("--verify").arg(&self.0).args(arguments))
+    }
+
+    /// As `verify`, and these too.
+    fn verify_and(&self, more: &[&str]) -> (Option<i32>, Vec<String>) {
+        let (key, rebuilt) = (from_environment("QUARKS_RELEASE_KEYS").join("key.pub"), from_environment("QUARKS_REBUILT"));
+        let mut arguments = vec!["--public-key".as_ref(), key.as_os_str(), "--rebuilt".as_ref(), rebuilt.as_os_str()];
+        arguments.extend(more.iter().map(OsStr::new));
+        self.verify_with(&arguments)
     }
 
     fn verify(&self) -> (Option<i32>, Vec<String>) {
-        let (key, rebuilt) = (from_environment("QUARKS_RELEASE_KEYS").join("key.pub"), from_environment("QUARKS_REBUILT"));
-        self.verify_with(&["--public-key".as_ref(), key.as_os_str(), "--rebuilt".as_ref(), rebuilt.as_os_str()])
+        self.verify_and(&[])
     }
 
     /// It is refused, by a line that starts so.
@@ -110,6 +122,56 @@ impl Copy {
         let (code, lines) = self.verify();
         assert_eq!(code, Some(1), "{what}: {lines:?}");
         assert!(lines.iter().any(|line| line.starts_with(start)), "{what}: no line {start:?} in {lines:?}");
+    }
+}
+
+/// Exit code and lines, without those of progress.
+fn ended(command: &mut Command) -> (Option<i32>, Vec<String>) {
+    let output = command.output().expect("scripts/release runs");
+    let text = String::from_utf8(output.stdout).expect("UTF-8") + &String::from_utf8(output.stderr).expect("UTF-8");
+    (output.status.code(), text.lines().filter(|line| !line.starts_with('[')).map(str::to_owned).collect())
+}
+
+/// The first field of this name in a text of JSON.
+fn field(text: &str, name: &str) -> String {
+    text.split(&format!("\"{name}\": \"")).nth(1).expect("a field").split('"').next().expect("its end").to_owned()
+}
+
+/// It ends with this code, and one line, which has these words.
+#[track_caller]
+fn assert_one_line((code, lines): (Option<i32>, Vec<String>), expected_code: i32, expected: &str) {
+    assert!(code == Some(expected_code) && lines.len() == 1 && lines[0].contains(expected), "no {expected:?} in {code:?} {lines:?}");
+}
+
+fn git(arguments: &[&str]) {
+    let mut git = Command::new("git");
+    git.args(["-c", "user.name=test", "-c", "user.email=test@localhost"]).args(arguments);
+    assert!(git.output().expect("git runs").status.success(), "git {arguments:?}");
+}
+
+/// A clone of a checkout. Deleted at the end.
+struct Clone(PathBuf);
+
+impl Clone {
+    fn new(source: &Path, name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("quarks-job-release-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        git(&["clone", "--quiet", source.to_str().expect("UTF-8"), folder.to_str().expect("UTF-8")]);
+        Self(folder)
+    }
+
+    fn place(&self) -> &str {
+        self.0.to_str().expect("UTF-8")
+    }
+
+    fn release(&self) -> Command {
+        Command::new(self.0.join("scripts/release"))
+    }
+}
+
+impl Drop for Clone {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -122,8 +184,70 @@ impl Drop for Copy {
 #[test]
 fn a_release_that_nobody_has_changed_is_in_order() {
     let copy = Copy::new("whole");
-    let (code, lines) = copy.verify();
-    assert_eq!(code, Some(0), "{lines:?}");
+    assert_one_line(copy.verify(), 0, "nothing was built");
+    let commit = field(&copy.read(&copy.name(".intoto.json")), "gitCommit");
+    assert_one_line(copy.verify_and(&["--commit", &commit]), 0, "the signature is right");
+}
+
+#[test]
+fn a_release_that_is_not_signed_is_called_so() {
+    let copy = Copy::new("unsigned");
+    fs::remove_file(copy.0.join(SIGNATURE)).expect("removed");
+    copy.assert_found("no signature", &format!("{SIGNATURE}: missing"));
+    let rebuilt = from_environment("QUARKS_REBUILT");
+    assert_one_line(copy.verify_with(&["--rebuilt".as_ref(), rebuilt.as_os_str()]), 0, "NOT SIGNED");
+}
+
+#[test]
+fn the_release_of_another_commit_than_the_expected_one_is_found() {
+    let copy = Copy::new("commit");
+    copy.sign_as("key.sec", "quarks-job 0.0.1 of some day");
+    copy.assert_found("another comment", &format!("{SIGNATURE}: it was signed as \"quarks-job 0.0.1 of some day\""));
+    copy.sign("key.sec");
+    let script = script();
+    let clone = Clone::new(script.parent().and_then(Path::parent).expect("a checkout"), "later");
+    git(&["-C", clone.place(), "commit", "--quiet", "--allow-empty", "--message", "Later"]);
+    let key = from_environment("QUARKS_RELEASE_KEYS").join("key.pub");
+    let (code, lines) = ended(clone.release().arg("--verify").arg(&copy.0).arg("--public-key").arg(key).args(["--commit", "HEAD"]));
+    assert!(code == Some(1) && lines.iter().any(|line| line.contains("; HEAD is ")), "{lines:?}");
+}
+
+/// Nothing is built in vain, and nothing is called changed.
+#[test]
+fn a_release_by_other_tools_is_not_built() {
+    let copy = Copy::new("tools");
+    let name = copy.name(".intoto.json");
+    let text = copy.read(&name);
+    copy.forge(&name, text.replacen(&field(&text, "rustc-release"), "1.2.3", 1));
+    let key = from_environment("QUARKS_RELEASE_KEYS").join("key.pub");
+    assert_one_line(copy.verify_with(&["--public-key".as_ref(), key.as_os_str()]), 3, "amd64 rustc-release 1.2.3 (here ");
+}
+
+#[test]
+fn what_is_no_release_is_refused_in_one_line() {
+    let copy = Copy::new("none");
+    assert_one_line(ended(Command::new(script()).args(["--verify", "/nowhere/at/all"])), 1, "/nowhere/at/all is not a folder");
+    assert_one_line(copy.verify_with(&["--public-key".as_ref(), "nowhere.pub".as_ref()]), 1, "nowhere.pub is neither a file");
+    assert_one_line(copy.verify_and(&["--commit", "no-such-tag"]), 1, "no commit no-such-tag");
+    fs::remove_file(copy.0.join(SIGNATURE)).expect("removed");
+    let unsigned = |what: &str, expected: &str| {
+        let (code, lines) = copy.verify_with(&[]);
+        let is_clear = lines.iter().all(|line| line.len() < 400 && !line.contains("Error("));
+        assert!(code == Some(1) && lines[0].contains(expected) && is_clear, "{what}: no {expected:?} in {lines:?}");
+    };
+    copy.write("SHA256SUMS", [0xff_u8, 0xfe, b'\n'].repeat(10_000));
+    unsigned("binary sums", "SHA256SUMS: 10000 line(s) that sha256sum does not write");
+    copy.restore("SHA256SUMS");
+    let (name, other) = (copy.name(".intoto.json"), "quarks-job-9.9.9.intoto.json");
+    copy.write(other, copy.read(&name));
+    copy.write("SHA256SUMS", format!("{}{}  {other}\n", copy.read("SHA256SUMS"), copy.digest(other)));
+    unsigned("two of them", &format!("this one has 2: {name} {other}"));
+    fs::remove_file(copy.0.join(&name)).expect("removed");
+    copy.write(
+        "SHA256SUMS",
+        copy.read("SHA256SUMS").lines().filter(|line| !line.ends_with(&name)).map(|line| format!("{line}\n")).collect::<String>(),
+    );
+    unsigned("another name", &format!("{other}: it is the provenance of version"));
 }
 
 /// Each object as the manifests have it, with the image of the archive for all architectures.
@@ -211,7 +335,7 @@ fn a_program_whose_sums_were_adjusted_is_found_by_the_second_build() {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         copy.forge(&name, bytes);
-        copy.assert_found(&name, &format!("{name}: not what the commit gives"));
+        copy.assert_found(&name, &format!("{name}: not what is in"));
     }
 }
 
@@ -231,7 +355,7 @@ fn an_sbom_that_differs_from_the_lock_file_is_found_in_both_directions() {
         (text.replacen("\"expression\": \"MIT", "\"expression\": \"ISC", 1), "checksum, license, features or scope".to_owned()),
         // A crate of the tests alone.
         (text.replace("\"name\": \"itoa\"", "\"name\": \"rcgen\""), "rcgen".to_owned()),
-        ("{}".to_owned(), "check-sbom: KeyError".to_owned()),
+        ("{}".to_owned(), format!("{name}: not as scripts/release writes it: no field 'components'")),
     ] {
         assert_ne!(changed, text, "nothing changed for {expected:?}");
         copy.forge(&name, &changed);
@@ -246,13 +370,13 @@ fn a_provenance_of_other_sources_is_found() {
     let copy = Copy::new("provenance");
     let name = copy.name(".intoto.json");
     let text = copy.read(&name);
-    let field = |name: &str| text.split(&format!("\"{name}\": \"")).nth(1).expect("a field").split('"').next().expect("its end").to_owned();
+    let field = |name: &str| field(&text, name);
     for (before, after, expected) in [
         (field("gitCommit"), "0".repeat(40), "does not have the commit"),
         (field("gitTree"), "0".repeat(40), "another tree"),
         (copy.digest("install.yaml"), "0".repeat(64), "install.yaml is not the file that it names"),
         (field("version"), "9.9.9".to_owned(), "9.9.9"),
-        ("predicateType".to_owned(), "predicate".to_owned(), "not what the commit gives"),
+        ("predicateType".to_owned(), "predicate".to_owned(), "not what is in"),
     ] {
         copy.forge(&name, text.replacen(&before, &after, 1));
         let (code, lines) = copy.verify();
@@ -263,31 +387,78 @@ fn a_provenance_of_other_sources_is_found() {
 
 #[test]
 fn what_cannot_be_released_is_refused_in_one_line() {
-    let folder = std::env::temp_dir().join(format!("quarks-job-release-refused-{}", std::process::id()));
-    let _ = fs::remove_dir_all(&folder);
-    let git = |arguments: &[&str]| {
-        let mut git = Command::new("git");
-        git.args(["-c", "user.name=test", "-c", "user.email=test@localhost"]).args(arguments);
-        assert!(git.output().expect("git runs").status.success(), "git {arguments:?}");
-    };
-    let (source, place) = (env!("CARGO_MANIFEST_DIR"), folder.to_str().expect("UTF-8"));
-    git(&["clone", "--quiet", source, place]);
-    let refused = |version: &str, output: &str, expected: &str| {
-        let ended = Command::new(folder.join("scripts/release")).args([version, "--output", output]).output().expect("it runs");
-        let text = String::from_utf8(ended.stderr).expect("UTF-8");
-        assert!(ended.status.code() == Some(1) && text.lines().count() == 1 && text.contains(expected), "no {expected:?} in {text:?}");
-    };
-    let version = env!("CARGO_PKG_VERSION");
+    let clone = Clone::new(Path::new(env!("CARGO_MANIFEST_DIR")), "refused");
+    let (version, folder) = (env!("CARGO_PKG_VERSION"), &clone.0);
     let output = folder.with_extension("output");
-    let output = output.to_str().expect("UTF-8");
-    refused("9.9.9", output, &format!("Cargo.toml has version {version}"));
-    refused(version, &format!("{place}/src"), "is not empty");
+    let refused = |arguments: &[&str], expected: &str| {
+        assert_one_line(ended(clone.release().arg("--output").arg(&output).args(arguments)), 1, expected);
+    };
+    refused(&["9.9.9"], &format!("Cargo.toml has version {version}"));
+    refused(&[version, "--output", &format!("{}/src", clone.place())], "is not empty");
+    refused(&[version, "--sign-key", "/nowhere/at/all"], "/nowhere/at/all is missing or cannot be read");
+    refused(&[version, "--sign-key", &format!("{}/LICENSE", clone.place())], "is in the checkout");
+    assert_one_line(ended(clone.release().args([version, "--image", "localhost:5000/name:1.2"])), 2, "without tag and digest");
     fs::write(folder.join("new"), "").expect("written");
-    refused(version, output, "not committed");
+    refused(&[version], "release: the checkout has changes that are not committed");
     fs::remove_file(folder.join("new")).expect("removed");
     let changelog = fs::read_to_string(folder.join("CHANGELOG.md")).expect("text").replace(&format!("## [{version}]"), "## [Unreleased]");
     fs::write(folder.join("CHANGELOG.md"), changelog).expect("written");
-    git(&["-C", place, "commit", "--quiet", "--all", "--message", "No section"]);
-    refused(version, output, "CHANGELOG.md has no section");
-    let _ = fs::remove_dir_all(&folder);
+    git(&["-C", clone.place(), "commit", "--quiet", "--all", "--message", "No section"]);
+    refused(&[version], "CHANGELOG.md has no section");
+    // Of nobody, where these tests are root's.
+    assert!(Command::new("chown").args(["--recursive", "65534", clone.place()]).status().expect("chown runs").success());
+    refused(&[version], "git refuses to read");
+    fs::remove_dir_all(folder.join(".git")).expect("removed");
+    refused(&[version], "is not a git checkout");
+    assert_one_line(ended(clone.release().args(["--verify", clone.place()])), 1, "is not a git checkout");
+}
+
+/// What cargo has built of other sources in the same target folder does not count, whatever the times say. This cargo builds nothing, and
+/// says whether it would find something.
+#[test]
+fn a_program_of_other_sources_is_not_taken_for_this_one() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let clone = Clone::new(Path::new(env!("CARGO_MANIFEST_DIR")), "fresh");
+    let (bin, target) = (clone.0.join("fake"), clone.0.join("fake/target"));
+    let built = target.join("x86_64-unknown-linux-gnu/release/.fingerprint/quarks-job-0");
+    fs::create_dir_all(&built).expect("a temp folder");
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").expect("a path"));
+    fs::write(bin.join("cargo"), format!("#!/bin/sh\n[ \"$1\" != build ] || [ ! -e {0} ] || touch {0}.found\n", built.display()))
+        .expect("written");
+    fs::set_permissions(bin.join("cargo"), fs::Permissions::from_mode(0o755)).expect("executable");
+    let is_found = || {
+        fs::create_dir_all(&built).expect("a temp folder");
+        let found = built.with_extension("found");
+        let _ = fs::remove_file(&found);
+        let mut script = Command::new(clone.0.join("scripts/static"));
+        let output = script.env("PATH", &path).env("CARGO_TARGET_DIR", &target).output().expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        found.exists()
+    };
+    assert!(!is_found(), "of unknown sources");
+    assert!(is_found(), "of the same sources");
+    let file = clone.0.join("src/main.rs");
+    let before = fs::read_to_string(&file).expect("text");
+    fs::write(&file, format!("{before}// changed\n")).expect("written");
+    fs::File::open(&file).and_then(|file| file.set_modified(std::time::UNIX_EPOCH)).expect("a time");
+    assert!(!is_found(), "of other sources with an old time");
+    assert!(is_found(), "of those, again");
+}
+
+#[test]
+fn a_second_release_waits_for_the_first() {
+    let clone = Clone::new(Path::new(env!("CARGO_MANIFEST_DIR")), "waits");
+    let target = clone.0.with_extension("target");
+    fs::create_dir_all(&target).expect("a temp folder");
+    let mut release = clone.release();
+    release.arg(env!("CARGO_PKG_VERSION")).arg("--output").arg(clone.0.with_extension("output")).env("CARGO_TARGET_DIR", &target);
+    let lock = fs::File::create(target.join("release.lock")).expect("created");
+    lock.lock().expect("locked");
+    let mut process = release.stderr(Stdio::piped()).spawn().expect("it runs");
+    let mut line = String::new();
+    BufReader::new(process.stderr.take().expect("piped")).read_line(&mut line).expect("a line");
+    process.kill().expect("killed");
+    process.wait().expect("ended");
+    let _ = fs::remove_dir_all(&target);
+    assert!(line.contains("waiting: another scripts/release"), "{line:?}");
 }
