@@ -30,9 +30,15 @@ pub fn read_file(path: &Path) -> io::Result<String> {
     read_text(File::open(path)?)
 }
 
-/// All that can be read, as text.
+/// All that can be read, as text, without a byte order mark.
 pub fn read_text(source: impl Read) -> io::Result<String> {
-    String::from_utf8(read_bytes(source)?).map_err(|_| io::Error::other("not valid UTF-8"))
+    let bytes = read_bytes(source)?;
+    std::str::from_utf8(without_mark(&bytes)).map(str::to_owned).map_err(|_| io::Error::other("not valid UTF-8"))
+}
+
+/// Without the byte order mark that editors of Windows put before UTF-8.
+pub fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
 /// All that can be read.
@@ -302,6 +308,14 @@ mod tests {
 
     fn read(text: &str) -> Result<Value, String> {
         parse(1, text)
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_not_part_of_the_text() {
+        let text = |bytes: &[u8]| read_text(bytes).map_err(|error| error.to_string());
+        assert_eq!(text(b"\xef\xbb\xbfa: b"), Ok("a: b".to_owned()));
+        assert_eq!(text(b"a: \xef\xbb\xbf"), Ok("a: \u{feff}".to_owned()), "only at the start");
+        assert_eq!(text(b"\xef\xbb"), Err("not valid UTF-8".to_owned()));
     }
 
     const TEXTS: [&str; 61] = [

@@ -1,8 +1,8 @@
 //! Credential plugins of a kubeconfig (`users[].user.exec`): a program that prints a token or a client certificate.
 //!
 //! Promises: a credential is kept until it expires; the plugin runs under a time limit, one run at a time, without a terminal; what it
-//! says on standard error, perhaps where to log in, is passed on line by line, without long words except addresses; nothing else that
-//! it prints is.
+//! says on standard error, perhaps where to log in, is passed on line by line, without long words, and without users and passwords of
+//! addresses, nor their queries if nobody is there to log in; nothing else that it prints is.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -20,6 +20,7 @@ use serde_json::Value;
 use crate::clock;
 use crate::text::{describe_decode, one_line};
 use crate::threads::Thread;
+use crate::yaml;
 
 use super::parts::{ClientCertPem, ConfigError};
 
@@ -29,8 +30,10 @@ const INFO_VARIABLE: &str = "KUBERNETES_EXEC_INFO";
 const ANSWER_MAX: usize = 1024 * 1024;
 /// Most of the error output that is kept in bytes, until it is passed on.
 const SAID_MAX: usize = 4096;
-/// Words longer than this are left out of what it says: tokens are longer. Addresses are not: one logs in there.
+/// Words longer than this are left out of what it says: tokens are longer. Of addresses less is: one logs in there.
 const WORD_MAX: usize = 40;
+/// In the place of what may be secret.
+const HIDDEN: &str = "(hidden)";
 /// A plugin that has said something and still runs after this is likely waiting for a person.
 const PAUSE: Duration = Duration::from_secs(1);
 /// For the ends of its pipes after its own end.
@@ -43,7 +46,8 @@ const LOOK: Duration = Duration::from_millis(5);
 pub struct PluginPatience {
     /// Limit on a run that says nothing.
     pub silent: Duration,
-    /// Limit on one that has said something on standard error: it may wait for a person who logs in.
+    /// Limit on one that has said something on standard error: it may wait for a person who logs in. Zero: there is no person, and
+    /// addresses are passed on without their query.
     pub talking: Duration,
     /// Takes a line of its standard error.
     pub tell: fn(&str),
@@ -121,6 +125,11 @@ impl Plugin {
         }
     }
 
+    /// What is wrong with its credential, with its place.
+    pub(crate) fn error(&self, reason: impl fmt::Display, hint: &str) -> ConfigError {
+        self.spec.error(reason, hint)
+    }
+
     /// The server refused `used`: another credential, if there is one.
     pub fn after_rejection(&self, used: &Arc<Issued>, patience: PluginPatience) -> Option<Arc<Issued>> {
         let mut issued = self.lock();
@@ -170,7 +179,8 @@ impl PluginSpec {
         let reason = if status.success() { None } else { said.pop() };
         said.iter().for_each(|line| (patience.tell)(line));
         if !status.success() {
-            let reason = reason.map_or_else(String::new, |line| format!(": {}", one_line(&line, 160)));
+            // It may end in a log, wherever it was met.
+            let reason = reason.map_or_else(String::new, |line| format!(": {}", one_line(&fit(&line, false), 160)));
             return Err(self.error(format!("failed, {status}{reason}"), "run it by hand to see why"));
         }
         self.read(&answer).map_err(|reason| self.error(reason, "it must print an ExecCredential"))
@@ -181,7 +191,8 @@ impl PluginSpec {
         let broken = |error: io::Error| self.error(error, "");
         let answer = Reader::start("exec-output", child.stdout.take().map(OwnedFd::from), ANSWER_MAX, true).map_err(broken)?;
         let said = Reader::start("exec-errors", child.stderr.take().map(OwnedFd::from), SAID_MAX, false).map_err(broken)?;
-        let tell = || lines(&said.take()).iter().for_each(|line| (patience.tell)(line));
+        let is_for_person = patience.talking > Duration::ZERO;
+        let tell = || lines(&said.take(), is_for_person).iter().for_each(|line| (patience.tell)(line));
         let (start, mut limit) = (Instant::now(), patience.silent);
         let (mut ended_at, mut said_since) = (None, None);
         loop {
@@ -191,7 +202,7 @@ impl PluginSpec {
                 // What it has started may go on and hold the pipes: they are waited for no longer than the credential takes.
                 let is_late = now >= *ended_at.get_or_insert(now) + GRACE;
                 if all_is_read || is_late && (!status.success() || self.read(&answer.kept()).is_ok()) {
-                    return Ok((status, answer.take(), lines(&said.take())));
+                    return Ok((status, answer.take(), lines(&said.take(), is_for_person)));
                 }
             }
             if !said.kept().is_empty() && now >= *said_since.get_or_insert(now) + PAUSE {
@@ -208,8 +219,8 @@ impl PluginSpec {
 
     /// The credential in what the plugin printed. The error quotes nothing of it.
     fn read(&self, answer: &[u8]) -> Result<Issued, String> {
-        let credential: Value =
-            serde_json::from_slice(answer).map_err(|error| format!("did not print valid JSON: {}", describe_decode(&error)))?;
+        let credential: Value = serde_json::from_slice(yaml::without_mark(answer))
+            .map_err(|error| format!("did not print valid JSON: {}", describe_decode(&error)))?;
         let text = |path: &str| match credential.pointer(path) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
@@ -282,14 +293,44 @@ impl Reader {
 }
 
 /// The lines that say something, fit to be shown.
-fn lines(said: &[u8]) -> Vec<String> {
+fn lines(said: &[u8], is_for_person: bool) -> Vec<String> {
     let text = String::from_utf8_lossy(said);
-    let is_fit = |word: &str| word.len() <= WORD_MAX || word.contains("://");
-    let fit = |line: &str| {
-        let words: Vec<&str> = line.split_whitespace().map(|word| if is_fit(word) { word } else { "(hidden)" }).collect();
-        one_line(&words.join(" "), 1_000)
-    };
-    text.lines().map(fit).filter(|line| !line.is_empty()).collect()
+    text.lines().map(|line| fit(line, is_for_person)).filter(|line| !line.is_empty()).collect()
+}
+
+fn fit(line: &str, is_for_person: bool) -> String {
+    let words: Vec<_> = line.split_whitespace().map(|word| fit_word(word, is_for_person)).collect();
+    one_line(&words.join(" "), 1_000)
+}
+
+/// A word without what may be secret in it: all of it if it is long; of an address the user and, where nobody is there to log in, what
+/// follows its path, and long parts of that.
+fn fit_word(word: &str, is_for_person: bool) -> String {
+    let short = |text: &str| if text.len() <= WORD_MAX { text.to_owned() } else { HIDDEN.to_owned() };
+    let Some((before, address)) = word.split_once("://") else { return short(word) };
+    let (before, scheme) = before.split_at(scheme_start(before));
+    // In JSON and HTML a quote ends it.
+    let (address, after) = cut(address, &['"', '\'', '<', '>', '`']);
+    let (address, query) = if is_for_person { (address, "") } else { cut(address, &['?', '#']) };
+    // Another one in the same word.
+    let next = address.find("://").map_or(address.len(), |at| scheme_start(&address[..at]));
+    let (address, next) = address.split_at(next);
+    let (host, path) = cut(address, &['/', '?', '#']);
+    let host = host.rsplit_once('@').map_or_else(|| host.to_owned(), |(_, host)| format!("{HIDDEN}@{host}"));
+    let path = if is_for_person { path.to_owned() } else { path.split('/').map(short).collect::<Vec<_>>().join("/") };
+    let query = if query.is_empty() { String::new() } else { format!("?{HIDDEN}") };
+    let [next, after] = [next, after].map(|part| fit_word(part, is_for_person));
+    format!("{}{scheme}://{host}{path}{next}{query}{after}", short(before))
+}
+
+/// Where the scheme of an address starts that ends the text.
+fn scheme_start(text: &str) -> usize {
+    text.trim_end_matches(|character: char| character.is_ascii_alphanumeric()).len()
+}
+
+/// Before the first of these characters, and from there on.
+fn cut<'a>(text: &'a str, ends: &[char]) -> (&'a str, &'a str) {
+    text.split_at(text.find(ends).unwrap_or(text.len()))
 }
 
 #[cfg(test)]

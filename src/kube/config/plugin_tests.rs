@@ -145,6 +145,56 @@ fn what_it_says_is_passed_on_while_it_waits_for_a_person() {
 }
 
 #[test]
+fn addresses_are_passed_on_without_what_is_secret_in_them() {
+    let long = "canary".repeat(10);
+    let said_by = |line: &str, patience: PluginPatience| {
+        let script = format!("cat >&2 <<'E'\n{line}\nE\n{}", answer(r#"{"token": "t"}"#));
+        plugin(&script).current(patience).expect("a credential");
+    };
+    // What the plugin says, what a person at the command line is shown, and what the log of the operator holds.
+    for (number, (line, shown, logged)) in [
+        (
+            format!("open https://x/cb?state={}&code=1#frag", "s".repeat(43)),
+            format!("open https://x/cb?state={}&code=1#frag", "s".repeat(43)),
+            "open https://x/cb?(hidden)".to_owned(),
+        ),
+        ("see https://x/a#canary".to_owned(), "see https://x/a#canary".to_owned(), "see https://x/a?(hidden)".to_owned()),
+        (
+            r#"{"proxy-url":"http://u:canary@host:1"}"#.to_owned(),
+            r#"{"proxy-url":"http://(hidden)@host:1"}"#.to_owned(),
+            r#"{"proxy-url":"http://(hidden)@host:1"}"#.to_owned(),
+        ),
+        (
+            "a=http://u:can@ary@h/x?mail=me@b,b=http://canary@i".to_owned(),
+            "a=http://(hidden)@h/x?mail=me@b,b=http://(hidden)@i".to_owned(),
+            "a=http://(hidden)@h/x?(hidden)".to_owned(),
+        ),
+        (format!("t={long},u=https://h/p"), "(hidden)https://h/p".to_owned(), "(hidden)https://h/p".to_owned()),
+        (format!(r#"u="https://h/p","{long}""#), r#"u="https://h/p(hidden)"#.to_owned(), r#"u="https://h/p(hidden)"#.to_owned()),
+        (format!("https://h/{long}/p"), format!("https://h/{long}/p"), "https://h/(hidden)/p".to_owned()),
+        ("a :// b".to_owned(), "a :// b".to_owned(), "a :// b".to_owned()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mark = |mode: &str| format!("cherry{number}{mode}");
+        said_by(&format!("{} {line}", mark("p")), PluginPatience { tell: keep, ..LIMIT });
+        said_by(&format!("{} {line}", mark("l")), PluginPatience { tell: keep, talking: Duration::ZERO, ..LIMIT });
+        assert_eq!(said(&mark("p")), [format!("{} {shown}", mark("p"))]);
+        assert_eq!(said(&mark("l")), [format!("{} {logged}", mark("l"))]);
+    }
+    // An error may end in a log wherever it was met.
+    let error = plugin("echo 'no: https://u:canary@h/p?canary' >&2; exit 1").current(LIMIT).expect_err("it failed").to_string();
+    assert!(error.contains("exit status: 1: no: https://(hidden)@h/p?(hidden) (run"), "{error}");
+}
+
+#[test]
+fn an_answer_may_start_with_a_byte_order_mark() {
+    let script = format!("printf '\\357\\273\\277'; {}", answer(r#"{"token": "t"}"#));
+    assert_eq!(plugin(&script).current(LIMIT).expect("a credential").token.as_deref(), Some("t"));
+}
+
+#[test]
 fn one_that_has_said_something_may_take_longer() {
     let script = "echo pear >&2; sleep 1000";
     let patience = PluginPatience { silent: Duration::from_secs(2), talking: Duration::from_secs(3), tell: keep };
