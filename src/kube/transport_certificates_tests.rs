@@ -1,7 +1,10 @@
 //! Certificates that people have: those of servers, and ours.
 
 use super::*;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CidrSubnet, CustomExtension, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, NameConstraints, date_time_ymd,
+};
 
 /// A server's certificate and key in PEM, signed by itself.
 fn self_signed(change: impl FnOnce(&mut CertificateParams)) -> (String, String) {
@@ -9,6 +12,50 @@ fn self_signed(change: impl FnOnce(&mut CertificateParams)) -> (String, String) 
     let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("parameters");
     change(&mut params);
     (params.self_signed(&key).expect("a certificate").pem(), key.serialize_pem())
+}
+
+/// What a certificate that signs others has, changed; and the certificate and key of a server that it has signed, changed.
+fn signed(authority: impl FnOnce(&mut CertificateParams), server: impl FnOnce(&mut CertificateParams)) -> [String; 3] {
+    let issuer_key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "the authority");
+    authority(&mut params);
+    let ca = params.self_signed(&issuer_key).expect("a certificate").pem();
+    let [certificate, key] = signed_by(&Issuer::new(params, issuer_key), server);
+    [ca, certificate, key]
+}
+
+fn signed_by(issuer: &Issuer<'_, KeyPair>, change: impl FnOnce(&mut CertificateParams)) -> [String; 2] {
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("parameters");
+    change(&mut params);
+    [params.signed_by(&key, issuer).expect("a certificate").pem(), key.serialize_pem()]
+}
+
+/// A server that does not check its own certificate.
+fn unchecked_tls(certificate: &str, key: &str) -> Tls {
+    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).expect("PEM")];
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
+    let key = provider().key_provider.load_private_key(key).expect("a key");
+    let resolver = rustls::sign::SingleCertAndKey::from(rustls::sign::CertifiedKey::new(chain, key));
+    let builder = rustls::ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().expect("versions");
+    Some(Arc::new(builder.with_no_client_auth().with_cert_resolver(Arc::new(resolver))))
+}
+
+fn unchanged(_: &mut CertificateParams) {}
+
+fn is_authority(params: &mut CertificateParams) {
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+}
+
+fn expect_error(title: &str, error: Option<String>, expected: Option<&str>) {
+    match (error, expected) {
+        (None, None) => {}
+        (Some(error), Some(expected)) => {
+            assert!(error.contains("server certificate not trusted: ") && error.contains(expected), "{title}: {error}");
+        }
+        (error, expected) => panic!("{title}: {error:?} instead of {expected:?}"),
+    }
 }
 
 fn error_of(tls: Tls, ca: &[u8]) -> Option<String> {
@@ -59,13 +106,128 @@ fn the_authority_may_be_the_servers_own_certificate() {
         ("another name, CA:TRUE", &named, &named_key, &named, Some("not valid for name")),
     ] {
         let error = error_of(server_tls(certificate.as_bytes(), key.as_bytes(), None), given.as_bytes());
-        match (error, expected) {
-            (None, None) => {}
-            (Some(error), Some(expected)) => {
-                assert!(error.contains("server certificate not trusted: ") && error.contains(expected), "{title}: {error}");
-            }
-            (error, expected) => panic!("{title}: {error:?} instead of {expected:?}"),
-        }
+        expect_error(title, error, expected);
+    }
+}
+
+#[test]
+fn only_an_authority_vouches_for_others() {
+    let not_one: fn(&mut CertificateParams) = |params| params.is_ca = IsCa::ExplicitNoCa;
+    let may_not_sign: fn(&mut CertificateParams) = |params| {
+        is_authority(params);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    };
+    let may_sign: fn(&mut CertificateParams) = |params| {
+        is_authority(params);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign];
+    };
+    let refused = Some("its authority \"the authority\" in certificate-authority may not sign certificates");
+    for (title, change, expected) in [
+        ("an authority", is_authority as fn(&mut CertificateParams), None),
+        ("an authority that may sign", may_sign, None),
+        ("version 3 without basicConstraints", unchanged, refused),
+        ("CA:FALSE", not_one, refused),
+        ("an authority that may not sign", may_not_sign, refused),
+    ] {
+        let [ca, certificate, key] = signed(change, unchanged);
+        let error = |given: &str| error_of(server_tls(certificate.as_bytes(), key.as_bytes(), None), given.as_bytes());
+        expect_error(title, error(&ca), expected);
+        expect_error(title, error(&format!("{ca}{certificate}")), None);
+    }
+    // Of version 1, where certificates do not say whether they are authorities.
+    let text = |bytes: &'static [u8]| std::str::from_utf8(bytes).expect("text");
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "client");
+    let issuer = Issuer::new(params, KeyPair::from_pem(text(testdata::V1_KEY)).expect("a key"));
+    let [certificate, key] = signed_by(&issuer, unchanged);
+    expect_error("version 1", error_of(server_tls(certificate.as_bytes(), key.as_bytes(), None), testdata::V1), None);
+}
+
+#[test]
+fn an_authority_whose_time_is_over_vouches_for_nobody() {
+    let expired: fn(&mut CertificateParams) = |params| {
+        is_authority(params);
+        params.not_after = date_time_ymd(2020, 1, 1);
+    };
+    let early: fn(&mut CertificateParams) = |params| {
+        is_authority(params);
+        params.not_before = date_time_ymd(3020, 1, 1);
+    };
+    for (title, change, expected) in [
+        ("expired", expired, "its authority \"the authority\" in certificate-authority expired at 2020-01-01T00:00:00Z"),
+        ("early", early, "its authority \"the authority\" in certificate-authority is not valid before 3020-01-01T00:00:00Z"),
+    ] {
+        let [ca, certificate, key] = signed(change, unchanged);
+        let other = std::str::from_utf8(testdata::CA).expect("text");
+        expect_error(
+            title,
+            error_of(server_tls(certificate.as_bytes(), key.as_bytes(), None), (other.to_owned() + &ca).as_bytes()),
+            Some(expected),
+        );
+    }
+    // Renewed with the same key, and both are given.
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::default();
+    expired(&mut params);
+    let old = params.self_signed(&key).expect("a certificate").pem();
+    params.not_after = date_time_ymd(3020, 1, 1);
+    let new = params.self_signed(&key).expect("a certificate").pem();
+    let [certificate, server_key] = signed_by(&Issuer::new(params, key), unchanged);
+    let error = error_of(server_tls(certificate.as_bytes(), server_key.as_bytes(), None), (old + &new).as_bytes());
+    expect_error("renewed", error, None);
+}
+
+#[test]
+fn what_is_wrong_with_a_server_certificate_is_told_in_words() {
+    let critical: fn(&mut CertificateParams) = |params| {
+        let mut extension = CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]);
+        extension.set_criticality(true);
+        params.custom_extensions = vec![extension];
+    };
+    let constrained: fn(&mut CertificateParams) = |params| {
+        is_authority(params);
+        let subtree = GeneralSubtree::IpAddress(CidrSubnet::V4([10, 0, 0, 0], [255, 0, 0, 0]));
+        params.name_constraints = Some(NameConstraints { permitted_subtrees: vec![subtree], excluded_subtrees: Vec::new() });
+    };
+    let of_others: fn(&mut CertificateParams) = |params| {
+        let name = |text: &str| rcgen::SanType::DnsName(text.try_into().expect("a name"));
+        params.subject_alt_names = vec![name("other"), name("another"), rcgen::SanType::IpAddress([10, 0, 0, 1].into())];
+    };
+    let expired: fn(&mut CertificateParams) = |params| params.not_after = date_time_ymd(2020, 1, 1);
+    let early: fn(&mut CertificateParams) = |params| params.not_before = date_time_ymd(3020, 1, 1);
+    let for_clients: fn(&mut CertificateParams) = |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let any: fn(&mut CertificateParams) = |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any];
+    let of_an_authority: fn(&mut CertificateParams) = is_authority;
+    let names = "not valid for name 127.0.0.1, only for other, another, 10.0.0.1; set tls-server-name to one of them";
+    for (authority, server, expected) in [
+        (is_authority as fn(&mut CertificateParams), critical, "it has a critical extension that is not supported"),
+        (constrained, unchanged, "its authority may not sign for this name (name constraints)"),
+        (is_authority, of_others, names),
+        (is_authority, expired, "it expired at 2020-01-01T00:00:00Z; renew it"),
+        (is_authority, early, "it is not valid yet, but from 3020-01-01T00:00:00Z; check the clocks"),
+        (is_authority, for_clients, "it may not be used by servers (extendedKeyUsage without serverAuth)"),
+        (is_authority, any, "it may not be used by servers (extendedKeyUsage without serverAuth)"),
+        (is_authority, of_an_authority, "CA:TRUE"),
+    ] {
+        let [ca, certificate, key] = signed(authority, server);
+        expect_error(expected, error_of(unchecked_tls(&certificate, &key), ca.as_bytes()), Some(expected));
+    }
+}
+
+#[test]
+fn a_wildcard_needs_a_domain_of_two_names() {
+    for (name, expected) in [("*.lan", Some("name k3s.lan: wildcards like *.lan are not supported")), ("k3s.lan", None)] {
+        let [ca, certificate, key] =
+            signed(is_authority, |params| params.subject_alt_names = vec![rcgen::SanType::DnsName(name.try_into().expect("a name"))]);
+        let peer = Peer::start(server_tls(certificate.as_bytes(), key.as_bytes(), None), echo);
+        let mut config = peer.tls_config(Pem::Data(ca.into_bytes()));
+        config.tls_server_name = Some("k3s.lan".to_owned());
+        expect_error(
+            name,
+            client(&config, WAIT).call::<String>(&Request::get_path("/version")).err().map(|error| error.to_string()),
+            expected,
+        );
     }
 }
 
@@ -73,13 +235,7 @@ fn the_authority_may_be_the_servers_own_certificate() {
 fn a_server_needs_the_key_of_the_certificate_that_we_trust_as_it_is() {
     let (certificate, _) = self_signed(|_| {});
     let (_, key) = self_signed(|_| {});
-    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).expect("PEM")];
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
-    let key = provider().key_provider.load_private_key(key).expect("a key");
-    let resolver = rustls::sign::SingleCertAndKey::from(rustls::sign::CertifiedKey::new(chain, key));
-    let builder = rustls::ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().expect("versions");
-    let tls = builder.with_no_client_auth().with_cert_resolver(Arc::new(resolver));
-    let error = error_of(Some(Arc::new(tls)), certificate.as_bytes()).expect("an impostor");
+    let error = error_of(unchecked_tls(&certificate, &key), certificate.as_bytes()).expect("an impostor");
     assert!(error.contains("server certificate not trusted"), "{error}");
 }
 
@@ -120,6 +276,7 @@ fn what_is_broken_in_a_bundle_is_left_out() {
         ("no certificate", format!("{no_certificate}{ca}"), true),
         ("nothing in it", format!("{empty}{ca}"), true),
         ("without an end", format!("{ca}-----BEGIN CERTIFICATE-----\nAAAA"), true),
+        ("without an end before", format!("-----BEGIN CERTIFICATE-----\nAAAA\n{ca}"), true),
         ("text around", format!("# our authority\n{ca}\nend\n"), true),
         ("all of it", format!("{garbage}{no_certificate}"), false),
         ("nothing", String::new(), false),
@@ -135,6 +292,17 @@ fn what_is_broken_in_a_bundle_is_left_out() {
     }
 }
 
+fn version() -> HttpRequest<'static> {
+    HttpRequest {
+        method: Method::Get,
+        path_and_query: "/version".to_owned(),
+        accept: "application/json",
+        authorization: None,
+        body: None,
+        limit: Limit::Call,
+    }
+}
+
 #[test]
 fn a_client_certificate_file_that_is_replaced_is_read_again() {
     // Answers with the length of the certificate that it was given.
@@ -146,18 +314,10 @@ fn a_client_certificate_file_that_is_replaced_is_read_again() {
     let settings = ClientOptions::default();
     let patience = PluginPatience { silent: WAIT, talking: WAIT, tell: |_| {} };
     let transport = HttpTransport::new(&config, &settings.user_agent, WAIT, 4, patience).expect("a transport");
-    let version = HttpRequest {
-        method: Method::Get,
-        path_and_query: "/version".to_owned(),
-        accept: "application/json",
-        authorization: None,
-        body: None,
-        limit: Limit::Call,
-    };
     let old = || transport.lock().identity_read = Instant::now().checked_sub(IDENTITY_FOR).expect("the machine runs long enough");
     let is_taken = |transport: &HttpTransport| {
         let mut body = String::new();
-        transport.send(&version).is_ok_and(|mut answer| answer.body.read_to_string(&mut body).is_ok())
+        transport.send(&version()).is_ok_and(|mut answer| answer.body.read_to_string(&mut body).is_ok())
     };
     assert!(!is_taken(&transport), "the server does not know the first one");
     dir.write("crt", testdata::CLIENT);
