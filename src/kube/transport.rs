@@ -361,7 +361,7 @@ fn classify(error: &ureq::Error, proxy: Option<&Proxy>) -> TransportError {
     let message = match kind {
         Certificate => format!("server certificate not trusted: {reason}"),
         Connect => match proxy {
-            Some(proxy) => format!("cannot connect through the proxy {}: {reason}", proxy.server.authority()),
+            Some(proxy) => format!("cannot connect through the proxy {} ({}): {reason}", proxy.server.authority(), proxy.origin),
             None => format!("cannot connect: {reason}"),
         },
         TimedOut => format!("no answer in time: {reason}"),
@@ -462,7 +462,11 @@ impl Resolver for ServerResolver {
             return Ok(addresses);
         }
         let uri = format!("{}/", self.server.origin()).parse().map_err(|_| ureq::Error::HostNotFound)?;
-        let found = self.system.resolve(&uri, config, timeout)?;
+        // Why a name is not found has no kind of its own.
+        let found = self.system.resolve(&uri, config, timeout).map_err(|error| match error {
+            ureq::Error::Io(error) => ureq::Error::Io(io::Error::new(io::ErrorKind::AddrNotAvailable, error)),
+            other => other,
+        })?;
         *known = Some((Instant::now(), found.iter().copied().collect()));
         Ok(found)
     }

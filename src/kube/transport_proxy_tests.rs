@@ -65,3 +65,62 @@ fn a_proxy_that_does_not_help_is_named_and_nothing_was_sent() {
     }
     assert_eq!(peer.connections.load(Ordering::SeqCst), 0);
 }
+
+/// Takes a login where one is offered, and is content without.
+fn socks_without_login(client: &mut TcpStream) -> Option<String> {
+    let mut methods = [0; 4];
+    client.peek(&mut methods).ok()?;
+    // Both, so that the proxy may choose.
+    if methods != [5, 2, 0, 2] {
+        return None;
+    }
+    socks(client)
+}
+
+/// RFC 1929.
+fn socks_with_login(client: &mut TcpStream) -> Option<String> {
+    let mut methods = [0; 4];
+    client.read_exact(&mut methods).ok()?;
+    client.write_all(&[5, 2]).ok()?;
+    let mut login = [0; 3 + "user".len() + "canary".len()];
+    client.read_exact(&mut login).ok()?;
+    if &login != b"\x01\x04user\x06canary" {
+        return None;
+    }
+    client.write_all(&[1, 0]).ok()?;
+    let mut request = [0; 10];
+    client.read_exact(&mut request).ok()?;
+    client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).ok()?;
+    Some(format!("127.0.0.1:{}", u16::from_be_bytes([request[8], request[9]])))
+}
+
+/// Ends its lines as RFC 9112, section 2.2 tells recipients to accept.
+fn connect_with_bare_lines(client: &mut TcpStream) -> Option<String> {
+    let mut request = [0; 4096];
+    let amount = client.read(&mut request).ok()?;
+    let text = String::from_utf8_lossy(&request[..amount]).into_owned();
+    client.write_all(b"HTTP/1.1 200\nVia: x\n\n").ok()?;
+    Some(text.split(' ').nth(1)?.to_owned())
+}
+
+#[test]
+fn proxies_that_take_a_login_or_none_and_bare_lines_are_understood() {
+    for (accept, url) in [
+        (socks_without_login as fn(&mut TcpStream) -> Option<String>, "socks5://user:canary@"),
+        (socks_with_login, "socks5://user:canary@"),
+        (connect_with_bare_lines, "http://"),
+    ] {
+        let (middle, peer) = (Tunnel::start(accept), Peer::start(None, echo));
+        let mut config = peer.config();
+        config.proxy = Some(Proxy::parse(&format!("{url}127.0.0.1:{}", middle.port)).expect("a proxy"));
+        client(&config, Duration::from_secs(5)).call::<String>(&Request::get_path("/version")).expect("an answer");
+    }
+}
+
+#[test]
+fn a_proxy_that_cannot_be_looked_up_is_named_with_its_place() {
+    let mut config = Peer::start(None, echo).config();
+    config.proxy = Some(Proxy::parse("http://u:canary@proxy.invalid:3").expect("a proxy"));
+    let error = client(&config, WAIT).ping().expect_err("no such name").to_string();
+    assert!(error.contains("cannot connect through the proxy proxy.invalid:3 (proxy-url): ") && !error.contains("canary"), "{error}");
+}

@@ -54,7 +54,7 @@ fn connect(stream: &mut (impl Read + Write), server: &Server, login: Option<&Pro
     stream.write_all((request + "\r\n").as_bytes())?;
     // Byte by byte: what follows is the server's.
     let (mut head, mut byte) = (Vec::new(), [0]);
-    while !head.ends_with(b"\r\n\r\n") {
+    while !head.ends_with(b"\n\r\n") && !head.ends_with(b"\n\n") {
         stream.read_exact(&mut byte)?;
         head.push(byte[0]);
         if head.len() > HEAD_MAX {
@@ -62,7 +62,7 @@ fn connect(stream: &mut (impl Read + Write), server: &Server, login: Option<&Pro
         }
     }
     let line = String::from_utf8_lossy(&head);
-    match line.split([' ', '\r']).nth(1) {
+    match line.split([' ', '\r', '\n']).nth(1) {
         Some(status) if status.starts_with('2') => Ok(()),
         Some(status) if line.starts_with("HTTP/1.") => Err(io::Error::other(format!("it answers {status}"))),
         _ => Err(io::Error::other("it does not speak HTTP")),
@@ -73,13 +73,15 @@ fn connect(stream: &mut (impl Read + Write), server: &Server, login: Option<&Pro
 fn socks5(stream: &mut (impl Read + Write), server: &Server, login: Option<&ProxyLogin>) -> io::Result<()> {
     const NO_LOGIN: u8 = 0;
     const LOGIN: u8 = 2;
-    let method = if login.is_some() { LOGIN } else { NO_LOGIN };
-    stream.write_all(&[5, 1, method])?;
+    // Some proxies want no login of some clients, and choose.
+    stream.write_all(if login.is_some() { &[5, 2, NO_LOGIN, LOGIN] } else { &[5, 1, NO_LOGIN] })?;
     let mut answer = [0; 2];
     stream.read_exact(&mut answer)?;
-    if answer != [5, method] {
-        return Err(io::Error::other("it does not speak SOCKS 5, or wants another kind of login"));
-    }
+    let login = match (answer, login) {
+        ([5, NO_LOGIN], _) => None,
+        ([5, LOGIN], Some(login)) => Some(login),
+        _ => return Err(io::Error::other("it does not speak SOCKS 5, or wants another kind of login")),
+    };
     if let Some(ProxyLogin { user, password }) = login {
         let mut request = vec![1];
         push_short(&mut request, user)?;

@@ -62,8 +62,8 @@ impl Server {
     /// Reads a URL. Without a scheme it is https.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (https, rest) = match text.split_once("://") {
-            Some(("https", rest)) => (true, rest),
-            Some(("http", rest)) => (false, rest),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (true, rest),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (false, rest),
             Some(_) => return Err("scheme must be https or http".to_owned()),
             None => (true, text),
         };
@@ -186,6 +186,8 @@ mod tests {
             ("example.com:6443", Some(server(true, "example.com", 6443, ""))),
             ("https://", None),
             ("https://a:b@example.com", None),
+            ("HTTPS://example.com", Some(server(true, "example.com", 443, ""))),
+            ("Http://example.com", Some(server(false, "example.com", 80, ""))),
             ("https://example.com?x=y", None),
             ("https://exa mple.com", None),
             ("https://fd00::1", None),

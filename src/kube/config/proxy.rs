@@ -17,6 +17,8 @@ pub struct Proxy {
     pub server: Server,
     /// What it wants to know of us.
     pub login: Option<ProxyLogin>,
+    /// The field or variable that names it, for messages.
+    pub origin: &'static str,
 }
 
 /// How a proxy is spoken to.
@@ -44,10 +46,14 @@ impl fmt::Debug for ProxyLogin {
 }
 
 impl Proxy {
-    /// Reads a URL; without a scheme it is `http`. The error quotes nothing of it.
+    /// Reads the URL of a `proxy-url`; without a scheme it is `http`. The error quotes nothing of it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
-        let (protocol, port) = match scheme {
+        let (scheme, rest) = match text.split_once("://") {
+            Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
+            None if text.contains("//") => (String::new(), text),
+            None => ("http".to_owned(), text),
+        };
+        let (protocol, port) = match scheme.as_str() {
             "http" => (ProxyProtocol::Http, 80),
             "socks5" | "socks5h" => (ProxyProtocol::Socks5, 1080),
             "https" => return Err("a proxy that is reached over TLS is not supported".to_owned()),
@@ -59,7 +65,8 @@ impl Proxy {
         let port = if has_port { String::new() } else { format!(":{port}") };
         let server = Server::parse(&format!("http://{authority}{port}"))?;
         let login = login.map(ProxyLogin::parse).transpose()?;
-        if server.prefix.is_empty() { Ok(Self { protocol, server, login }) } else { Err("must have no path".to_owned()) }
+        let origin = "proxy-url";
+        if server.prefix.is_empty() { Ok(Self { protocol, server, login, origin }) } else { Err("must have no path".to_owned()) }
     }
 
     /// The proxy of the environment for this server, by the rules of Go's `httpproxy`, which are kubectl's: `HTTPS_PROXY` or
@@ -72,14 +79,16 @@ impl Proxy {
         if is_this_machine(&server.host) || list.split(',').any(|entry| is_listed(server, entry.trim())) {
             return Ok(None);
         }
-        Self::parse(&url).map(Some).map_err(|reason| (name, reason))
+        Self::parse(&url).map(|proxy| Some(Self { origin: name, ..proxy })).map_err(|reason| (name, reason))
     }
 }
 
 impl ProxyLogin {
     fn parse(text: &str) -> Result<Self, String> {
         let (user, password) = text.split_once(':').unwrap_or((text, ""));
-        let part = |text| decode(text).filter(|part| part.len() <= LOGIN_MAX).ok_or("user name or password is not valid");
+        // A slash in it is written as %2F; otherwise the host would end there.
+        let is_valid = |part: &String| part.len() <= LOGIN_MAX && !text.contains(['/', '?', '#']);
+        let part = |text| decode(text).filter(is_valid).ok_or("user name or password is not valid");
         Ok(Self { user: part(user)?, password: part(password)? })
     }
 }
@@ -125,9 +134,11 @@ fn is_listed(server: &Server, entry: &str) -> bool {
     if let Ok(listed) = entry.parse::<IpAddr>() {
         return address == Some(listed);
     }
-    let (entry, host) = (entry.trim_start_matches('*').to_ascii_lowercase(), server.host.to_ascii_lowercase());
-    let domain = entry.trim_start_matches('.');
-    host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.') || rest.is_empty() && domain.len() == entry.len())
+    let (entry, host) = (entry.to_ascii_lowercase(), server.host.to_ascii_lowercase());
+    match entry.strip_prefix('*').filter(|rest| rest.starts_with('.')).unwrap_or(&entry) {
+        inside if inside.starts_with('.') => host.ends_with(inside),
+        domain => host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')),
+    }
 }
 
 /// Whether an address is in a network of so many bits.
@@ -157,6 +168,10 @@ mod tests {
             ("http://%75:c%40na:ry%25@p:1", Ok("Http p:1 u c@na:ry%")),
             ("http://[fd00::1]:1", Ok("Http [fd00::1]:1 ")),
             ("http://[fd00::1]", Ok("Http [fd00::1]:80 ")),
+            ("HTTP://p:3128", Ok("Http p:3128 ")),
+            ("Socks5://p", Ok("Socks5 p:1080 ")),
+            ("http//u:canary@p:1", Err("scheme must be http or socks5")),
+            ("http://u:can/ary@p:1", Err("user name or password is not valid")),
             ("https://p:1", Err("a proxy that is reached over TLS is not supported")),
             ("ftp://canary", Err("scheme must be http or socks5")),
             ("http://", Err("host is missing or malformed")),
@@ -168,7 +183,7 @@ mod tests {
             ("http://p?canary", Err("must contain only scheme, host, port and path")),
         ] {
             let proxy = Proxy::parse(text);
-            let shown = proxy.as_ref().map(|Proxy { protocol, server, login }| {
+            let shown = proxy.as_ref().map(|Proxy { protocol, server, login, origin: _ }| {
                 let login = login.as_ref().map_or_else(String::new, |login| format!("{} {}", login.user, login.password));
                 format!("{protocol:?} {} {login}", server.authority())
             });
@@ -188,6 +203,16 @@ mod tests {
             ("https://a.example.com", ".example.com", true),
             ("https://a.example.com", "*.example.com", true),
             ("https://example.com", ".example.com", false),
+            ("https://example.com", "*.example.com", false),
+            ("https://api.test", "*api.test", false),
+            ("https://a.api.test", "*api.test", false),
+            ("https://api.test", "*test", false),
+            ("https://api.test", "..test", false),
+            ("https://api.test", "*.test:443", true),
+            ("https://api.test", ".test:444", false),
+            ("https://api.test", ".", false),
+            ("https://api.test", ":443", false),
+            ("https://api.test", "test", true),
             ("https://example.com", "example.com", true),
             ("https://badexample.com", "example.com", false),
             ("https://a.example.com:6443", "example.com:6443", true),
