@@ -260,6 +260,7 @@ impl Client {
         if response.status != 401 {
             return self.check_status(request, response);
         }
+        let by_certificate = authorization.is_none() && inner.transport.has_certificate();
         let authorization = match (&*inner.credential, &used) {
             (Credential::File(file), Used::File(used)) => file.after_rejection(used, Instant::now()).map(|token| bearer(&token)),
             (Credential::Exec(plugin), Used::Exec(used)) => {
@@ -267,7 +268,9 @@ impl Client {
             }
             _ => None,
         };
-        let Some(authorization) = authorization else { return self.check_status(request, response) };
+        let Some(authorization) = authorization else {
+            return self.check_status(request, response).map_err(|error| if by_certificate { with_hint(error) } else { error });
+        };
         drop(response);
         let response = self.send(request, authorization.as_deref(), limit)?;
         self.check_status(request, response)
@@ -354,6 +357,14 @@ impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client").finish_non_exhaustive()
     }
+}
+
+/// The API server does not say what it has against a certificate.
+fn with_hint(mut error: Error) -> Error {
+    if let Error::Status { status, .. } = &mut error {
+        status.message.push_str(" (the client certificate may have expired, or be of another cluster)");
+    }
+    error
 }
 
 /// How long the API server asks everybody to wait. Events have limits of their own: one that is not taken says nothing of other requests.

@@ -3,6 +3,7 @@
 //! Promises: an answer's status is never turned into an error; no redirect is followed, no proxy used but the configured one; nothing
 //! waits without a limit; `shutdown` unblocks every blocked read; certificates that are files are read again when they have changed.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
@@ -15,7 +16,7 @@ use ureq::http::{HeaderMap, HeaderValue, header};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Connector as _, NextTimeout, TcpConnector};
 
-use super::config::{Auth, ClientCertPem, Config, ConfigError, PluginPatience, Proxy, Server};
+use super::config::{Auth, ClientCert, ClientCertPem, Config, ConfigError, Pem, PluginPatience, Proxy, Server};
 use super::request::{ContentType, Method};
 use super::tls::{HandshakeError, TlsConnector};
 use super::trust::{Authorities, Trust};
@@ -123,6 +124,10 @@ pub trait Transport: Send + Sync {
     fn send(&self, request: &HttpRequest<'_>) -> Result<HttpResponse, TransportError>;
     /// A transport to the same server with connections of its own, to be shut down on its own.
     fn fork(&self) -> Arc<dyn Transport>;
+    /// A client certificate is sent if the server requests one.
+    fn has_certificate(&self) -> bool {
+        false
+    }
     /// Ends all exchanges, also those blocked in a read, and refuses further ones.
     fn shutdown(&self);
 }
@@ -139,6 +144,8 @@ struct Settings {
     call_timeout: Duration,
     max_connections: usize,
     patience: PluginPatience,
+    /// Why the client certificate cannot be used, as it was logged last. One for all forks, so that one of them tells.
+    fault: Mutex<Option<String>>,
 }
 
 struct Current {
@@ -162,7 +169,8 @@ impl HttpTransport {
         max_connections: usize,
         patience: PluginPatience,
     ) -> Result<Self, ConfigError> {
-        let settings = Settings { config: config.clone(), user_agent: user_agent.to_owned(), call_timeout, max_connections, patience };
+        let (config_here, user_agent, fault) = (config.clone(), user_agent.to_owned(), Mutex::new(None));
+        let settings = Settings { config: config_here, user_agent, call_timeout, max_connections, patience, fault };
         let ca = read_ca(config)?;
         let identity = settings.identity()?;
         let tls = build_tls(config, &ca, identity.as_ref())?;
@@ -192,8 +200,8 @@ impl HttpTransport {
         true
     }
 
-    /// Rebuilds the agent if a plugin has printed another client certificate since, or its files have changed. An unusable one is ignored:
-    /// of two files the second may not be written yet.
+    /// Rebuilds the agent if a plugin has printed another client certificate since, or its files have changed. While they cannot be used
+    /// the last good ones are kept: of two files the second may not be written yet.
     fn renew_identity(&self) {
         let Config { auth, client_cert, .. } = &self.settings.config;
         let is_by_plugin = matches!(auth, Auth::Exec(_));
@@ -204,18 +212,30 @@ impl HttpTransport {
             }
             current.identity_read = Instant::now();
         }
-        let Ok(identity) = self.settings.identity() else { return };
+        let identity = match self.settings.identity() {
+            Ok(identity) => identity,
+            // Why a plugin has failed is the error of the call.
+            Err(_) if is_by_plugin => return,
+            Err(error) => return self.settings.report(Some(error.to_string())),
+        };
         let mut current = self.lock();
-        if !current.closed
-            && *current.identity != identity
-            && let Ok(tls) = build_tls(&self.settings.config, &current.ca, identity.as_ref())
-        {
-            if !is_by_plugin {
-                log::info!("client certificate changed, read again");
+        if current.closed {
+            return;
+        }
+        if *current.identity == identity {
+            return self.settings.report(None);
+        }
+        match build_tls(&self.settings.config, &current.ca, identity.as_ref()) {
+            Ok(tls) => {
+                if !is_by_plugin {
+                    log::info!("client certificate changed, read again");
+                }
+                *self.settings.fault() = None;
+                current.agent = build_agent(&self.settings, &tls);
+                current.tls = tls;
+                current.identity = Arc::new(identity);
             }
-            current.agent = build_agent(&self.settings, &tls);
-            current.tls = tls;
-            current.identity = Arc::new(identity);
+            Err(error) => self.settings.report(Some(error.to_string())),
         }
     }
 
@@ -284,6 +304,10 @@ impl Transport for HttpTransport {
         let agent = build_agent(&self.settings, &tls);
         let current = Current { agent, tls, ca, identity, identity_read: current.identity_read, closed: false };
         Arc::new(Self { settings: Arc::clone(&self.settings), agent: Mutex::new(current) })
+    }
+
+    fn has_certificate(&self) -> bool {
+        self.lock().identity.is_some()
     }
 
     fn shutdown(&self) {
@@ -384,14 +408,33 @@ impl Settings {
             return plugin.current(self.patience).map(|issued| issued.identity.clone());
         }
         let Some(cert) = client_cert else { return Ok(None) };
-        let refuse = |error| ConfigError::new(source, "client certificate", error, "check the path");
-        let (certificate, key) = (cert.certificate.read().map_err(refuse)?, cert.key.read().map_err(refuse)?);
-        Ok(Some(ClientCertPem { certificate: certificate.into_owned(), key: key.into_owned() }))
+        let read = |pem: &Pem, field| {
+            let refuse = |error| ConfigError::new(pem.place(source), &format!("{}{field}", cert.user), error, "check the path");
+            pem.read().map(Cow::into_owned).map_err(refuse)
+        };
+        let (certificate, key) = (read(&cert.certificate, "client-certificate")?, read(&cert.key, "client-key")?);
+        Ok(Some(ClientCertPem { certificate, key }))
+    }
+
+    /// Logs why the client certificate cannot be used, or that it can again, once each.
+    fn report(&self, new: Option<String>) {
+        let mut fault = self.fault();
+        if *fault != new {
+            match &new {
+                Some(error) => log::warn!(error:%; "client certificate not usable; keeping the last one"),
+                None => log::info!("client certificate usable again"),
+            }
+            *fault = new;
+        }
+    }
+
+    fn fault(&self) -> MutexGuard<'_, Option<String>> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn build_agent(settings: &Settings, tls: &TlsConnector) -> ureq::Agent {
-    let Settings { config, user_agent, call_timeout, max_connections, patience: _ } = settings;
+    let Settings { config, user_agent, call_timeout, max_connections, patience: _, fault: _ } = settings;
     let Server { https, .. } = config.server;
     let (input, output) = if https { UNDER_TLS } else { (BUFFER, BUFFER) };
     let agent_config = ureq::Agent::config_builder()
@@ -428,11 +471,25 @@ fn build_tls(config: &Config, ca: &[u8], identity: Option<&ClientCertPem>) -> Re
         Trust::Listed(Authorities::read(ca).map_err(|reason| ConfigError::new(place, "certificate authority", reason, hint))?)
     };
     let refuse = |field: &'static str, hint: &'static str| move |reason: String| ConfigError::new(&config.source, field, reason, hint);
-    let identity =
-        identity.map(identity::read).transpose().map_err(refuse("client certificate", "use a certificate and key that match"))?;
+    let identity = identity.map(identity::read).transpose().map_err(|error| unusable(config, &error))?;
     let name = config.tls_server_name.clone().map(ServerName::try_from).transpose();
     let name = name.map_err(|_| refuse("tls-server-name", "use the name in the server's certificate")("not a valid name".to_owned()))?;
     TlsConnector::new(trust, identity, name).map_err(refuse("TLS", ""))
+}
+
+/// With the file or entry that the client certificate is from.
+fn unusable(config: &Config, error: &identity::Unusable) -> ConfigError {
+    let identity::Unusable { is_key, reason, hint } = *error;
+    match (&config.auth, &config.client_cert) {
+        (Auth::Exec(plugin), _) => {
+            plugin.error(format!("status.{}: {reason}", if is_key { "clientKeyData" } else { "clientCertificateData" }), hint)
+        }
+        (_, Some(ClientCert { certificate, key, user })) => {
+            let (pem, field) = if is_key { (key, "client-key") } else { (certificate, "client-certificate") };
+            ConfigError::new(pem.place(&config.source), &format!("{user}{field}"), reason, hint)
+        }
+        (_, None) => ConfigError::new(&config.source, "client certificate", reason, hint),
+    }
 }
 
 /// Always resolves the server to connect to. Addresses need no look-up, and

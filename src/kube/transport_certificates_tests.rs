@@ -232,6 +232,52 @@ fn a_wildcard_needs_a_domain_of_two_names() {
 }
 
 #[test]
+fn an_unusable_client_certificate_is_told_with_its_place() {
+    let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n".as_bytes();
+    let legacy =
+        b"-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n-----END EC PRIVATE KEY-----\n";
+    let rsa_1024 = b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+    let dir = TempDir::new();
+    for (certificate, key, expected) in [
+        (testdata::CLIENT, encrypted, "key: user u: client-key: encrypted keys are not supported (decrypt it: openssl pkey -in KEY)"),
+        (testdata::CLIENT, legacy, "key: user u: client-key: encrypted keys are not supported (decrypt it: openssl pkey -in KEY)"),
+        (
+            testdata::CLIENT,
+            b"canary",
+            "key: user u: client-key: contains no PEM private key (it must start with -----BEGIN PRIVATE KEY-----",
+        ),
+        (testdata::P_521, testdata::P_521_KEY, "key: user u: client-key: P-521 is not supported (use a P-256, P-384, RSA or Ed25519 key"),
+        (testdata::CLIENT, rsa_1024, "key: user u: client-key: not a supported private key (use a P-256, P-384, Ed25519 or RSA key"),
+        (
+            testdata::CLIENT,
+            testdata::SERVER_KEY,
+            "key: user u: client-key: does not match the certificate (use the key of the certificate)",
+        ),
+        (
+            b"canary",
+            testdata::CLIENT_KEY,
+            "crt: user u: client-certificate: contains no PEM certificate (it must start with -----BEGIN CERT",
+        ),
+    ] {
+        let mut config = Peer::start(None, echo).config();
+        let [file, data] = [
+            ClientCert {
+                certificate: Pem::File(dir.write("crt", certificate)),
+                key: Pem::File(dir.write("key", key)),
+                user: "user u: ".to_owned(),
+            },
+            ClientCert { certificate: Pem::Data(certificate.to_vec()), key: Pem::Data(key.to_vec()), user: "user u: ".to_owned() },
+        ];
+        config.client_cert = Some(file);
+        let error = Client::new(&config, ClientOptions::default()).expect_err(expected).to_string();
+        assert!(error.starts_with(&format!("{}/{expected}", dir.path().display())) && !error.contains("canary"), "{error}");
+        config.client_cert = Some(data);
+        let error = Client::new(&config, ClientOptions::default()).expect_err(expected).to_string();
+        assert!(error.starts_with(&format!("test: {}", &expected[5..])) && !error.contains("canary"), "{error}");
+    }
+}
+
+#[test]
 fn a_server_needs_the_key_of_the_certificate_that_we_trust_as_it_is() {
     let (certificate, _) = self_signed(|_| {});
     let (_, key) = self_signed(|_| {});
@@ -310,7 +356,7 @@ fn a_client_certificate_file_that_is_replaced_is_read_again() {
     let dir = TempDir::new();
     let (certificate, key) = (dir.write("crt", testdata::V1), dir.write("key", testdata::V1_KEY));
     let mut config = peer.tls_config(Pem::Data(testdata::CA.to_vec()));
-    config.client_cert = Some(ClientCert { certificate: Pem::File(certificate), key: Pem::File(key) });
+    config.client_cert = Some(ClientCert { certificate: Pem::File(certificate), key: Pem::File(key), user: String::new() });
     let settings = ClientOptions::default();
     let patience = PluginPatience { silent: WAIT, talking: WAIT, tell: |_| {} };
     let transport = HttpTransport::new(&config, &settings.user_agent, WAIT, 4, patience).expect("a transport");
@@ -330,4 +376,104 @@ fn a_client_certificate_file_that_is_replaced_is_read_again() {
     dir.write("crt", "");
     old();
     assert!(is_taken(&transport), "the last good one is kept");
+}
+
+/// Lines that were logged, in order; each test has words of its own.
+static LOGGED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+struct Keeper;
+
+impl log::Log for Keeper {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        struct Values(String);
+        impl<'kvs> log::kv::VisitSource<'kvs> for Values {
+            fn visit_pair(&mut self, key: log::kv::Key<'kvs>, value: log::kv::Value<'kvs>) -> Result<(), log::kv::Error> {
+                self.0 += &format!(" {key}={value}");
+                Ok(())
+            }
+        }
+        let mut values = Values(String::new());
+        let _ = record.key_values().visit(&mut values);
+        // Of the test that looks at it, and of no other.
+        if std::thread::current().name().is_none_or(|name| !name.ends_with("are_logged_once")) {
+            return;
+        }
+        LOGGED.lock().expect("no panic").push(format!("{} {}{}", record.level(), record.args(), values.0));
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn files_of_a_client_certificate_that_go_bad_are_logged_once() {
+    log::set_logger(&Keeper).expect("no other logger in these tests");
+    log::set_max_level(log::LevelFilter::Info);
+    let peer = Peer::start(server_tls(testdata::SERVER, testdata::SERVER_KEY, Some(testdata::CA)), echo);
+    let dir = TempDir::new();
+    let (certificate, key) = (dir.write("crt", testdata::CLIENT), dir.write("key", testdata::CLIENT_KEY));
+    let mut config = peer.tls_config(Pem::Data(testdata::CA.to_vec()));
+    config.client_cert = Some(ClientCert { certificate: Pem::File(certificate), key: Pem::File(key), user: "user logged: ".to_owned() });
+    let patience = PluginPatience { silent: WAIT, talking: WAIT, tell: |_| {} };
+    let transport = HttpTransport::new(&config, "test", WAIT, 4, patience).expect("a transport");
+    let logged = |is_taken: bool| {
+        for _ in 0..2 {
+            transport.lock().identity_read = Instant::now().checked_sub(IDENTITY_FOR).expect("the machine runs long enough");
+            // Both look at the files, and share what was told of them.
+            let fork = transport.fork();
+            transport.renew_identity();
+            assert_eq!(fork.send(&version()).is_ok(), is_taken);
+        }
+        let folder = dir.path().display().to_string();
+        let lines: Vec<_> = LOGGED.lock().expect("no panic").drain(..).filter(|line| line.contains("client certificate")).collect();
+        lines.iter().map(|line| line.replace(&folder, "DIR")).collect::<Vec<_>>()
+    };
+    let bad = "WARN client certificate not usable; keeping the last one error=";
+    assert_eq!(logged(true), Vec::<String>::new());
+    std::fs::remove_file(dir.path().join("crt")).expect("removed");
+    assert_eq!(
+        logged(true),
+        [format!("{bad}DIR/crt: user logged: client-certificate: No such file or directory (os error 2) (check the path)")]
+    );
+    assert_eq!(logged(true), Vec::<String>::new(), "told already");
+    dir.write("crt", "-----BEGIN CERTIFICATE-----\nMII");
+    let lines = logged(true);
+    assert!(
+        lines.len() == 1 && lines[0].starts_with(&format!("{bad}DIR/crt: user logged: client-certificate: is not valid PEM")),
+        "{lines:?}"
+    );
+    dir.write("crt", testdata::V1);
+    let lines = logged(true);
+    assert!(lines.len() == 1 && lines[0].starts_with(&format!("{bad}DIR/key: user logged: client-key: does not match")), "{lines:?}");
+    dir.write("crt", testdata::CLIENT);
+    assert_eq!(logged(true), ["INFO client certificate usable again"]);
+    dir.write("crt", testdata::NAMED);
+    dir.write("key", testdata::NAMED_KEY);
+    let lines = logged(false);
+    assert!(!lines.is_empty() && lines.iter().all(|line| line == "INFO client certificate changed, read again"), "{lines:?}");
+}
+
+#[test]
+fn an_unauthorized_certificate_is_told_what_may_be_wrong() {
+    let refuse = |_: usize, stream: &mut dyn Stream| {
+        let _ = read_request(stream);
+        let body = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"Unauthorized","reason":"Unauthorized","code":401}"#;
+        answer(stream, &format!("HTTP/1.1 401 Unauthorized\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+    };
+    let peer = Peer::start(server_tls(testdata::SERVER, testdata::SERVER_KEY, None), refuse);
+    let mut config = peer.tls_config(Pem::Data(testdata::CA.to_vec()));
+    let hint = "get version: 401 Unauthorized: Unauthorized (the client certificate may have expired, or be of another cluster)";
+    for (certificate, auth, expected) in [
+        (Some(pair(testdata::CLIENT, testdata::CLIENT_KEY)), Auth::None, hint),
+        (Some(pair(testdata::CLIENT, testdata::CLIENT_KEY)), Auth::Token("t".to_owned()), "get version: 401 Unauthorized: Unauthorized"),
+        (None, Auth::None, "get version: 401 Unauthorized: Unauthorized"),
+    ] {
+        (config.client_cert, config.auth) = (certificate, auth);
+        let error = client(&config, WAIT).ping().expect_err("unauthorized");
+        assert_eq!(error.to_string(), expected);
+        assert!(error.answer() == crate::kube::Answer::Unauthorized, "{error}");
+    }
 }

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::api::Resource;
-use crate::kube::config::{Auth, ClientCert, Pem};
 use crate::kube::scripted::{TempDir, WAIT, testdata};
 use crate::kube::{Client, ClientOptions, Error, Request};
 use rustls::pki_types::pem::PemObject;
@@ -111,7 +110,7 @@ fn client(config: &Config, call_timeout: Duration) -> Client {
 }
 
 fn pair(certificate: &[u8], key: &[u8]) -> ClientCert {
-    ClientCert { certificate: Pem::Data(certificate.to_vec()), key: Pem::Data(key.to_vec()) }
+    ClientCert { certificate: Pem::Data(certificate.to_vec()), key: Pem::Data(key.to_vec()), user: String::new() }
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
@@ -219,7 +218,7 @@ fn a_client_certificate_is_presented() {
     client(&config, WAIT).call::<String>(&Request::get_path("/version")).expect("an answer");
     config.client_cert = Some(pair(testdata::CLIENT, testdata::SERVER_KEY));
     let error = Client::new(&config, ClientOptions::default()).expect_err("a pair that does not match");
-    assert!(error.to_string().starts_with("test: client certificate: "), "{error}");
+    assert!(error.to_string().starts_with("test: client-key: does not match"), "{error}");
 }
 
 #[test]

@@ -104,7 +104,7 @@ fn kubeconfigs_that_people_have_work_as_with_kubectl_or_say_why_not() {
     for (title, config, variables, expected) in [
         ("as it is", changed(&none, &none), no, None),
         ("a client certificate of X.509 version 1", changed(&none, &client("v1")), no, None),
-        ("a P-521 client key", changed(&none, &client("p521")), no, Some("client certificate: key: P-521 is not supported; use a P-256")),
+        ("a P-521 client key", changed(&none, &client("p521")), no, Some("client-key: P-521 is not supported (use a P-256")),
         ("the server's own certificate", changed(&authority(&file("apiserver.crt")), &none), no, None),
         ("one broken block in a bundle", changed(&authority(&broken), &none), no, None),
         ("the authorities of the system", changed(&no_ca, &none), &[("SSL_CERT_FILE", ca.as_str())], None),

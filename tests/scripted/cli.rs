@@ -505,7 +505,7 @@ fn a_kubeconfig_that_is_no_good_is_one_line() {
         (user(&format!("{{client-certificate-data: {CANARY}}}")), "user u: client-certificate-data: not valid base64"),
         (user(&format!("{{tokenFile: {}}}", folder.path().join("absent").display())), "absent: token: "),
         (user(&format!("{{auth-provider: {{name: {CANARY}}}}}")), "user u: auth-provider: not supported"),
-        (user("{client-certificate-data: QQ==, client-key-data: QQ==}"), "client certificate: "),
+        (user("{client-certificate-data: QQ==, client-key-data: QQ==}"), "user u: client-certificate: contains no PEM certificate"),
     ] {
         fs::write(&place, content).expect("written");
         one_line(&call(&["trigger", "q", "-c", place.to_str().expect("UTF-8")]), 1, expected);

@@ -196,7 +196,7 @@ fn build_user(user: &Entry<'_>, cluster: &Entry<'_>) -> Result<(Auth, Option<Cli
         pem.as_ref().map(|pem| user.content(field, pem)).transpose()?;
     }
     let client_cert = match (certificate, key) {
-        (Some(certificate), Some(key)) => Some(ClientCert { certificate, key }),
+        (Some(certificate), Some(key)) => Some(ClientCert { certificate, key, user: user.label.clone() }),
         (None, None) => None,
         (Some(_), None) => return Err(user.error("client-key", "not set", "a client certificate requires its key")),
         (None, Some(_)) => return Err(user.error("client-certificate", "not set", "a client key requires its certificate")),

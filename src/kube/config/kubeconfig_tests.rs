@@ -56,7 +56,8 @@ fn contexts_resolve() {
 
     let cert = load(Some("cert")).expect("cert");
     assert!(cert.insecure);
-    assert_eq!(cert.client_cert, Some(ClientCert { certificate: Pem::Data(b"CERT".to_vec()), key: Pem::Data(b"KEY".to_vec()) }));
+    let (certificate, key) = (Pem::Data(b"CERT".to_vec()), Pem::Data(b"KEY".to_vec()));
+    assert_eq!(cert.client_cert, Some(ClientCert { certificate, key, user: "user cert: ".to_owned() }));
 
     let basic = load(Some("basic")).expect("basic");
     assert_eq!(basic.auth, Auth::Basic { username: "u".to_owned(), password: "canary".to_owned() });

@@ -148,6 +148,8 @@ pub struct ClientCert {
     pub certificate: Pem,
     /// Private key.
     pub key: Pem,
+    /// The entry that they stand in, before a field's name in messages.
+    pub user: String,
 }
 
 /// Client certificate and key, in PEM. `Debug` does not print them.
