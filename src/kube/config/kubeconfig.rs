@@ -76,6 +76,12 @@ fn parse(path: &Path, text: &str) -> Result<Value, ConfigError> {
     if !content.is_object() && !content.is_null() {
         return Err(refuse("must be a mapping"));
     }
+    let top = Entry { file: path, label: String::new(), fields: &content };
+    for (field, expected) in [("kind", "Config"), ("apiVersion", "v1")] {
+        if top.text(field)?.is_some_and(|value| value != expected) {
+            return Err(top.error(field, format!("must be {expected}"), "this is not a kubeconfig"));
+        }
+    }
     for kind in ["cluster", "user", "context"] {
         let list = match content.get(format!("{kind}s")) {
             None | Some(Value::Null) => continue,
@@ -84,8 +90,12 @@ fn parse(path: &Path, text: &str) -> Result<Value, ConfigError> {
         };
         let mut names = Map::new();
         for entry in list {
-            let Some(name) = entry.get("name").and_then(Value::as_str) else {
-                return Err(refuse(&format!("{kind}s: an entry has no name")));
+            // As with kubectl, one without a name does no harm; nothing can refer to it.
+            let name = match entry.get("name") {
+                None | Some(Value::Null) if entry.is_object() || entry.is_null() => continue,
+                Some(Value::String(name)) => name,
+                Some(_) => return Err(refuse(&format!("{kind}s: a name must be a string"))),
+                None => return Err(refuse(&format!("{kind}s: an entry is not a mapping"))),
             };
             if names.insert(name.to_owned(), Value::Null).is_some() {
                 return Err(refuse(&format!("{kind}s: duplicate name {}", one_line(name, 100))));
@@ -114,6 +124,10 @@ fn find<'a>(files: &'a [File], kind: &'a str, name: &str, place: &dyn fmt::Displ
     if let Some((_, entry)) = entries(files, kind).find(|(known, _)| *known == name) {
         return Ok(entry);
     }
+    Err(ConfigError::new(place, kind, format!("no {kind} named {}", one_line(name, 100)), &available(files, kind)))
+}
+
+fn available(files: &[File], kind: &str) -> String {
     // In order and each once.
     let mut known = Map::new();
     entries(files, kind).for_each(|(name, _)| drop(known.insert(name.to_owned(), Value::Null)));
@@ -122,8 +136,7 @@ fn find<'a>(files: &'a [File], kind: &'a str, name: &str, place: &dyn fmt::Displ
         hint.push_str(if hint.is_empty() { "available: " } else { ", " });
         hint.push_str(name);
     }
-    let hint = if hint.is_empty() { "none found".to_owned() } else { one_line(&hint, 300) };
-    Err(ConfigError::new(place, kind, format!("no {kind} named {}", one_line(name, 100)), &hint))
+    if hint.is_empty() { "none found".to_owned() } else { one_line(&hint, 300) }
 }
 
 fn resolve(files: &[File], context: Option<&str>, env: Env<'_>) -> Result<Config, ConfigError> {
@@ -138,7 +151,8 @@ fn resolve(files: &[File], context: Option<&str>, env: Env<'_>) -> Result<Config
     let Some((name, place)) = chosen else { return Err(ConfigError::new(all, "current-context", "not set", "use --context NAME")) };
     let context = find(files, "context", &name, &place)?;
     let place = context.file.display();
-    let cluster = find(files, "cluster", &context.text("cluster")?.unwrap_or_default(), &place)?;
+    let Some(name) = context.text("cluster")? else { return Err(context.error("cluster", "not set", &available(files, "cluster"))) };
+    let cluster = find(files, "cluster", &name, &place)?;
     let user = match context.text("user")? {
         Some(name) => find(files, "user", &name, &place)?,
         None => Entry { file: context.file, label: String::new(), fields: &Value::Null },
@@ -157,6 +171,9 @@ fn build(cluster: &Entry<'_>, user: &Entry<'_>, namespace: Option<String>, env: 
     };
     let insecure = cluster.flag("insecure-skip-tls-verify")?;
     let ca = match cluster.pem("certificate-authority")? {
+        Some(_) if insecure && server.https => {
+            return Err(cluster.error("insecure-skip-tls-verify", "set together with certificate-authority", "remove one of them"));
+        }
         _ if insecure => None,
         None if server.https => system_authorities(env).map(Pem::File),
         given => given,
@@ -181,12 +198,20 @@ fn system_authorities(env: Env<'_>) -> Option<PathBuf> {
 }
 
 fn build_user(user: &Entry<'_>, cluster: &Entry<'_>) -> Result<(Auth, Option<ClientCert>), ConfigError> {
-    for (field, reason, hint) in [
-        ("auth-provider", "not supported", "Kubernetes removed it; use a token, a client certificate or a credential plugin (exec)"),
-        ("as", "impersonation is not supported", "use separate credentials"),
-    ] {
-        if user.fields.get(field).is_some_and(|value| !value.is_null()) {
-            return Err(user.error(field, reason, hint));
+    if user.fields.get("auth-provider").is_some_and(|value| !value.is_null()) {
+        let hint = "Kubernetes removed it; use a token, a client certificate or a credential plugin (exec)";
+        return Err(user.error("auth-provider", "not supported", hint));
+    }
+    for field in ["as", "as-uid", "as-groups", "as-user-extra"] {
+        let is_empty = |value: &Value| match value {
+            Value::Null => true,
+            Value::String(text) => text.is_empty(),
+            Value::Array(items) => items.is_empty(),
+            Value::Object(fields) => fields.is_empty(),
+            _ => false,
+        };
+        if user.fields.get(field).is_some_and(|value| !is_empty(value)) {
+            return Err(user.error(field, "impersonation is not supported", "use separate credentials"));
         }
     }
     let certificate = user.pem("client-certificate")?;
@@ -201,8 +226,14 @@ fn build_user(user: &Entry<'_>, cluster: &Entry<'_>) -> Result<(Auth, Option<Cli
         (Some(_), None) => return Err(user.error("client-key", "not set", "a client certificate requires its key")),
         (None, Some(_)) => return Err(user.error("client-certificate", "not set", "a client key requires its certificate")),
     };
-    let auth = match (user.text("tokenFile")?, user.text("token")?, user.text("username")?) {
-        (Some(path), _, _) => Auth::TokenFile(user.resolve(&path)),
+    let (token_file, token) = (user.text("tokenFile")?.map(|path| user.resolve(&path)), user.text("token")?);
+    let username = user.text("username")?;
+    if username.is_some() && (token.is_some() || token_file.is_some()) {
+        return Err(user.error("username", "set together with a token", "remove one of them"));
+    }
+    // The file counts, unless it is missing and there is a token.
+    let auth = match (token_file.filter(|path| token.is_none() || path.exists()), token, username) {
+        (Some(path), _, _) => Auth::TokenFile(path),
         (None, Some(token), _) => {
             if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
                 return Err(user.error("token", "contains characters that are not valid in a token", "check for line breaks and spaces"));

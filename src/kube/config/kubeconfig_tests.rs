@@ -23,7 +23,7 @@ users:
 - name: token
   user: {token: canary}
 - name: file
-  user: {token: canary, tokenFile: secrets/token}
+  user: {tokenFile: secrets/token}
 - name: cert
   user: {client-certificate-data: Q0VSVA==, client-key-data: S0VZ}
 - name: basic
@@ -141,6 +141,12 @@ fn errors_about_a_user_are_one_line_with_place_field_and_hint_and_no_value() {
         (exec("interactiveMode: Never, command: a, provideClusterInfo: canary"), "user u: exec.provideClusterInfo: must be true or false"),
         (with_user("{auth-provider: {name: gcp}}"), "user u: auth-provider: not supported"),
         (with_user("{as: admin, token: canary}"), "user u: as: impersonation is not supported"),
+        (with_user("{as-groups: [admins], token: canary}"), "user u: as-groups: impersonation is not supported"),
+        (with_user("{as: '', as-uid: canary}"), "user u: as-uid: impersonation is not supported"),
+        (with_user("{as-user-extra: {a: [canary]}}"), "user u: as-user-extra: impersonation is not supported"),
+        (with_user("{as: [canary]}"), "user u: as: impersonation is not supported"),
+        (with_user("{token: canary, username: a, password: canary}"), "user u: username: set together with a token (remove one of them)"),
+        (with_user("{tokenFile: canary, username: a}"), "user u: username: set together with a token (remove one of them)"),
         (with_user("{client-certificate-data: Q0VSVA==}"), "user u: client-key: not set"),
         (with_user("{client-key-data: canary!}"), "user u: client-key-data: not valid base64"),
         (with_user("{client-key: absent-file}"), "absent-file: No such file"),
@@ -167,13 +173,32 @@ fn errors_about_the_rest_are_so_too() {
             with_cluster("{server: 'https://a', proxy-url: 'https://u:canary@p'}"),
             "proxy-url: a proxy that is reached over TLS is not supported",
         ),
+        (
+            with_cluster("{server: 'https://a', insecure-skip-tls-verify: true, certificate-authority-data: UEVN}"),
+            "cluster c: insecure-skip-tls-verify: set together with certificate-authority (remove one of them)",
+        ),
+        (
+            with_cluster("{server: 'https://a', insecure-skip-tls-verify: true, certificate-authority: ca.crt}"),
+            "cluster c: insecure-skip-tls-verify: set together with certificate-authority (remove one of them)",
+        ),
+        (with_cluster("{server: 'https://a', proxy-url: 'http//u:canary@p:3'}"), "cluster c: proxy-url: scheme must be http or socks5"),
+        (
+            with_cluster("{server: 'https://a', proxy-url: 'http:/u:canary@p:3'}"),
+            "cluster c: proxy-url: user name or password is not valid",
+        ),
+        (
+            "current-context: x\nclusters: [{name: k, cluster: {}}]\ncontexts: [{name: x, context: {user: u}}]\n".to_owned(),
+            "context x: cluster: not set (available: k)",
+        ),
+        (format!("kind: Pod\n{}", with_user("{}")), "kind: must be Config"),
+        (format!("apiVersion: v2\n{}", with_user("{}")), "apiVersion: must be v1"),
         ("current-context: x\n".to_owned(), "context: no context named x (none found)"),
         ("{}".to_owned(), "current-context: not set (use --context NAME)"),
         ("canary".to_owned(), "not a valid kubeconfig: "),
         ("a: [canary".to_owned(), "not a valid kubeconfig: "),
         ("users: 4711".to_owned(), "not a valid kubeconfig: users must be a list"),
-        ("users: [canary]".to_owned(), "not a valid kubeconfig: users: an entry has no name"),
-        ("users: [{name: 4711}]".to_owned(), "not a valid kubeconfig: users: an entry has no name"),
+        ("users: [canary]".to_owned(), "not a valid kubeconfig: users: an entry is not a mapping"),
+        ("users: [{name: 4711}]".to_owned(), "not a valid kubeconfig: users: a name must be a string"),
         ("current-context: 4711".to_owned(), "current-context: must be a string"),
         ("a: \u{0}canary".to_owned(), "not a valid kubeconfig: line 1: "),
         ("\ta: canary".to_owned(), "not a valid kubeconfig: line 1: "),
@@ -191,6 +216,28 @@ fn errors_about_the_rest_are_so_too() {
     let absent = dir.path().join("absent");
     let error = load(&[absent], None, &bare).expect_err("absent").to_string();
     assert!(error.ends_with("absent: no such file (use --kubeconfig FILE or set KUBECONFIG)"), "{error}");
+}
+
+#[test]
+fn what_kubectl_takes_is_taken() {
+    let dir = TempDir::new();
+    dir.write("t", "file");
+    for (title, text) in [
+        ("a byte order mark", format!("\u{feff}{}", with_user("{token: a}"))),
+        ("its kind", format!("apiVersion: v1\nkind: Config\n{}", with_user("{token: a}"))),
+        ("an empty kind", format!("apiVersion: ''\nkind: null\n{}", with_user("{token: a}"))),
+        ("nobody to act as", with_user("{token: a, as: '', as-groups: [], as-uid: '', as-user-extra: {}}")),
+        ("an entry without a name", with_user("{token: a}}, {user: {token: b}")),
+        ("an empty entry", with_user("{token: a}}, {").replace(", {}", ", null")),
+        ("a missing tokenFile beside a token", with_user("{token: a, tokenFile: absent}")),
+        ("HTTPS in capitals", with_user("{token: a}").replace("https://", "HTTPS://")),
+        ("a proxy in capitals", with_user("{token: a}").replace("'https://a',", "'https://a', proxy-url: 'HTTP://p:1',")),
+    ] {
+        let config = load(&[dir.write("config", &text)], None, &bare).unwrap_or_else(|error| panic!("{title}: {error}"));
+        assert_eq!((config.auth, config.server.https), (Auth::Token("a".to_owned()), true), "{title}");
+    }
+    let both = load(&[dir.write("config", with_user("{token: a, tokenFile: t}"))], None, &bare).expect("both");
+    assert_eq!(both.auth, Auth::TokenFile(dir.path().join("t")));
 }
 
 fn plugin_of(dir: &TempDir, user: &str) -> PluginSpec {
