@@ -169,7 +169,10 @@ impl Facts {
         let Self { name, starts, ends, may_sign } = self;
         let authority = || format!("its authority \"{}\" in certificate-authority", one_line(name, 100));
         if !may_sign {
-            return Some(format!("{} may not sign certificates (basicConstraints, keyUsage); set one that may", authority()));
+            return Some(format!(
+                "{} may not sign certificates (basicConstraints, keyUsage); set one that may, or the server's own certificate",
+                authority()
+            ));
         }
         let now = time_text(now);
         if *ends < now {

@@ -275,8 +275,10 @@ impl Reader {
                     if is_answer {
                         break;
                     }
+                    // Up to the end of a word: a part of a long one would look short.
                     let surplus = kept.len() - max;
-                    kept.drain(..surplus);
+                    let word = kept[surplus..].iter().position(u8::is_ascii_whitespace).unwrap_or(max);
+                    kept.drain(..surplus + word);
                 }
             }
         })?;

@@ -65,6 +65,7 @@ fn whatever_goes_wrong_is_one_line_without_a_secret() {
         ("kill -KILL $$".to_owned(), "failed, signal: 9"),
         (format!("echo one >&2; echo 'no login {long}' >&2; echo >&2; exit 1"), "exit status: 1: no login (hidden) (run"),
         ("yes canary-canary | head -c 9000000 >&2; echo >&2; echo last >&2; exit 1".to_owned(), "exit status: 1: last (run"),
+        (format!("printf '%s ' {long} $(yes ab | head -n 1357) >&2; exit 1"), "exit status: 1: ab ab ab"),
         ("yes canary".to_owned(), "printed more than 1048576 bytes"),
         (String::new(), "did not print valid JSON"),
         ("echo canary".to_owned(), "did not print valid JSON"),
