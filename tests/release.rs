@@ -156,7 +156,7 @@ impl Clone {
     fn new(source: &Path, name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("quarks-job-release-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
-        git(&["clone", "--quiet", source.to_str().expect("UTF-8"), folder.to_str().expect("UTF-8")]);
+        git(&["clone", "--quiet", "--shared", source.to_str().expect("UTF-8"), folder.to_str().expect("UTF-8")]);
         Self(folder)
     }
 
