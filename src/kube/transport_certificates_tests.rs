@@ -378,14 +378,14 @@ fn a_client_certificate_file_that_is_replaced_is_read_again() {
     assert!(is_taken(&transport), "the last good one is kept");
 }
 
-/// Lines that were logged, in order; each test has words of its own.
+/// Lines of the one test that looks at them, in order.
 static LOGGED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 struct Keeper;
 
 impl log::Log for Keeper {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
+        std::thread::current().name().is_some_and(|name| name.ends_with("are_logged_once"))
     }
 
     fn log(&self, record: &log::Record<'_>) {
@@ -396,63 +396,61 @@ impl log::Log for Keeper {
                 Ok(())
             }
         }
-        let mut values = Values(String::new());
-        let _ = record.key_values().visit(&mut values);
-        // Of the test that looks at it, and of no other.
-        if std::thread::current().name().is_none_or(|name| !name.ends_with("are_logged_once")) {
-            return;
+        if self.enabled(record.metadata()) {
+            let mut values = Values(String::new());
+            let _ = record.key_values().visit(&mut values);
+            LOGGED.lock().expect("no panic").push(format!("{} {}{}", record.level(), record.args(), values.0));
         }
-        LOGGED.lock().expect("no panic").push(format!("{} {}{}", record.level(), record.args(), values.0));
     }
 
     fn flush(&self) {}
+}
+
+/// The lines that this transport and its forks log about the files when they are due, twice, without the folder's name.
+fn logged(transport: &HttpTransport, dir: &TempDir) -> Vec<String> {
+    for _ in 0..2 {
+        transport.lock().identity_read = Instant::now().checked_sub(IDENTITY_FOR).expect("the machine runs long enough");
+        // Both look at the files, and share what was told of them.
+        let fork = transport.fork();
+        transport.renew_identity();
+        fork.send(&version()).expect("with a good certificate, perhaps the last one");
+    }
+    let folder = dir.path().display().to_string();
+    LOGGED.lock().expect("no panic").drain(..).map(|line| line.replace(&folder, "DIR")).collect()
 }
 
 #[test]
 fn files_of_a_client_certificate_that_go_bad_are_logged_once() {
     log::set_logger(&Keeper).expect("no other logger in these tests");
     log::set_max_level(log::LevelFilter::Info);
-    let peer = Peer::start(server_tls(testdata::SERVER, testdata::SERVER_KEY, Some(testdata::CA)), echo);
+    // A server that takes any certificate.
+    let peer = Peer::start(server_tls(testdata::SERVER, testdata::SERVER_KEY, None), echo);
     let dir = TempDir::new();
     let (certificate, key) = (dir.write("crt", testdata::CLIENT), dir.write("key", testdata::CLIENT_KEY));
     let mut config = peer.tls_config(Pem::Data(testdata::CA.to_vec()));
-    config.client_cert = Some(ClientCert { certificate: Pem::File(certificate), key: Pem::File(key), user: "user logged: ".to_owned() });
+    config.client_cert = Some(ClientCert { certificate: Pem::File(certificate), key: Pem::File(key), user: "user u: ".to_owned() });
     let patience = PluginPatience { silent: WAIT, talking: WAIT, tell: |_| {} };
     let transport = HttpTransport::new(&config, "test", WAIT, 4, patience).expect("a transport");
-    let logged = |is_taken: bool| {
-        for _ in 0..2 {
-            transport.lock().identity_read = Instant::now().checked_sub(IDENTITY_FOR).expect("the machine runs long enough");
-            // Both look at the files, and share what was told of them.
-            let fork = transport.fork();
-            transport.renew_identity();
-            assert_eq!(fork.send(&version()).is_ok(), is_taken);
-        }
-        let folder = dir.path().display().to_string();
-        let lines: Vec<_> = LOGGED.lock().expect("no panic").drain(..).filter(|line| line.contains("client certificate")).collect();
-        lines.iter().map(|line| line.replace(&folder, "DIR")).collect::<Vec<_>>()
-    };
-    let bad = "WARN client certificate not usable; keeping the last one error=";
-    assert_eq!(logged(true), Vec::<String>::new());
+    let (bad, nothing) = ("WARN client certificate not usable; keeping the last one error=", Vec::<String>::new());
+    assert_eq!(logged(&transport, &dir), nothing);
+
     std::fs::remove_file(dir.path().join("crt")).expect("removed");
-    assert_eq!(
-        logged(true),
-        [format!("{bad}DIR/crt: user logged: client-certificate: No such file or directory (os error 2) (check the path)")]
-    );
-    assert_eq!(logged(true), Vec::<String>::new(), "told already");
-    dir.write("crt", "-----BEGIN CERTIFICATE-----\nMII");
-    let lines = logged(true);
-    assert!(
-        lines.len() == 1 && lines[0].starts_with(&format!("{bad}DIR/crt: user logged: client-certificate: is not valid PEM")),
-        "{lines:?}"
-    );
-    dir.write("crt", testdata::V1);
-    let lines = logged(true);
-    assert!(lines.len() == 1 && lines[0].starts_with(&format!("{bad}DIR/key: user logged: client-key: does not match")), "{lines:?}");
+    let missing = format!("{bad}DIR/crt: user u: client-certificate: No such file or directory (os error 2) (check the path)");
+    assert_eq!(logged(&transport, &dir), [missing]);
+    assert_eq!(logged(&transport, &dir), nothing, "told already");
+    for (content, expected) in [
+        (&b"-----BEGIN CERTIFICATE-----\nMII"[..], "DIR/crt: user u: client-certificate: is not valid PEM"),
+        (testdata::V1, "DIR/key: user u: client-key: does not match the certificate"),
+    ] {
+        dir.write("crt", content);
+        let lines = logged(&transport, &dir);
+        assert!(lines.len() == 1 && lines[0].starts_with(&format!("{bad}{expected}")), "{lines:?}");
+    }
     dir.write("crt", testdata::CLIENT);
-    assert_eq!(logged(true), ["INFO client certificate usable again"]);
-    dir.write("crt", testdata::NAMED);
-    dir.write("key", testdata::NAMED_KEY);
-    let lines = logged(false);
+    assert_eq!(logged(&transport, &dir), ["INFO client certificate usable again"]);
+    dir.write("crt", testdata::V1);
+    dir.write("key", testdata::V1_KEY);
+    let lines = logged(&transport, &dir);
     assert!(!lines.is_empty() && lines.iter().all(|line| line == "INFO client certificate changed, read again"), "{lines:?}");
 }
 
