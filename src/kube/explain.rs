@@ -28,7 +28,8 @@ fn certificate(error: &CertificateError) -> Option<String> {
             "unknown authority; certificate-authority must hold the authority that signed it, or this very certificate"
         }
         CertificateError::BadSignature => {
-            "its authority has the name of the one in certificate-authority, but another key; perhaps that is of an earlier cluster"
+            "a signature does not fit; perhaps the authority in certificate-authority is of an earlier cluster, or an RSA key has less than \
+             2048 bits"
         }
         CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
@@ -125,7 +126,7 @@ mod tests {
             CertificateError::UnsupportedSignatureAlgorithmContext { signature_algorithm_id: vec![6, 5], supported_algorithms: vec![] };
         for (error, expected) in [
             (bad(CertificateError::UnknownIssuer), "unknown authority"),
-            (bad(CertificateError::BadSignature), "of an earlier cluster"),
+            (bad(CertificateError::BadSignature), "of an earlier cluster, or an RSA key has less than 2048 bits"),
             (bad(unsupported), "P-521"),
             (other(webpki::Error::CaUsedAsEndEntity), "CA:TRUE"),
             (other(webpki::Error::UnsupportedCertVersion), "version 1"),
