@@ -24,8 +24,11 @@ const ANNOTATIONS: &str = "of the annotations it may set";
 const LENGTH: &str = "must have 1 to 1,024 bytes";
 const PARAMETERS_WITH: &str = "may change only with a new value";
 const METADATA: &str = "of the metadata it may change";
-const OWNS: &str = "nobody may own other fields";
-const LOSES: &str = "nobody may lose other fields";
+const PARAMETERS_LENGTH: &str = "must have at most 16,384 bytes";
+const ALL_LENGTH: &str = "must have at most 245,760 bytes";
+const SERVED: &str = "must have another value than that of the last run";
+const FIELDS: &str = "nobody may get or lose other fields";
+const TIMES: &str = "no time may change";
 /// And each refusal for a missing right.
 const RBAC: &str = "system:serviceaccount:";
 
@@ -187,9 +190,25 @@ fn rest(case: &Case, name: &str) -> Value {
 
 /// Who owns what of it, for server-side apply, but for the operator's part.
 fn owners(case: &Case, name: &str) -> Vec<Value> {
+    let mut all = all_owners(case, name);
+    all.retain(|owner| !text(&owner["manager"]).starts_with("quarks-job"));
+    all
+}
+
+fn all_owners(case: &Case, name: &str) -> Vec<Value> {
     let object: Value = serde_json::from_str(&case.kubectl(&["get", "qjob", name, "-o", "json", "--show-managed-fields"])).expect("JSON");
-    let all = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
-    all.into_iter().filter(|owner| !text(&owner["manager"]).starts_with("quarks-job")).collect()
+    object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default()
+}
+
+/// A refusal by this rule of the policy.
+fn assert_refused(what: &str, rule: &str, tried: Result<String, String>) {
+    let error = tried.expect_err(what);
+    assert!(error.contains(POLICY) && error.contains(rule) && error.contains("(Forbidden)"), "{what}: {error}");
+}
+
+/// Server-side apply under this name.
+fn apply_as(manager: &str) -> [String; 7] {
+    ["apply", "--server-side", "--force-conflicts", "--field-manager", manager, "-f", "-"].map(ToOwned::to_owned)
 }
 
 /// Each value of a trigger is another one, so that each is one run.
@@ -279,12 +298,18 @@ fn the_trigger_only_account_can_do_nothing_else() {
         ("no annotations", ANNOTATIONS, meta(json!({"annotations": null}))),
         ("the request withdrawn", ANNOTATIONS, merge_annotations(&[(REQUESTED, Value::Null)])),
         ("an empty request", LENGTH, merge_annotations(&[(REQUESTED, json!(""))])),
+        ("a request of two lines", LENGTH, merge_annotations(&[(REQUESTED, json!("a\nb"))])),
+        (
+            "parameters that are too long",
+            PARAMETERS_LENGTH,
+            merge_annotations(&[(REQUESTED, json!("new")), (PARAMETERS, json!("é".repeat(8192) + "x"))]),
+        ),
         ("a request that is too long", LENGTH, merge_annotations(&[(REQUESTED, json!("é".repeat(513)))])),
         ("parameters of the request of another", PARAMETERS_WITH, merge_annotations(&[(PARAMETERS, json!("{\"a\":1}"))])),
         ("parameters withdrawn", PARAMETERS_WITH, merge_annotations(&[(PARAMETERS, Value::Null)])),
         ("a prefix for names", METADATA, meta(json!({"generateName": "x-"}))),
-        ("no owners of fields", LOSES, meta(json!({"managedFields": [{}]}))),
-        ("other owners of fields", OWNS, meta(json!({"managedFields": forged}))),
+        ("no owners of fields", FIELDS, meta(json!({"managedFields": [{}]}))),
+        ("other owners of fields", FIELDS, meta(json!({"managedFields": forged}))),
     ];
     let jsons: Vec<(&str, &str, Value)> = vec![
         ("an image", SPEC, json!([{"op": "replace", "path": format!("{container}/image"), "value": "other"}])),
@@ -322,9 +347,9 @@ fn the_trigger_only_account_can_do_nothing_else() {
         let same = json!({"spec": {"suspend": true, "trigger": case.qjob(name)["spec"]["trigger"], "template": case.qjob(name)["spec"]["template"]}});
         for (what, rule, parts) in [
             ("a label", METADATA, json!({"metadata": {"labels": {"a": "b"}}})),
-            ("the same label", OWNS, json!({"metadata": {"labels": {"mine": "yes"}}})),
-            ("the same annotation", OWNS, json!({"metadata": {"annotations": {"mine": "yes"}}})),
-            ("the same spec", OWNS, same),
+            ("the same label", FIELDS, json!({"metadata": {"labels": {"mine": "yes"}}})),
+            ("the same annotation", FIELDS, json!({"metadata": {"annotations": {"mine": "yes"}}})),
+            ("the same spec", FIELDS, same),
             ("another spec", SPEC, json!({"spec": quarks_job(name, "manual", "false")["spec"]})),
         ] {
             let args = ["apply", "--server-side", "--force-conflicts", "--field-manager=cron", "-f", "-"];
@@ -399,6 +424,242 @@ fn the_trigger_only_account_can_do_nothing_else() {
     println!("{} attempts refused", tries.get());
 }
 
+/// Whatever is in the annotations, the operator can record the run, and an administrator can add one.
+#[test]
+fn the_trigger_only_account_cannot_fill_the_annotations() {
+    let case = Case::new("trigger-full");
+    let _policy = trigger_only(&case);
+    let account = Account::new(&case, "cron", &["quarks-job-trigger"]);
+    case.apply(&quarks_job("q", "manual", "true"));
+    // Too much for an argument.
+    let patch = ["patch", "qjob", "q", "--type=merge", "--patch-file=/dev/stdin"];
+    let request = |value: &str, parameters: Option<usize>| {
+        let parameters = parameters.map_or(Value::Null, |length| json!("p".repeat(length)));
+        account.kubectl(&patch, Some(&merge_annotations(&[(REQUESTED, json!(value)), (PARAMETERS, parameters)])))
+    };
+    let fill = |length: usize| {
+        case.try_kubectl(&patch, Some(&merge_annotations(&[("big", json!("x".repeat(length)))]))).expect("the administrator may");
+    };
+    let longest = "r".repeat(1024);
+    for length in [16_385, 240_000] {
+        assert_refused(&format!("{length} bytes"), PARAMETERS_LENGTH, request("too-much", Some(length)));
+    }
+    request("most", Some(16_384)).expect("the most that is allowed");
+    assert_eq!(case.wait_runs("q", 1)["outcome"], "Succeeded");
+    // An administrator has filled most of it.
+    fill(229_000);
+    assert_refused("parameters and the longest request", ALL_LENGTH, request(&longest, Some(16_384)));
+    request("another", Some(16_000)).expect("it fits in");
+    assert_eq!(case.wait_runs("q", 2)["outcome"], "Succeeded");
+    request("bare", None).expect("no parameters");
+    assert_eq!(case.wait_runs("q", 3)["outcome"], "Succeeded");
+    fill(244_900);
+    assert_refused("the longest request", ALL_LENGTH, request(&longest, None));
+    // What takes no more room than the last one is still a request.
+    fill(250_000);
+    request("same", None).expect("as long as before");
+    assert_eq!(case.wait_runs("q", 4)["outcome"], "Succeeded");
+    case.kubectl(&["annotate", "qjob", "q", "more=x"]);
+}
+
+/// The value that was served last, or that an active run serves, would take the place of a request that waits, and request nothing.
+#[test]
+fn the_trigger_only_account_cannot_withdraw_a_waiting_request() {
+    let case = Case::new("trigger-waits");
+    let _policy = trigger_only(&case);
+    let account = Account::new(&case, "cron", &["quarks-job-trigger"]);
+    let suspend = |name: &str, is_suspended: bool| {
+        case.kubectl(&["patch", "qjob", name, "--type=merge", "-p", &json!({"spec": {"suspend": is_suspended}}).to_string()]);
+    };
+    let request = |value: &str| merge_annotations(&[(REQUESTED, json!(value))]);
+    let as_admin = |name: &str, value: &str| case.kubectl(&["patch", "qjob", name, "--type=merge", "-p", &request(value).to_string()]);
+    let is_refused = |name: &str, value: &str| assert_refused(value, SERVED, account.patch(name, "merge", &request(value)));
+    case.apply(&quarks_job("q", "manual", "true"));
+    let served = ["12", r#"1","runs":"1"#, r#"C:\new "é" \\u0031 \""#, "plain"];
+    for (number, value) in (1..).zip(served) {
+        as_admin("q", value);
+        case.wait_qjob("q", "the run to be settled", |qjob| qjob["status"]["runs"] == number && qjob["status"]["active"].is_null());
+        suspend("q", true);
+        as_admin("q", "waits");
+        is_refused("q", value);
+        // Also where only the copy of the record is left.
+        case.kubectl(&["annotate", "qjob", "q", "quarks.cloudfoundry.org/settled-"]);
+        is_refused("q", value);
+        // Others, as like as can be, are requests as any.
+        for innocent in ["1", "2", "123", "", r#"""#, r"\", "request", "Succeeded", r#"request":"12"#, &format!("{value}x"), &value[1..]] {
+            if !innocent.is_empty() && innocent != value {
+                account.patch("q", "merge", &request(innocent)).unwrap_or_else(|error| panic!("{innocent} after {value}: {error}"));
+            }
+        }
+        as_admin("q", value);
+        suspend("q", false);
+    }
+    // That of an active run is not settled yet.
+    case.apply(&quarks_job("active", "manual", "sleep 3600"));
+    as_admin("active", r#"a "run""#);
+    case.wait_qjob("active", "a run", |qjob| qjob["status"]["active"].is_object());
+    as_admin("active", "waits");
+    is_refused("active", r#"a "run""#);
+    account.patch("active", "merge", &request("a run")).expect("another one");
+}
+
+/// Which fields belong to whom: each attempt changes no more than that, for the GitOps tool to conflict, or to lose a field.
+#[test]
+fn the_trigger_only_account_cannot_change_who_owns_what() {
+    let case = prepared("trigger-owns");
+    let _policy = trigger_only(&case);
+    let account = Account::new(&case, "cron", &["quarks-job-trigger"]);
+    let before = owners(&case, "applied");
+    let with_owners =
+        |owners: Vec<Value>, request: &str| json!({"metadata": {"managedFields": owners, "annotations": {REQUESTED: request}}});
+    // With a request and without: `waits` is there already.
+    let tries = |what: &str, rule: &str, change: &dyn Fn(&mut Vec<Value>)| {
+        for request in ["waits", "new"] {
+            let mut changed = all_owners(&case, "applied");
+            change(&mut changed);
+            assert_refused(&format!("{what}, {request}"), rule, account.patch("applied", "merge", &with_owners(changed, request)));
+        }
+    };
+    fn gitops(all: &mut [Value]) -> &mut Value {
+        all.iter_mut().find(|owner| owner["manager"] == "gitops").expect("the GitOps tool")
+    }
+    tries("another subresource", FIELDS, &|all| gitops(all)["subresource"] = json!("status"));
+    tries("another operation", FIELDS, &|all| gitops(all)["operation"] = json!("Update"));
+    tries("another version", FIELDS, &|all| gitops(all)["apiVersion"] = json!(format!("{GROUP}/v1")));
+    tries("another manager", FIELDS, &|all| gitops(all)["manager"] = json!("gitops2"));
+    // Where it is the only change, the API server leaves it out.
+    let mut older = all_owners(&case, "applied");
+    gitops(&mut older)["time"] = json!("2020-01-01T00:00:00Z");
+    assert_refused("another time", TIMES, account.patch("applied", "merge", &with_owners(older, "new")));
+    tries("a part less", FIELDS, &|all| drop(gitops(all)["fieldsV1"]["f:spec"].as_object_mut().expect("fields").remove("f:suspend")));
+    tries("none", FIELDS, &|all| all.retain(|owner| owner["manager"] != "gitops"));
+    tries("a second one", FIELDS, &|all| {
+        let mut other = gitops(all).clone();
+        other["manager"] = json!("evil");
+        all.push(other);
+    });
+    let evil = |fields: Value| {
+        json!({"manager": "evil", "operation": "Update", "apiVersion": format!("{GROUP}/v1alpha1"), "time": "2026-01-01T00:00:00Z",
+            "fieldsType": "FieldsV1", "fieldsV1": fields})
+    };
+    for fields in [
+        json!({"f:spec": {"f:trigger": {"f:strategy": {}}}}),
+        json!({"f:spec": {"f:trigger": {}}}),
+        json!({"f:spec": {}}),
+        json!({"f:spec": {".": {}}}),
+        json!({"f:metadata": {"f:annotations": {}}}),
+        json!({"f:metadata": {"f:annotations": {".": {}}}}),
+        json!({"f:metadata": {"f:annotations": {"f:quarks.cloudfoundry.org/run-parameters": {}}}}),
+    ] {
+        tries(&format!("evil has {fields}"), FIELDS, &|all| all.push(evil(fields.clone())));
+    }
+    // By server-side apply, of what it is already: the account would own it, too, and another name each time would fill the list.
+    for (what, parts) in [
+        ("the same strategy", json!({"spec": {"trigger": {"strategy": "manual"}}})),
+        (
+            "the same strategy, with a request",
+            json!({"metadata": {"annotations": {REQUESTED: "new"}}, "spec": {"trigger": {"strategy": "manual"}}}),
+        ),
+        ("the trigger", json!({"spec": {"trigger": {}}})),
+        ("the same request", json!({"metadata": {"annotations": {REQUESTED: "waits"}}})),
+        ("the annotations", json!({"metadata": {"annotations": {}}})),
+        ("the same parameters", json!({"metadata": {"annotations": {REQUESTED: "new", PARAMETERS: "{}"}}})),
+    ] {
+        assert_refused(what, FIELDS, account.kubectl(&apply_as("cron").each_ref().map(String::as_str), Some(&part("applied", &parts))));
+    }
+
+    // Ten that update, the most that the API server keeps before it merges the oldest.
+    for number in 0..10 {
+        let note = format!("note-{number}=x");
+        case.kubectl(&["annotate", "qjob", "applied", "--field-manager", &format!("manager-{number}"), &note]);
+    }
+    let is_update = |owner: &Value| owner["operation"] == "Update";
+    let is_of = |owner: &Value, number: u8| owner["manager"] == format!("manager-{number}");
+    let updating = all_owners(&case, "applied").iter().filter(|owner| is_update(owner)).count();
+    assert_eq!(updating, 10, "as many as there can be");
+    let template = || json!({"f:spec": {"f:template": {}}});
+    let ancient = |fields: Value| {
+        let mut owner = evil(fields);
+        owner["manager"] = json!("ancient-changes");
+        owner
+    };
+    tries("evil has the template, nine are gone", FIELDS, &|all| {
+        all.retain(|owner| !is_update(owner) || is_of(owner, 9));
+        all.push(evil(template()));
+    });
+    tries("nine are gone", FIELDS, &|all| all.retain(|owner| !is_update(owner) || is_of(owner, 9)));
+    tries("one is gone", FIELDS, &|all| all.retain(|owner| !is_of(owner, 9)));
+    tries("evil has the template", FIELDS, &|all| all.push(evil(template())));
+    tries("one that was there has it", FIELDS, &|all| {
+        all.iter_mut().find(|owner| is_of(owner, 9)).expect("the last one")["fieldsV1"]["f:spec"] = template()["f:spec"].clone();
+    });
+    tries("the merged ones have it", FIELDS, &|all| {
+        all.retain(|owner| !is_of(owner, 8));
+        all.push(ancient(json!({"f:metadata": {"f:annotations": {"f:note-8": {}}}, "f:spec": {"f:template": {}}})));
+    });
+    tries("an annotation is lost when two are merged", FIELDS, &|all| {
+        all.retain(|owner| !is_of(owner, 7) && !is_of(owner, 8));
+        all.push(ancient(json!({"f:metadata": {"f:annotations": {"f:note-8": {}}}})));
+    });
+    tries("the GitOps tool's fields are merged", FIELDS, &|all| {
+        let fields = gitops(all)["fieldsV1"].clone();
+        all.retain(|owner| owner["manager"] != "gitops" && !is_of(owner, 8));
+        all.push(ancient(fields));
+    });
+
+    let mut after = owners(&case, "applied");
+    after.retain(|owner| !text(&owner["manager"]).starts_with("manager-") && owner["manager"] != "ancient-changes");
+    assert_eq!(after, before);
+    assert_eq!(case.qjob("applied")["metadata"]["annotations"][REQUESTED], "waits");
+    // It still can: the API server merges the oldest at each of these, and owners of a part of the template are among them.
+    let change = |number: u8| {
+        let labels = json!({"metadata": {"labels": {format!("label-{number}"): "x"}}});
+        let patch = json!({"spec": {"template": {"spec": {"template": labels}}}}).to_string();
+        let manager = format!("--field-manager=template-{number}");
+        case.kubectl(&["patch", "qjob", "applied", "--type=merge", "-p", &patch, &manager]);
+    };
+    for number in 0..14 {
+        change(number);
+        let (request, manager) = (format!("{REQUESTED}=many-{number}"), format!("--field-manager=cron-{number}"));
+        account.kubectl(&["annotate", "qjob", "applied", "--overwrite", &request, &manager], None).expect("one of many");
+    }
+    assert!(all_owners(&case, "applied").iter().any(|owner| owner["manager"] == "ancient-changes"), "nothing was merged");
+}
+
+/// The API server calculates what a policy costs, and refuses what costs too much.
+#[test]
+fn the_largest_quarksjob_can_be_triggered_by_the_trigger_only_account() {
+    let case = Case::new("trigger-large");
+    let _policy = trigger_only(&case);
+    let account = Account::new(&case, "cron", &["quarks-job-trigger"]);
+    let mut large = quarks_job("q", "manual", "true");
+    large["spec"]["suspend"] = json!(true);
+    let env: Vec<Value> = (0..5000).map(|number| json!({"name": format!("VARIABLE_{number}"), "value": "x"})).collect();
+    *large
+        .pointer_mut("/spec/template/spec/template/spec/containers/0")
+        .expect("a container")
+        .as_object_mut()
+        .expect("one")
+        .entry("env")
+        .or_insert(Value::Null) = json!(env);
+    case.try_kubectl(&["apply", "--server-side", "--field-manager=gitops", "-f", "-"], Some(&large)).expect("a large one");
+    // Managers that apply are not merged.
+    for number in 0..15 {
+        let note = |kind: &str| part("q", &json!({"metadata": {"annotations": {format!("{kind}-{number}"): "x"}}}));
+        let apply = apply_as(&format!("applier-{number}"));
+        case.try_kubectl(&apply.each_ref().map(String::as_str), Some(&note("applied"))).expect("a part");
+        case.kubectl(&["annotate", "qjob", "q", "--field-manager", &format!("updater-{number}"), &format!("updated-{number}=x")]);
+    }
+    assert!(all_owners(&case, "q").len() >= 26);
+    for number in 0..4 {
+        let request = format!("{REQUESTED}=large-{number}");
+        account
+            .kubectl(&["annotate", "qjob", "q", "--overwrite", &request, &format!("--field-manager=cron-{number}")], None)
+            .expect("annotate");
+    }
+    account.patch("q", "merge", &json!({"spec": {"trigger": {"strategy": "now"}}})).expect("now");
+}
+
 /// A kubeconfig with a token of the account, for the command line.
 struct Kubeconfig {
     file: String,
@@ -461,6 +722,9 @@ fn the_trigger_only_account_triggers_in_every_way() {
             .kubectl(&apply, Some(&part(name, &json!({"metadata": {"annotations": {REQUESTED: "fourth"}}}))))
             .expect("server-side apply");
         ran(name, strategy, "server-side apply");
+        let apply = apply_as("cron-now");
+        account.kubectl(&apply.each_ref().map(String::as_str), Some(&part(name, &now))).expect("server-side apply of now");
+        ran(name, strategy, "server-side apply of now");
     }
     let kubeconfig = Kubeconfig::new(&account);
     let said = kubeconfig.trigger(&case, &["q", "--wait", "--timeout=5m"]).expect("trigger");
