@@ -520,13 +520,26 @@ fn a_second_operator_with_names_of_its_own_serves_a_run() {
     let mut installed = Installed::default();
     installed.apply(repository.operator("one", &["without-crd"], &more));
     wait_rollout(&home, &name);
-    // What a page says of a namespace for another operator.
-    let subject = json!([
-        {"op": "replace", "path": "/subjects/0/name", "value": name},
-        {"op": "replace", "path": "/subjects/0/namespace", "value": id},
-    ]);
-    let namespace = json!({"namespace": served.namespace, "resources": ["../manifests/monitored-namespace"], "patches": [patch("RoleBinding", "quarks-job", &subject)]});
-    cluster(&["apply", "-k", &repository.kustomization("served", &namespace)]);
+    // What the page says of a namespace for a second operator, with the names of this one.
+    let page = pages().into_iter().find(|page| page.name.ends_with("namespaces.md")).expect("the page");
+    let all = blocks(&page).expect("blocks");
+    let block = all.iter().find(|block| block.body.contains("namespace: team-test\n")).expect("the block");
+    let text = block.body.replace("namespace: team-test\n", &format!("namespace: {}\n", served.namespace));
+    let text = text.replace("namespace: quarks-job-test\n", &format!("namespace: {id}\n")).replace("-test\n", &format!("-{id}\n"));
+    let folder = repository.kustomization("served", &json!({}));
+    fs::write(format!("{folder}/kustomization.yaml"), text).expect("written");
+    // It depends on nothing of the first operator.
+    let own = build(&repository.operator("one", &["without-crd"], &more));
+    let roles: Vec<String> = build(&folder)
+        .into_values()
+        .filter(|object| object["kind"] == "RoleBinding")
+        .map(|object| object["roleRef"]["name"].as_str().expect("a name").to_owned())
+        .collect();
+    assert_eq!(roles.len(), 2);
+    for role in roles {
+        assert!(own.contains_key(&("ClusterRole".to_owned(), String::new(), role.clone())), "{role} is not its own");
+    }
+    cluster(&["apply", "-k", &folder]);
     served.label_namespace(&[
         &format!("quarks.cloudfoundry.org/monitored={id}"),
         "quarks.cloudfoundry.org/qjob-service-account=quarks-job-sidecar",
