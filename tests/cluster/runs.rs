@@ -78,7 +78,7 @@ fn a_wait_after_now_ends_with_the_run_that_now_asked_for() {
     case.set_now("q");
     case.wait("q", "condition=Running=false");
     let qjob = case.qjob("q");
-    assert_eq!((&qjob["status"]["runs"], text(&qjob["spec"]["trigger"]["strategy"])), (&json!(2), "done".to_owned()), "{qjob}");
+    assert_eq!((&qjob["status"]["runs"], text(&qjob["spec"]["trigger"]["strategy"])), (&json!(2), "manual".to_owned()), "{qjob}");
 }
 
 #[test]
