@@ -81,10 +81,11 @@ start_operator() {
     -o jsonpath='{range .spec.template.spec.containers[0].env[?(@.value)]}{.name}={.value}{"\n"}{end}')
   nsenter --net="/run/netns/$CLUSTER_NETNS" env -i "${settings[@]}" IMAGE="$image" POD_NAME=process POD_NAMESPACE=quarks-job \
     "$program" --kubeconfig "$kubeconfig" >"$OPERATOR_LOG" 2>&1 </dev/null 9>&- &
-  echo $! >"$work/operator.pid"
-  local tries=60
+  local pid=$! tries=60
+  echo "$pid" >"$work/operator.pid"
   until grep -q "caches synced" "$OPERATOR_LOG"; do
-    if ! ((--tries)) || ! operator_runs; then tail -n 25 "$OPERATOR_LOG"; return 1; fi
+    # Not `operator_runs`: it may not have been executed yet.
+    if ! ((--tries)) || ! kill -0 "$pid" 2>/dev/null; then tail -n 25 "$OPERATOR_LOG"; return 1; fi
     sleep 1
   done
 }
