@@ -1,6 +1,8 @@
 //! The real operator and what QuarksJobs refer to, against the scripted API server: config changes, also while it is down or while a
 //! run goes on, baselines, missing references, and watches that are there only while they are needed.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::support::play::{self, End, path};
@@ -257,12 +259,20 @@ fn a_missing_reference_is_named_and_the_run_starts_when_the_last_one_appears() {
         let object = scene.quarks_job("q");
         assert_eq!(object["status"]["observedGeneration"], object["metadata"]["generation"], "{strategy}: {object}");
         wait_watches(&scene, [1, 1]);
-        // Looking again is caused by events and not by time: nothing is asked on a quiet cluster.
+        // Looking again is caused by events and not by time: nothing is asked on a quiet cluster. The first lists are such an event.
+        let asked = |plural: &str| scene.server.requests().iter().filter(|entry| entry.is("GET", plural)).count();
+        let mut last = (0, Instant::now());
+        scene.operator.wait_for("the looks that the first lists have caused to be over", || {
+            let count = asked("/secrets/") + asked("/configmaps/");
+            if count != last.0 {
+                last = (count, Instant::now());
+            }
+            (last.1.elapsed() >= Duration::from_secs(3)).then_some(())
+        });
         scene.wait_quiet();
         scene.server.forget_requests();
         put(&scene, "secrets", "other", "x");
         scene.wait_quiet();
-        let asked = |plural: &str| scene.server.requests().iter().filter(|entry| entry.is("GET", plural)).count();
         assert_eq!((asked("/secrets/"), asked("/configmaps/")), (0, 0), "{strategy}: requests for Secrets and ConfigMaps");
         put(&scene, "secrets", "login", "x");
         ready(&["configmap/settings"], &["secret/login"]);
